@@ -1,0 +1,1 @@
+"""YAML in, frozen typed models out; the only reader of input YAML."""

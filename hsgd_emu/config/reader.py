@@ -1,0 +1,288 @@
+"""YAML text -> plain data that remembers its lines.
+
+Differences to plain YAML, each to keep a typing mistake from becoming a wrong number: ``1e-3`` is a number, only
+true and false are booleans, ``10:30`` is text, a key may stand once, tags are refused, and size, nesting and the
+number of values (aliases counted in full) are limited. The parser is driven event by event with no recursion,
+because deep nesting crashes the recursive C loader.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hsgd_emu.errors import ConfigError, Problem, nearest
+
+MAX_BYTES = 8 * 2**20
+MAX_DEPTH = 40
+MAX_VALUES = 2_000_000
+
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INF = re.compile(r"[-+]?\.(inf|Inf|INF)")
+_WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+_WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_WORDS |= {".nan": float("nan"), ".NaN": float("nan"), ".NAN": float("nan")}
+
+Path_ = tuple[str | int, ...]
+"""Where a value stands: keys and list indices from the top of the file."""
+
+
+@dataclass
+class Mark:
+    """Where a value stands, and the marks of what is inside it."""
+
+    where: str
+    inside: dict[str | int, Mark] = field(default_factory=dict)
+    num_values: int = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or a part of it: turns a path of keys into a file and line."""
+
+    mark: Mark
+    base: Path
+    """Folder that paths in this file are relative to."""
+    prefix: Path_ = ()
+
+    def at(self, *path: str | int) -> Source:
+        """Return the source of the value at `path`."""
+        mark = self.mark
+        for key in path:
+            mark = mark.inside.get(key, mark)
+        return Source(mark, self.base, (*self.prefix, *path))
+
+    def problem(self, path: Path_, message: str) -> Problem:
+        """Return the problem of the value at `path`, or of the nearest value around it that exists."""
+        here = self.at(*path)
+        return Problem(here.mark.where, ".".join(map(str, here.prefix)), message)
+
+
+@dataclass
+class Document:
+    """The data of one file, and where each value stands."""
+
+    data: Any
+    source: Source
+
+
+def read_file(path: Path) -> Document:
+    """Return the data of a YAML file.
+
+    Raises:  ConfigError: the file is missing, too large, not text, or not the YAML described above.
+    """
+    label = str(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError.of(label, "", f"{path.stat().st_size} bytes; at most {MAX_BYTES} are read")
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        folder = path.parent if path.parent.is_dir() else None
+        names = sorted(entry.name for entry in folder.iterdir()) if folder else []
+        raise ConfigError.of(label, "", f"no such file{nearest(path.name, names)}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError.of(label, "", f"not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError.of(label, "", f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError.of(label.replace("\0", "?"), "", "not a file name") from None
+    return read_text(text, label, path.parent)
+
+
+def read_text(text: str, label: str, base: Path) -> Document:
+    """Return the data of YAML text; `label` stands for the file's name in messages."""
+    builder = _Builder(label)
+    try:
+        for event in _events(text):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        what = " ".join(filter(None, [error.context, error.problem]))
+        builder.problems.append(Problem(f"{label}:{line}", "", f"not valid YAML: {what}"))
+    except yaml.YAMLError as error:
+        builder.problems.append(Problem(label, "", f"not valid YAML: {str(error).splitlines()[0]}"))
+    except _RefusedError as error:
+        builder.problems.append(Problem(error.where, "", str(error)))
+    if builder.problems:
+        raise ConfigError(builder.problems)
+    if not builder.done:
+        raise ConfigError.of(f"{label}:1", "", "the file is empty; a mapping of keys is expected")
+    data, mark = builder.done[0]
+    return Document(data, Source(mark, base))
+
+
+class _RefusedError(Exception):
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(message)
+        self.where = where
+
+
+def _events(text: str) -> Iterator[Any]:
+    loader = _PARSER(text)
+    try:
+        while loader.check_event():
+            yield loader.get_event()
+    finally:
+        loader.dispose()
+
+
+@dataclass
+class _Open:
+    """A mapping or list that is being read."""
+
+    data: Any
+    mark: Mark
+    anchor: str | None
+    key: str | None = None
+    key_where: str = ""
+
+
+class _Builder:
+    """Builds data and marks from parser events with a stack of its own."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.stack: list[_Open] = []
+        self.anchors: dict[str, tuple[Any, Mark]] = {}
+        self.done: list[tuple[Any, Mark]] = []
+        self.problems: list[Problem] = []
+        self.num_values = 0
+
+    def take(self, event: Any) -> None:
+        where = f"{self.label}:{event.start_mark.line + 1}"
+        if getattr(event, "tag", None) is not None:
+            self.problems.append(Problem(where, "", f"the tag '{event.tag}' is not allowed; write plain values"))
+        if isinstance(event, yaml.NodeEvent):
+            alias = self.anchors.get(event.anchor or "") if isinstance(event, yaml.AliasEvent) else None
+            self.num_values += alias[1].num_values if alias else 1
+            if self.num_values > MAX_VALUES:
+                raise _RefusedError(where, f"more than {MAX_VALUES} values (aliases counted in full)")
+        if isinstance(event, yaml.ScalarEvent):
+            self._scalar(event, where)
+        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            self._open(event, where)
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            closed = self.stack.pop()
+            self._add(closed.data, closed.mark, closed.anchor)
+        elif isinstance(event, yaml.AliasEvent):
+            self._alias(event.anchor, where)
+        elif isinstance(event, yaml.DocumentStartEvent) and self.done:
+            raise _RefusedError(where, "a second document begins ('---'); one file holds one document")
+
+    def _open(self, event: Any, where: str) -> None:
+        if self._awaits_key():
+            raise _RefusedError(where, "a list or mapping stands where a key is expected; quote the text?")
+        if len(self.stack) >= MAX_DEPTH:
+            raise _RefusedError(where, f"nested more than {MAX_DEPTH} deep")
+        data: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+        self.stack.append(_Open(data, Mark(where), event.anchor))
+
+    def _awaits_key(self) -> bool:
+        return bool(self.stack) and isinstance(self.stack[-1].data, dict) and self.stack[-1].key is None
+
+    def _scalar(self, event: Any, where: str) -> None:
+        if self._awaits_key():
+            top = self.stack[-1]
+            if event.value in top.data:
+                self.problems.append(Problem(where, self._field(event.value), "the key stands twice"))
+            top.key, top.key_where = event.value, where
+            return
+        value = event.value
+        if event.implicit[0]:
+            try:
+                value = _plain(value)
+            except ValueError:
+                self.problems.append(Problem(where, self._field(), f"a number of {len(value)} digits"))
+        self._add(value, Mark(where), event.anchor)
+
+    def _alias(self, anchor: str | None, where: str) -> None:
+        if self._awaits_key() or anchor is None or anchor not in self.anchors:
+            raise _RefusedError(where, f"the alias '*{anchor}' does not stand for a finished value")
+        value, mark = self.anchors[anchor]
+        self._add(value, Mark(where, mark.inside, mark.num_values), None)
+
+    def _add(self, value: Any, mark: Mark, anchor: str | None) -> None:
+        if anchor is not None:
+            self.anchors[anchor] = (value, mark)
+        if not self.stack:
+            self.done.append((value, mark))
+            return
+        top = self.stack[-1]
+        top.mark.num_values += mark.num_values
+        if isinstance(top.data, list):
+            top.mark.inside[len(top.data)] = mark
+            top.data.append(value)
+        elif top.key is not None:
+            # The key's line, not the value's: a block value begins a line later.
+            top.mark.inside[top.key] = Mark(top.key_where, mark.inside, mark.num_values)
+            top.data[top.key] = value
+            top.key = None
+
+    def _field(self, key: str | None = None) -> str:
+        keys: list[str] = []
+        for level in self.stack:
+            keys += [str(len(level.data))] if isinstance(level.data, list) else [level.key] if level.key else []
+        return ".".join([*keys, *([key] if key is not None else [])])
+
+
+def _plain(text: str) -> Any:
+    """Return the value of an unquoted scalar (YAML 1.2 core schema)."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _INF.fullmatch(text):
+        return float("-inf" if text.startswith("-") else "inf")
+    return text
+
+
+def set_value(document: Document, assignment: str) -> None:
+    """Put KEY=VALUE (a dotted key, a YAML value) into the document, as `--set` on the command line.
+
+    Mappings on the way are made where there are none; a name or number on the way is replaced by a mapping.
+    Raises:  ConfigError: no '=' in it, an empty key, a list index that does not exist, or not YAML.
+    """
+    label = f"--set {assignment}"
+    key, equals, text = assignment.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError.of(label, "", "expected KEY=VALUE with a dotted key, as in train.iterations=500")
+    value, new = None, Mark(label)
+    if text.strip():
+        parsed = read_text(text, label, document.source.base)
+        value, new = parsed.data, _relabel(parsed.source.mark, label)
+    if not isinstance(document.data, dict):
+        return
+    data: Any = document.data
+    mark = document.source.mark
+    for depth, name in enumerate(keys):
+        step: Any = _index(data, name, label, ".".join(keys[: depth + 1]))
+        if depth == len(keys) - 1:
+            data[step] = value
+            mark.inside[step] = new
+            return
+        if not isinstance(data[step] if isinstance(data, list) else data.get(step), dict | list):
+            data[step] = {}
+            mark.inside[step] = Mark(label)
+        data, mark = data[step], mark.inside[step]
+
+
+def _index(data: Any, name: str, label: str, key: str) -> str | int:
+    if not isinstance(data, list):
+        return name
+    if not (name.isascii() and name.isdigit() and int(name) < len(data)):
+        raise ConfigError.of(label, key, f"'{name}' is not an index of this list; 0 to {len(data) - 1} are")
+    return int(name)
+
+
+def _relabel(mark: Mark, label: str) -> Mark:
+    return Mark(label, {key: _relabel(inner, label) for key, inner in mark.inside.items()}, mark.num_values)

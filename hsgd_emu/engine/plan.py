@@ -1,0 +1,158 @@
+"""Everything the clock needs to know of one trial, worked out before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hsgd_emu.config.schema import CostValue
+from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.rng import stream
+from hsgd_emu.timing.costs import Costs, Exchanges, TransferModel, cost_stream
+from hsgd_emu.topology.routes import Hop
+from hsgd_emu.topology.tree import Topology
+
+
+@dataclass(frozen=True)
+class Network:
+    """A topology with every profile bound: what each step, transfer and aggregation costs."""
+
+    topology: Topology
+    transfers: Mapping[object, TransferModel]
+    """By a link's profile reference."""
+    step_s: Mapping[int, CostValue]
+    """By worker."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One trial's schedule on a network.
+
+    weight_of: by worker, what it weighs in an average (1 each, or its samples); uniform: children of a server weigh
+    the same whatever is below them.
+    """
+
+    schedule: Schedule
+    network: Network
+    routes: Mapping[int, tuple[Hop, ...]]
+    """By node: the way to the server that aggregates it."""
+    iterations: int
+    message_bytes: int
+    seed: int
+    evaluate_every: int = 1
+    weight_of: Mapping[int, float] = field(default_factory=dict)
+    uniform: bool = False
+
+    @property
+    def num_rounds(self) -> int:
+        return self.iterations // self.schedule.global_period
+
+    def is_evaluated(self, iteration: int) -> bool:
+        """Return whether the global aggregation at `iteration` is evaluated."""
+        before = iteration - self.schedule.global_period
+        due = iteration // self.evaluate_every > before // self.evaluate_every
+        return due or iteration == self.iterations
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """Node indices of the workers, depth first."""
+        return self.network.topology.workers
+
+    def sizes(self) -> dict[int, float]:
+        """Return by node of the aggregation tree what all workers below it weigh together."""
+        size = {worker: self.weight_of.get(worker, 1.0) for worker in self.workers}
+        for server in reversed(self.schedule.children):
+            size[server] = sum(size[child] for child in self.schedule.children[server])
+        return size
+
+
+class Exchange(NamedTuple):
+    """One upload and the download that answers it, over the whole route; costliest: its link of largest up cost."""
+
+    up_ns: int
+    down_ns: int
+    costliest: str
+
+
+class Draws:
+    """The trial's costs: each entity takes the next draw of its own stream, whatever others do."""
+
+    def __init__(self, plan: Plan) -> None:
+        nodes, network, seed = plan.network.topology.nodes, plan.network, plan.seed
+        self._steps: dict[int, Costs] = {
+            worker: cost_stream(value, seed, "compute", nodes[worker].name) for worker, value in network.step_s.items()
+        }
+        # A link may lie on the routes of several nodes; each has its own stream, so that the order in which they
+        # use it does not matter.
+        self._hops: dict[int, list[tuple[Hop, Exchanges]]] = {
+            node: [
+                (hop, network.transfers[hop.link.profile].stream(seed, hop.link.name, nodes[node].name))
+                for hop in route
+            ]
+            for node, route in plan.routes.items()
+        }
+        self._aggregation: dict[int, Costs] = {
+            server: cost_stream(value, seed, "aggregation", nodes[server].name)
+            for server in plan.schedule.children
+            if (value := nodes[server].aggregation_s) is not None
+        }
+
+    def steps_ns(self, worker: int, num_steps: int) -> int:
+        """Return what the next `num_steps` steps of a worker cost, one draw each."""
+        return self._steps[worker].take(num_steps)
+
+    def exchange(self, node: int) -> Exchange:
+        """Return a node's next exchange with the server that aggregates it."""
+        total_up, total_down, most, costliest = 0, 0, -1, ""
+        for hop, exchanges in self._hops[node]:
+            up, down = exchanges.next()
+            if not hop.forward:
+                up, down = down, up
+            if up > most:
+                most, costliest = up, hop.link.name
+            total_up += up
+            total_down += down
+        return Exchange(total_up, total_down, costliest)
+
+    def aggregation_ns(self, server: int) -> int:
+        """Return what the next aggregation of a server costs."""
+        costs = self._aggregation.get(server)
+        return 0 if costs is None else costs.take(1)
+
+
+class Participation:
+    """Which of a server's workers take part in each of its local periods.
+
+    A fraction of the group, at least one worker, drawn anew without replacement for every local period; stream
+    (seed, "participation", server). Servers below a server always take part.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        children = plan.schedule.children
+        nodes = plan.network.topology.nodes
+        self.share = plan.schedule.participation
+        self._children = children
+        self._workers = {s: [c for c in below if nodes[c].is_worker] for s, below in children.items()}
+        self._rng = {s: stream(plan.seed, "participation", nodes[s].name) for s in children}
+
+    def draws(self, server: int) -> Iterator[tuple[int, ...]]:
+        """Yield the children that take part, period after period, in node order."""
+        workers = self._workers[server]
+        if self.share >= 1 or not workers:
+            while True:
+                yield self._children[server]
+        num = max(1, round(self.share * len(workers)))
+        while True:
+            drawn = {workers[i] for i in self._rng[server].choice(len(workers), num, replace=False)}
+            yield tuple(c for c in self._children[server] if c not in workers or c in drawn)
+
+
+def weights(plan: Plan, children: Sequence[int], size: Mapping[int, float]) -> list[float]:
+    """Return what each child weighs in its server's average; they sum to 1.
+
+    size: by node, the workers or samples below it. `workers` gives n_i / n, the paper's objective (2).
+    """
+    sizes = [1.0] * len(children) if plan.uniform else [size[child] for child in children]
+    total = sum(sizes)
+    return [one / total for one in sizes]

@@ -1,0 +1,60 @@
+"""What goes wrong, said so that a person can put it right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in the input: where it stands, which field, and what would be right.
+
+    where: ``file:line``, ``--set KEY=VALUE`` or a file or folder; field: dotted key, may be empty.
+    """
+
+    where: str
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.field, self.message) if part)
+
+
+class HsgdError(Exception):
+    """A failure that is reported by its message alone, without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(HsgdError):
+    """Bad input: every problem found, in the order of the files."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    @classmethod
+    def of(cls, where: str, field: str, message: str) -> ConfigError:
+        """Return the error of a single problem."""
+        return cls([Problem(where, field, message)])
+
+
+class RunError(HsgdError):
+    """A run that could not go on, or a run folder that cannot be used as asked."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the known word nearest to `word`, or an empty string."""
+    match = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def listed(words: Iterable[object], most: int = 12) -> str:
+    """Return the words as ``a, b, c``, cut after `most` of them."""
+    texts = [str(word) for word in words]
+    shown = ", ".join(texts[:most])
+    return shown if len(texts) <= most else f"{shown} and {len(texts) - most} more"

@@ -1,0 +1,321 @@
+"""A run file with its topology, profiles and schedules put together and checked: what `check` checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel
+
+from hsgd_emu.config.load import RunDraft, TopologyDraft, load_run, raise_problems
+from hsgd_emu.config.reader import Source
+from hsgd_emu.config.schema import (
+    AveragingSpec,
+    CaseSpec,
+    ComputeProfile,
+    DataSpec,
+    EvaluationSpec,
+    ModelSpec,
+    TargetSpec,
+    TrainSpec,
+)
+from hsgd_emu.engine.plan import Network, Plan
+from hsgd_emu.engine.record import Keep
+from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
+from hsgd_emu.errors import ConfigError, Problem, listed
+from hsgd_emu.learning.data.spec import check_data_spec
+from hsgd_emu.learning.names import check_model_spec
+from hsgd_emu.timing.costs import TransferModel
+from hsgd_emu.topology.routes import Hop, find_routes, network
+from hsgd_emu.topology.tree import Topology, build_topology
+
+_SMALL_TIMELINE_ROWS = 250_000
+_UNKNOWN_BYTES = 1_000_000
+"""Stands for the message size while routes are only checked for existence."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run file, everything resolved: cases x seeds on a network, with data, model and training."""
+
+    source: Source
+    name: str
+    description: str | None
+    topology: Topology
+    topology_draft: TopologyDraft
+    compute: ComputeProfile | None
+    data: DataSpec
+    model: ModelSpec
+    train: TrainSpec
+    cases: tuple[CaseSpec, ...]
+    schedules: tuple[Schedule, ...]
+    averaging: AveragingSpec
+    evaluation: EvaluationSpec
+    targets: TargetSpec
+    seeds: tuple[int, ...]
+    timeline: Keep
+    message_bytes: int | None
+
+    @property
+    def base(self) -> Path:
+        """Folder of the run file."""
+        return self.source.base
+
+    @cached_property
+    def worker_names(self) -> tuple[str, ...]:
+        """Names of the workers in depth-first order."""
+        return tuple(self.topology.nodes[worker].name for worker in self.topology.workers)
+
+    def target_levels(self) -> list[tuple[str, float]]:
+        """Return (metric, target) pairs in the order of the file."""
+        return [(metric, level) for metric, levels in self.targets for level in levels]
+
+    def network(self, message_bytes: int) -> Network:
+        """Return the topology with what everything on it costs for messages of this size."""
+        transfers = {
+            ref: TransferModel(profile, message_bytes)
+            for ref, profile in self.topology_draft.links.items()
+            if profile is not None
+        }
+        step_s = {worker: self._compute_of(worker).step_s for worker in self.topology.workers}
+        return Network(self.topology, transfers, step_s)  # type: ignore[arg-type]  # checked: step_s is given
+
+    def _compute_of(self, worker: int) -> ComputeProfile:
+        profile = compute_of(self.topology, self.topology_draft, self.compute, worker)
+        assert profile is not None
+        return profile
+
+    def routes(self, schedule: Schedule, net: Network) -> dict[int, tuple[Hop, ...]]:
+        """Return by node the route to the server that aggregates it."""
+        pairs = list(schedule.parent.items())
+        found = find_routes(self.topology, _graph(self.topology, net.transfers), pairs)
+        return {node: found[node, server] for node, server in pairs}
+
+    def plan(
+        self,
+        schedule: Schedule,
+        net: Network,
+        routes: Mapping[int, tuple[Hop, ...]],
+        message_bytes: int,
+        seed: int,
+        num_samples: Sequence[int] | None = None,
+    ) -> Plan:
+        """Return the plan of one trial; num_samples: by worker number, for averages weighed by samples."""
+        by_samples = self.averaging.by == "samples" and num_samples is not None
+        weight_of = dict(zip(self.topology.workers, map(float, num_samples or ()), strict=by_samples))
+        return Plan(
+            schedule=schedule,
+            network=net,
+            routes=routes,
+            iterations=self.train.iterations,
+            message_bytes=message_bytes,
+            seed=seed,
+            evaluate_every=self.evaluation.every_iterations,
+            weight_of=weight_of if by_samples else {},
+            uniform=self.averaging.by == "uniform",
+        )
+
+    def resolved(self) -> str:
+        """Return the run as YAML text with every name resolved and every default written out."""
+        draft = self.topology_draft
+        profiles: dict[str, Any] = {
+            name: _plain(profile)
+            for name, profile in [*draft.links.items(), *draft.computes.items()]
+            if isinstance(name, str)
+        }
+        topology = _with_profiles(_plain(draft.spec), draft)
+        data = _plain(self.data)
+        # Where the data lie on this machine is no property of the run; environment.json has it.
+        data.pop("root", None)
+        sections: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "topology": topology,
+            "profiles": profiles or None,
+            "compute": None if self.compute is None else _plain(self.compute),
+            "data": data,
+            "model": _plain(self.model),
+            "train": _plain(self.train),
+            "cases": [_plain(case) for case in self.cases],
+            "averaging": _plain(self.averaging),
+            "evaluation": _plain(self.evaluation),
+            "targets": _plain(self.targets),
+            "seeds": list(self.seeds),
+            "timeline": self.timeline,
+            "message_bytes": self.message_bytes,
+        }
+        given = {key: value for key, value in sections.items() if value is not None}
+        return yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _plain(model: Any) -> Any:
+    """Return a typed model as YAML-ready data without what is not given."""
+    if isinstance(model, BaseModel):
+        return {name: _plain(value) for name, value in model if value is not None}
+    if isinstance(model, tuple | list):
+        return [_plain(value) for value in model]
+    if isinstance(model, dict):
+        return {key: _plain(value) for key, value in model.items()}
+    return model
+
+
+def _with_profiles(value: Any, draft: TopologyDraft) -> Any:
+    """Return topology data whose inline profiles have their CSV samples written out."""
+    by_text = {str(_plain(ref)): profile for ref, profile in [*draft.links.items(), *draft.computes.items()]}
+    if isinstance(value, dict):
+        return {
+            key: _plain(by_text.get(str(inner), inner))
+            if key in ("uplink", "compute", "profile") and isinstance(inner, dict)
+            else _with_profiles(inner, draft)
+            for key, inner in value.items()
+        }
+    return [_with_profiles(inner, draft) for inner in value] if isinstance(value, list) else value
+
+
+def compute_of(
+    topology: Topology, draft: TopologyDraft, default: ComputeProfile | None, worker: int
+) -> ComputeProfile | None:
+    """Return the compute profile of a worker: its class's, else the run's."""
+    ref = topology.nodes[worker].compute
+    return default if ref is None else draft.computes.get(ref)
+
+
+def _graph(topology: Topology, transfers: Mapping[object, TransferModel]) -> Any:
+    expected = {link.profile: 0 for link in topology.links}
+    return network(topology, {ref: transfers[ref].expected_ns() for ref in expected})
+
+
+def load_experiment(path: Path | str, sets: Sequence[str] = ()) -> Experiment:
+    """Return the checked experiment of a run file with `--set` assignments applied.
+
+    Raises:  ConfigError: everything that is wrong with the run file and the files it names, at once.
+    """
+    return build_experiment(load_run(Path(path), sets))
+
+
+def build_experiment(draft: RunDraft) -> Experiment:
+    """Return the experiment of a draft.
+
+    Raises:  ConfigError: every problem found.
+    """
+    s, source, problems = draft.sections, draft.source, draft.problems
+    for key, check in (("data", check_data_spec), ("model", check_model_spec)):
+        if s[key] is not None:
+            problems += [source.problem(tuple(f.split(".")), text) for f, text in check(s[key])]
+    if s["seeds"] is not None and len(set(s["seeds"])) < len(s["seeds"]):
+        problems.append(source.problem(("seeds",), "a seed stands twice"))
+    topology = None
+    schedules: list[Schedule | None] = []
+    if draft.topology is not None:
+        topology = build_topology(draft.topology, problems)
+    if topology is not None and draft.topology is not None:
+        schedules = _schedules(draft, topology)
+        _check_compute(draft, topology)
+        _check_routes(draft, topology, [one for one in schedules if one is not None])
+    raise_problems(problems)
+    assert topology is not None
+    assert draft.topology is not None
+    return Experiment(
+        source=source,
+        name=s["name"],
+        description=s["description"],
+        topology=topology,
+        topology_draft=draft.topology,
+        compute=draft.compute,
+        data=s["data"],
+        model=s["model"],
+        train=s["train"],
+        cases=tuple(case for case in draft.cases if case is not None),
+        schedules=tuple(one for one in schedules if one is not None),
+        averaging=s["averaging"],
+        evaluation=s["evaluation"],
+        targets=s["targets"],
+        seeds=s["seeds"],
+        timeline=s["timeline"] or _default_timeline(topology, schedules, s["train"], len(s["seeds"])),
+        message_bytes=s["message_bytes"],
+    )
+
+
+def _schedules(draft: RunDraft, topology: Topology) -> list[Schedule | None]:
+    train = draft.sections["train"]
+    schedules = []
+    for number, case in enumerate(draft.cases):
+        mistakes: Mistakes = []
+        schedule = None
+        if case is not None:
+            iterations = train.iterations if train is not None else None
+            participation = train.participation if train is not None else 1.0
+            schedule = build_schedule(case, topology, iterations, participation, mistakes)
+        draft.problems += [draft.source.problem(("cases", number, *path), text) for path, text in mistakes]
+        schedules.append(schedule)
+    return schedules
+
+
+def _check_compute(draft: RunDraft, topology: Topology) -> None:
+    if draft.sections["compute"] is not None:
+        return
+    without = [topology.nodes[worker] for worker in topology.workers if topology.nodes[worker].compute is None]
+    if without:
+        classes = listed(dict.fromkeys(node.class_name for node in without))
+        text = f"is missing, and the topology names no compute profile for {classes}; e.g. {{step_s: 0.004}}"
+        draft.problems.append(draft.source.problem(("compute",), text))
+
+
+def _check_routes(draft: RunDraft, topology: Topology, schedules: Sequence[Schedule]) -> None:
+    """Report nodes that no link connects to the server that aggregates them."""
+    assert draft.topology is not None
+    links = draft.topology.links
+    if any(links.get(link.profile) is None for link in topology.links):
+        return
+    size = draft.sections["message_bytes"] or _UNKNOWN_BYTES
+    transfers: dict[object, TransferModel] = {ref: TransferModel(p, size) for ref, p in links.items() if p is not None}
+    try:
+        graph = _graph(topology, transfers)
+    except ValueError as error:
+        draft.problems.append(draft.topology.source.problem(("links",), str(error)))
+        return
+    told: set[tuple[str, str]] = set()
+    for schedule in schedules:
+        pairs = list(schedule.parent.items())
+        found = find_routes(topology, graph, pairs)
+        for pair in pairs:
+            node, server = topology.nodes[pair[0]], topology.nodes[pair[1]]
+            if pair not in found and (node.class_name, server.name) not in told:
+                told.add((node.class_name, server.name))
+                text = f"is missing, and no other link leads from '{node.name}' to '{server.name}'"
+                draft.problems.append(draft.topology.source.problem((*node.path, "uplink"), text))
+
+
+def _default_timeline(
+    topology: Topology, schedules: Sequence[Schedule | None], train: TrainSpec, num_seeds: int
+) -> Literal["full", "rounds"]:
+    """Return `full` where all trials together have few enough rows: about four per node and phase."""
+    rows = sum(
+        4 * len(children) * (train.iterations // schedule.period[server])
+        for schedule in schedules
+        if schedule is not None
+        for server, children in schedule.children.items()
+    )
+    return "full" if rows * num_seeds <= _SMALL_TIMELINE_ROWS else "rounds"
+
+
+def relocated(error: ConfigError, experiment: Experiment) -> ConfigError:
+    """Return an error raised away from the files with the lines of the fields it names."""
+    problems = [
+        problem if problem.where else experiment.source.problem(tuple(problem.field.split(".")), problem.message)
+        for problem in error.problems
+    ]
+    return ConfigError(problems)
+
+
+def expected_seconds(value_ns: float) -> str:
+    """Return nanoseconds as a short text in seconds."""
+    return "?" if math.isnan(value_ns) else f"{value_ns / 1e9:.4g} s"
+
+
+__all__ = ["Experiment", "Problem", "build_experiment", "load_experiment"]

@@ -1,0 +1,92 @@
+"""Data sets of the user's own: an .npz file, or a factory function in a module."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.learning.data.dataset import OPTIONAL, REQUIRED, Dataset, from_arrays
+from hsgd_emu.learning.data.roots import candidates, missing
+
+LAYOUT = "a NumPy .npz file with the arrays train_x, train_y, test_x and test_y"
+
+
+def load_npz(spec: DataSpec, base: Path) -> Dataset:
+    """Return the arrays of `<root>/<folder>`, a .npz file (or of the root itself, if that is one).
+
+    See `from_arrays` for the shapes and types accepted. Never unpickles.
+    Raises:  ConfigError: no such file, not a .npz file, or arrays that do not fit.
+    """
+    file = next((path for path in candidates(spec, base) if path.is_file()), None)
+    if file is None:
+        raise missing(spec, base, LAYOUT)
+    try:
+        stored = np.load(file, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array, not an .npz file")
+        with stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except Exception as error:  # a damaged zip raises many kinds
+        message = f"cannot be read ({type(error).__name__}: {error}); expected is {LAYOUT}"
+        raise ConfigError.of(str(file), "data.folder", message) from None
+    return from_arrays(arrays, str(file), "data.folder")
+
+
+def load_factory(spec: DataSpec, base: Path) -> Dataset:
+    """Return what `module:factory` makes when called with `**spec.options`, the module sought in `base`
+    first.
+
+    It returns a Dataset, a mapping, or the tuple (train_x, train_y, test_x, test_y).
+    Raises:  ConfigError: the module or factory fails, or what it returns does not fit.
+    """
+    module_name, _, factory_name = spec.dataset.partition(":")
+    try:
+        with modules_of(base, module_name):
+            made = getattr(importlib.import_module(module_name), factory_name)(**spec.options)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code
+        message = f"{type(error).__name__}: {error} (modules are sought in {base} first)"
+        raise ConfigError.of(spec.dataset, "data.dataset", message) from None
+    return from_arrays(_mapping(spec.dataset, made), spec.dataset)
+
+
+def _mapping(name: str, made: Any) -> Mapping[str, Any]:
+    if isinstance(made, Dataset):
+        return {field.name: getattr(made, field.name) for field in fields(made)}
+    if isinstance(made, Mapping):
+        return made
+    if isinstance(made, tuple | list) and len(made) == len(REQUIRED):
+        return dict(zip(REQUIRED, made, strict=True))
+    message = (
+        f"it returned {type(made).__name__}; return the tuple ({', '.join(REQUIRED)}), a mapping with these "
+        f"names (and {', '.join(OPTIONAL)} if wanted), or a Dataset"
+    )
+    raise ConfigError.of(name, "data.dataset", message)
+
+
+@contextmanager
+def modules_of(base: Path, module_name: str) -> Iterator[None]:
+    """Let modules be sought in `base` first, even where one of that name was imported from another folder."""
+    entry, top = str(base.resolve()), module_name.partition(".")[0]
+    importlib.invalidate_caches()
+    found, loaded = PathFinder.find_spec(top, [entry]), sys.modules.get(top)
+    if found and loaded and found.origin != getattr(loaded.__spec__, "origin", None):
+        for name in [name for name in sys.modules if name.partition(".")[0] == top]:
+            del sys.modules[name]
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the user's code may have changed the path itself
+            sys.path.remove(entry)

@@ -1,0 +1,192 @@
+"""Which training samples each worker holds.
+
+Every partition first makes as many parts as there are workers; `grouping` then says who gets which: worker i
+the i-th (contiguous), or in an order drawn per seed (random). Workers are numbered depth first. Draws come
+from the streams (seed, "partition") and (seed, "grouping"), so every case of a seed sees the same partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.learning.data.dataset import Array
+from hsgd_emu.learning.data.spec import check_data_spec
+from hsgd_emu.rng import stream
+
+Indices = npt.NDArray[np.int64]
+Groups = Sequence[Sequence[int]]
+SMALLEST_ALPHA = 1e-300
+"""Below it log(u) / alpha overflows; one worker per class holds all of it long before."""
+
+
+def partition(spec: DataSpec, labels: Array, writers: Array | None, groups: Groups, seed: int) -> list[Indices]:
+    """Return the indices of the training samples of each worker.
+
+    Args:    labels: (num_train,) int64.  writers: (num_train,) int64 or None.
+             groups: worker numbers 0..n-1 (each once), by direct parent server; n is their number.
+    Returns: n arrays of int64, none empty, no sample twice.
+    Raises:  ConfigError: the partition's own figures are missing or misplaced, or the data do not suffice.
+    """
+    findings = check_data_spec(spec)
+    if findings:
+        raise ConfigError(Problem("", field, message) for field, message in findings)
+    num_workers = sum(map(len, groups))
+    assert sorted(worker for group in groups for worker in group) == list(range(num_workers))
+    if num_workers > len(labels):
+        raise _impossible(f"{num_workers} workers cannot share {len(labels)} training samples; each needs at least one")
+    rng = stream(seed, "partition")
+    if spec.partition == "group_iid":
+        return group_iid(labels, groups, rng)
+    if spec.partition == "group_non_iid":
+        return group_non_iid(labels, groups)
+    parts = _parts(spec, labels, writers, num_workers, rng)
+    if spec.grouping == "contiguous":
+        return parts
+    return [parts[part] for part in stream(seed, "grouping").permutation(num_workers)]
+
+
+def _parts(
+    spec: DataSpec, labels: Array, writers: Array | None, num_workers: int, rng: np.random.Generator
+) -> list[Indices]:
+    if spec.partition == "iid":
+        return _cut(rng.permutation(len(labels)), num_workers)
+    if spec.partition == "by_label":
+        return by_label(labels, num_workers)
+    if spec.partition == "shards":
+        return shards(labels, num_workers, spec.classes_per_worker or 0, rng)
+    if spec.partition == "dirichlet":
+        return dirichlet(labels, num_workers, spec.alpha or 0.0, rng)
+    return natural(writers, num_workers)
+
+
+def by_label(labels: Array, num_workers: int) -> list[Indices]:
+    """Return n equal contiguous shards of the samples sorted stably by label, the last remainder dropped."""
+    return _cut(_sorted_by_label(labels), num_workers)
+
+
+def shards(labels: Array, num_workers: int, per_worker: int, rng: np.random.Generator) -> list[Indices]:
+    """Return `per_worker` shards at random for each worker, out of n * per_worker equal ones sorted by label.
+
+    McMahan et al. 2017, section 3 (there 2 shards each for 100 workers). The last remainder is dropped. A
+    worker may draw two shards of one class, so classes_per_worker is a most; a shard across a boundary may
+    add one class.
+    """
+    num_shards = num_workers * per_worker
+    if num_shards > len(labels):
+        message = f"{num_workers} workers x {per_worker} shards need {num_shards} samples; there are {len(labels)}"
+        most = len(labels) // num_workers
+        raise ConfigError.of("", "data.classes_per_worker", f"{message}, so at most {most} is right")
+    cut = _cut(_sorted_by_label(labels), num_shards)
+    drawn = rng.permutation(num_shards).reshape(num_workers, per_worker)
+    return [np.concatenate([cut[shard] for shard in own]) for own in drawn]
+
+
+def dirichlet(labels: Array, num_workers: int, alpha: float, rng: np.random.Generator) -> list[Indices]:
+    """Return shares drawn per class: its samples, shuffled, are cut at Dirichlet(alpha) proportions.
+
+    Label skew as in Hsu et al. 2019, drawn per class over the workers rather than per worker over the
+    classes, so that every sample is used exactly once; sizes differ between workers. A worker left without
+    any sample takes one from the worker that then holds most (the lowest number among equals).
+    """
+    shares: list[list[Indices]] = [[] for _ in range(num_workers)]
+    for label in np.unique(labels):
+        samples = rng.permutation(np.flatnonzero(labels == label))
+        ends = np.rint(np.cumsum(_proportions(num_workers, alpha, rng)) * len(samples)).astype(np.int64)
+        for share, piece in zip(shares, np.split(samples, ends[:-1]), strict=True):
+            share.append(piece)
+    return _without_empty([np.concatenate(share) for share in shares])
+
+
+def _proportions(num_workers: int, alpha: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return one draw of the symmetric Dirichlet(alpha), finite for any alpha.
+
+    In logarithms, since gamma draws of a small shape underflow to 0: in law, Gamma(a) is
+    Gamma(a + 1) * U^(1 / a).
+    """
+    shape = max(alpha, SMALLEST_ALPHA)
+    logs = np.log(rng.standard_gamma(shape + 1, num_workers)) + np.log1p(-rng.random(num_workers)) / shape
+    weights = np.exp(logs - logs.max())
+    return np.asarray(weights / weights.sum())
+
+
+def _without_empty(parts: list[Indices]) -> list[Indices]:
+    sizes = np.array([len(part) for part in parts])
+    for empty in np.flatnonzero(sizes == 0):
+        largest = int(sizes.argmax())
+        parts[empty], parts[largest] = parts[largest][-1:], parts[largest][:-1]
+        sizes[empty], sizes[largest] = 1, sizes[largest] - 1
+    return parts
+
+
+def natural(writers: Array | None, num_workers: int) -> list[Indices]:
+    """Return whole writers for each worker: contiguous blocks of writers, the first ones larger if uneven."""
+    if writers is None:
+        raise _impossible("natural needs the writer of each sample, and the data set has none; leaf has")
+    present = np.unique(writers)
+    if len(present) < num_workers:
+        raise _impossible(f"natural gives each worker whole writers; {len(present)} cannot serve {num_workers} workers")
+    order = np.argsort(writers, kind="stable").astype(np.int64)
+    firsts = [block[0] for block in np.array_split(present, num_workers)]
+    return [np.sort(part) for part in np.split(order, np.searchsorted(writers[order], firsts[1:]))]
+
+
+def group_iid(labels: Array, groups: Groups, rng: np.random.Generator) -> list[Indices]:
+    """Return an IID part for each group, within which worker i of n_g holds the classes c with c mod n_g = i.
+
+    H-SGD paper, Figure 3c: upward divergence near zero, downward divergence large. With 10 classes and n_g =
+    5, worker i holds the classes i and i + 5. Parts are proportional to the groups' sizes, the last remainder
+    dropped.
+    """
+
+    def classes(part: Indices, group_size: int) -> list[Indices]:
+        return [part[labels[part] % group_size == position] for position in range(group_size)]
+
+    parts = _within_groups(rng.permutation(len(labels)), groups, classes)
+    for group in groups:
+        if any(len(parts[worker]) == 0 for worker in group):
+            raise _impossible(
+                f"group_iid left a worker of a group of {len(group)} without samples; the data have "
+                f"{len(np.unique(labels))} classes and {len(labels)} samples; use smaller groups or more data"
+            )
+    return parts
+
+
+def group_non_iid(labels: Array, groups: Groups) -> list[Indices]:
+    """Return neighbouring labels for each group, within which each worker holds neighbouring labels again.
+
+    H-SGD paper, Figure 3c: upward divergence large. The samples sorted stably by label are cut into parts
+    proportional to the groups' sizes, the last remainder dropped, and each part into equal shards for the
+    workers of the group.
+    """
+    return _within_groups(_sorted_by_label(labels), groups, _cut)
+
+
+def _within_groups(order: Indices, groups: Groups, split: Callable[[Indices, int], list[Indices]]) -> list[Indices]:
+    num_workers = sum(map(len, groups))
+    size = len(order) // num_workers
+    parts: list[Indices] = [order[:0]] * num_workers
+    start = 0
+    for group in groups:
+        end = start + size * len(group)
+        for worker, part in zip(group, split(order[start:end], len(group)), strict=True):
+            parts[worker] = part
+        start = end
+    return parts
+
+
+def _sorted_by_label(labels: Array) -> Indices:
+    return np.argsort(labels, kind="stable").astype(np.int64)
+
+
+def _cut(order: Indices, num_parts: int) -> list[Indices]:
+    size = len(order) // num_parts
+    return [order[part * size : (part + 1) * size] for part in range(num_parts)]
+
+
+def _impossible(message: str) -> ConfigError:
+    return ConfigError.of("", "data.partition", message)

@@ -1,0 +1,83 @@
+"""What can be said about the `data:` section of a run file without loading anything."""
+
+from __future__ import annotations
+
+import re
+
+from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.errors import nearest
+
+DEFAULT_FOLDERS = {
+    "cifar10": "cifar10",
+    "mnist": "mnist",
+    "fashion_mnist": "fashion_mnist",
+    "image_folder": "images",
+    "leaf": "femnist_leaf",
+    "npz": "data.npz",
+}
+"""Folder (npz: file) of each data set below the root, unless `data.folder` names another."""
+
+DATASETS = ("digits", *DEFAULT_FOLDERS)
+"""Known names; beside them `module:factory` is a data set of the user's own."""
+
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_WITHOUT_WRITERS = ("digits", "cifar10", "mnist", "fashion_mnist", "image_folder")
+
+Finding = tuple[str, str]
+
+
+def is_factory(dataset: str) -> bool:
+    """Return whether the name has the form `module:factory` (`package.module:factory` too)."""
+    return _FACTORY.fullmatch(dataset) is not None
+
+
+def check_data_spec(spec: DataSpec) -> list[Finding]:
+    """Return (dotted field, message) of each mistake that shows without loading the data."""
+    return [*_dataset(spec), *_partition(spec), *_normalize(spec)]
+
+
+def _dataset(spec: DataSpec) -> list[Finding]:
+    name = spec.dataset
+    if not is_factory(name) and name not in DATASETS:
+        known = ", ".join(DATASETS)
+        hint = nearest(name, DATASETS)
+        return [("data.dataset", f"{name!r} is not a data set; known are {known} and module:factory{hint}")]
+    findings = []
+    if spec.options and not is_factory(name):
+        findings.append(("data.options", f"only a module:factory takes options; {name} takes none"))
+    if spec.folder is not None and name not in DEFAULT_FOLDERS:
+        findings.append(("data.folder", f"{name} reads no folder; leave it out"))
+    if spec.image_size is not None and name not in ("image_folder", "leaf"):
+        findings.append(("data.image_size", f"only image_folder and leaf resize image files; {name} does not"))
+    if name == "digits" and (spec.augment.crop or spec.augment.flip):
+        findings.append(("data.augment", "digits are vectors of 64 pixels; only images can be cropped or flipped"))
+    return findings
+
+
+def _partition(spec: DataSpec) -> list[Finding]:
+    findings = []
+    for field, value, owner in (
+        ("classes_per_worker", spec.classes_per_worker, "shards"),
+        ("alpha", spec.alpha, "dirichlet"),
+    ):
+        if spec.partition == owner and value is None:
+            findings.append((f"data.{field}", f"is missing; partition {owner} needs it"))
+        if spec.partition != owner and value is not None:
+            message = f"belongs to partition {owner}, not to {spec.partition}; leave it out or use {owner}"
+            findings.append((f"data.{field}", message))
+    if spec.grouping == "random" and spec.partition in ("group_iid", "group_non_iid"):
+        message = f"random cannot be combined with {spec.partition}, which says itself what each group holds"
+        findings.append(("data.grouping", message))
+    if spec.partition == "natural" and spec.dataset in _WITHOUT_WRITERS:
+        message = f"natural needs the writer of each sample, which {spec.dataset} does not have; leaf does"
+        findings.append(("data.partition", message))
+    return findings
+
+
+def _normalize(spec: DataSpec) -> list[Finding]:
+    if spec.normalize is None:
+        return []
+    num_means, num_stds = len(spec.normalize.mean), len(spec.normalize.std)
+    if num_means != num_stds and 1 not in (num_means, num_stds):
+        return [("data.normalize", f"has {num_means} means and {num_stds} stds; give as many of each, or one")]
+    return []

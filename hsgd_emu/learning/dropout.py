@@ -1,0 +1,115 @@
+"""Dropout whose masks are a function of (seed, worker, iteration), however workers are batched together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from hsgd_emu.rng import seed_of
+
+_LAST_SEED = 2**63 - 1
+
+
+class MaskedDropout(nn.Module):
+    """Multiplies by a mask that is given from outside (a buffer, so that it can be batched over workers)."""
+
+    mask: torch.Tensor
+
+    def __init__(self, p: float, feature_dims: int) -> None:
+        """feature_dims: how many trailing dimensions share one draw (0; 1, 2, 3 for Dropout1d, 2d, 3d)."""
+        super().__init__()
+        self.p, self.feature_dims = p, feature_dims
+        self.register_buffer("mask", torch.ones(()), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.mask if self.training else x
+
+
+_KINDS = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
+
+
+def with_masked_dropout(model: nn.Module, sample: torch.Tensor) -> list[str]:
+    """Replace every dropout layer in place and return the names of those with p > 0, in the module's order.
+
+    sample: a batch (B, ...) to run once. If some layer is not used exactly once in a forward pass, one mask per layer
+    would be wrong: then nothing is replaced (and the learner seeds torch's generator per worker and step instead).
+    """
+    layers = [(name, module) for name, module in model.named_modules() if type(module) in _KINDS]
+    if any(len(shapes) != 1 for shapes in _inputs(model, [module for _, module in layers], sample)):
+        return []
+    names = []
+    for name, module in layers:
+        parent, _, last = name.rpartition(".")
+        p = float(module.p)
+        setattr(model.get_submodule(parent), last, MaskedDropout(p, _KINDS[type(module)]) if p else nn.Identity())
+        names += [name] if p else []
+    return names
+
+
+def _inputs(model: nn.Module, layers: Sequence[nn.Module], x: torch.Tensor) -> list[list[tuple[int, ...]]]:
+    """Return for each layer the shapes of its inputs while the model sees a batch once."""
+    seen: list[list[tuple[int, ...]]] = [[] for _ in layers]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, shapes=shapes: shapes.append(tuple(inputs[0].shape)))
+        for layer, shapes in zip(layers, seen, strict=True)
+    ]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(x)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+class DropoutMasks:
+    """Draws the masks of all dropout layers of some workers for one step."""
+
+    def __init__(
+        self, model: nn.Module, names: Sequence[str], seed: int, workers: Sequence[str], dtype: torch.dtype
+    ) -> None:
+        """names: of the MaskedDropout layers; workers: names, for the streams (seed, "dropout", worker)."""
+        self.model, self.names, self.dtype = model, list(names), dtype
+        self.layers = [model.get_submodule(name) for name in names]
+        self.seeds = [seed_of(seed, "dropout", worker) for worker in workers]
+        self._shapes: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+
+    def seed(self, worker: int, iteration: int) -> int:
+        """Return the seed of all randomness inside the network at one step of a worker."""
+        return (self.seeds[worker] + iteration) % _LAST_SEED
+
+    def shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
+        """Return the shape of each layer's mask for a batch like `x` (B, ...)."""
+        key = tuple(x.shape)
+        if key not in self._shapes:
+            inputs = _inputs(self.model, self.layers, x)
+            self._shapes[key] = [_mask_shape(layer, s[0]) for layer, s in zip(self.layers, inputs, strict=True)]
+        return self._shapes[key]
+
+    def draw(self, x: torch.Tensor, workers: Sequence[int], iteration: int) -> dict[str, torch.Tensor]:
+        """Return by buffer name the masks (W, *shape) of one step; x: (W, B, ...)."""
+        if not self.names:
+            return {}
+        shapes = self.shapes(x[0])
+        sizes = [int(torch.Size(shape).numel()) for shape in shapes]
+        drawn = torch.empty(len(workers), sum(sizes), device=x.device)
+        generator = torch.Generator(x.device)
+        for row, worker in zip(drawn, workers, strict=True):
+            generator.manual_seed(self.seed(worker, iteration))
+            torch.rand(row.shape, generator=generator, out=row)
+        masks = {}
+        parts = torch.split(drawn, sizes, dim=1)
+        for name, layer, part, shape in zip(self.names, self.layers, parts, shapes, strict=True):
+            p = float(layer.p)  # type: ignore[arg-type]
+            keep = (part >= p).to(self.dtype).div_(1 - p) if p < 1 else torch.zeros_like(part, dtype=self.dtype)
+            masks[f"{name}.mask"] = keep.view(len(workers), *shape)
+        return masks
+
+
+def _mask_shape(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    shared = int(layer.feature_dims)  # type: ignore[arg-type]
+    return shape[: len(shape) - shared] + (1,) * shared

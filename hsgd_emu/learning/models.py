@@ -1,0 +1,148 @@
+"""Classifiers by name. Settings of the paper's networks: its public code (see docs/models.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hsgd_emu.config.schema import ModelSpec
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.learning.factory import import_factory
+from hsgd_emu.rng import seed_of
+
+
+def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, seed: int, base: Path) -> nn.Module:
+    """Return a freshly initialised classifier on the CPU; the same for every case of a seed.
+
+    input_shape: of one sample, (C, H, W) for images.
+    Raises:  ConfigError: the model does not fit the data, or the user's factory fails.
+    """
+    num_outputs = spec.num_outputs or (1000 if spec.name == "vgg11" else num_classes)
+    if num_outputs < num_classes:
+        raise ConfigError.of("", "model.num_outputs", f"{num_outputs} outputs for {num_classes} classes")
+    # Layers draw their first weights from torch's global generator: lend it to them, seeded, and put it back.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "model"))
+        try:
+            model = _make(spec, tuple(input_shape), num_outputs, base)
+            _try(model, input_shape, num_classes)
+        except ConfigError:
+            raise
+        except Exception as error:
+            text = f"'{spec.name}' does not work on samples of shape {tuple(input_shape)}: {_short(error)}"
+            raise ConfigError.of("", "model", text) from error
+    return model
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _try(model: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
+    """Run one sample through, so that a model that does not fit is found before a long run."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits = logits_of(model(torch.zeros(1, *input_shape, dtype=next(iter(model.parameters())).dtype)))
+    model.train(was_training)
+    if logits.dim() != 2 or logits.shape[1] < num_classes:
+        raise ValueError(f"its output has shape {tuple(logits.shape)}; (samples, {num_classes} or more) is needed")
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """Return the logits of a model's output; of several outputs (auxiliary classifiers) the first."""
+    first = output[0] if isinstance(output, tuple) else output
+    assert isinstance(first, torch.Tensor)
+    return first
+
+
+def _make(spec: ModelSpec, input_shape: tuple[int, ...], num_outputs: int, base: Path) -> nn.Module:
+    if ":" in spec.name:
+        factory = import_factory(spec.name, base)
+        model = factory(input_shape=input_shape, num_classes=num_outputs, **spec.options)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"the factory returned a {type(model).__name__}, not a torch.nn.Module")
+        return model
+    own: dict[str, Callable[[], nn.Module]] = {
+        "softmax_regression": lambda: softmax_regression(input_shape, num_outputs),
+        "mlp": lambda: mlp(input_shape, spec.hidden or (200,), num_outputs),
+        "cifar_cnn": lambda: cifar_cnn(num_outputs),
+        "femnist_cnn": lambda: femnist_cnn(num_outputs),
+    }
+    return own[spec.name]() if spec.name in own else _torchvision(spec, num_outputs)
+
+
+def _torchvision(spec: ModelSpec, num_outputs: int) -> nn.Module:
+    from torchvision import models
+
+    options = dict(spec.options)
+    if spec.name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": True} | options
+    model = models.get_model(spec.name, weights=None, num_classes=num_outputs, **options)
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def softmax_regression(input_shape: Sequence[int], num_outputs: int) -> nn.Module:
+    """Return a linear classifier that starts at zero."""
+    linear = nn.Linear(_size(input_shape), num_outputs)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+def mlp(input_shape: Sequence[int], hidden: Sequence[int], num_outputs: int) -> nn.Module:
+    """Return fully connected layers with ReLU between."""
+    widths = [_size(input_shape), *hidden]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs))
+
+
+def cifar_cnn(num_outputs: int) -> nn.Module:
+    """Return the small CIFAR network (LeNet-like) of the paper's public code, for 3x32x32 images."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Flatten(),
+        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()),
+        nn.Linear(84, num_outputs),
+    )
+
+
+def femnist_cnn(num_outputs: int) -> nn.Module:
+    """Return the FEMNIST network of the paper's public code, for 1x28x28 images."""
+    norm = {"size": 4, "alpha": 0.001 / 9, "beta": 0.75, "k": 1.0}
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.LocalResponseNorm(**norm)),  # type: ignore[arg-type]
+        *(nn.Conv2d(32, 32, 5, padding=2), nn.ReLU(), nn.LocalResponseNorm(**norm), nn.MaxPool2d(2)),  # type: ignore[arg-type]
+        nn.Flatten(),
+        *(nn.Linear(1568, 256), nn.ReLU(), nn.Linear(256, num_outputs)),
+    )
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for one in shape:
+        size *= one
+    return size
+
+
+def message_bytes(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, base: Path) -> int:
+    """Return the size of one model message: parameters and buffers as float32 (counters as they are)."""
+    with torch.device("meta") if ":" not in spec.name else torch.device("cpu"):
+        num_outputs = spec.num_outputs or (1000 if spec.name == "vgg11" else num_classes)
+        model = _make(spec, tuple(input_shape), num_outputs, base)
+    return model_bytes(model)
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Return the bytes of a model's parameters and buffers."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

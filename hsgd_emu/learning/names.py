@@ -1,0 +1,42 @@
+"""Which models there are, and what is wrong with a model section, without importing torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from hsgd_emu.config.schema import ModelSpec
+from hsgd_emu.errors import listed, nearest
+
+OWN_MODELS = ("softmax_regression", "mlp", "cifar_cnn", "femnist_cnn", "vgg11")
+_REGISTERED = re.compile(r"^@register_model\((?:name=[\"'](\w+)[\"'])?\)[^@]*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
+
+
+def torchvision_models() -> tuple[str, ...]:
+    """Return the names of torchvision's classification models, read from its files: importing it takes seconds."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or not found.submodule_search_locations:
+        return ()
+    folder = Path(found.submodule_search_locations[0]) / "models"
+    names = set()
+    for path in sorted(folder.glob("*.py")):
+        for given, function in _REGISTERED.findall(path.read_text(encoding="utf-8")):
+            names.add(given or function)
+    return tuple(sorted(names))
+
+
+def check_model_spec(spec: ModelSpec) -> list[tuple[str, str]]:
+    """Return (field, message) for what is wrong with a model section."""
+    found = []
+    if ":" not in spec.name and spec.name not in OWN_MODELS:
+        others = torchvision_models()
+        if spec.name not in others:
+            hint = nearest(spec.name, [*OWN_MODELS, *others])
+            known = f"known are {listed(OWN_MODELS)}, torchvision's classification models and module:factory"
+            found.append(("model", f"no model '{spec.name}'{hint or '; ' + known}"))
+    if spec.hidden is not None and spec.name != "mlp":
+        found.append(("model.hidden", f"only mlp has hidden layers, not '{spec.name}'"))
+    if spec.options and spec.name in OWN_MODELS and spec.name != "vgg11":
+        found.append(("model.options", f"'{spec.name}' takes no options"))
+    return found

@@ -1,0 +1,20 @@
+"""Learning-rate schedules: the rate of the step after iteration t."""
+
+from __future__ import annotations
+
+import math
+
+from hsgd_emu.config.schema import CosineRate, InverseSqrtRate, StepRate, TrainSpec
+
+
+def learning_rate(train: TrainSpec, iteration: int) -> float:
+    """Return the learning rate (gamma in equation (4)) of the step after `iteration`, 0 to iterations - 1."""
+    rate = train.learning_rate
+    if isinstance(rate, StepRate):
+        return rate.initial * rate.factor ** sum(iteration >= milestone for milestone in rate.milestones)
+    if isinstance(rate, CosineRate):
+        cosine = (1 + math.cos(math.pi * iteration / train.iterations)) / 2
+        return rate.final + (rate.initial - rate.final) * cosine
+    if isinstance(rate, InverseSqrtRate):
+        return rate.initial / math.sqrt(1 + iteration / rate.scale)
+    return float(rate)

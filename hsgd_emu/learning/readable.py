@@ -1,0 +1,80 @@
+"""The readable twin: Algorithm 1 as a plain loop, one nn.Module and one torch.optim.SGD per worker.
+
+Slow and obvious. Tests hold the stacked learner to it; benchmarks compare the two.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hsgd_emu.engine.port import Metrics
+from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
+from hsgd_emu.learning.models import logits_of
+from hsgd_emu.learning.rates import learning_rate
+from hsgd_emu.learning.samples import ResidentData
+from hsgd_emu.learning.stacked import TrialSetup, evaluate
+
+
+class ReadableLearner:
+    """Carries out each request at once, one worker after the other."""
+
+    def __init__(self, model: nn.Module, data: ResidentData, setup: TrialSetup) -> None:
+        self.data, self.setup, self.train = data, setup, setup.train
+        model = model.to(data.device, data.dtype).train()
+        crop = data.augmentation.augment.crop
+        sample = data.normalised(data.train_x[:2])
+        dropouts = with_masked_dropout(model, sample[..., crop:-crop, crop:-crop] if crop else sample)
+        self.masks = DropoutMasks(model, dropouts, setup.seed, setup.worker_names, data.dtype)
+        self.models = {slot: copy.deepcopy(model) for slot in setup.slots.values()}
+        self.optimisers = {
+            worker: torch.optim.SGD(
+                [p for p in self.models[worker].parameters() if p.requires_grad],
+                lr=1.0,
+                momentum=self.train.momentum,
+                weight_decay=self.train.weight_decay,
+            )
+            for worker in range(len(setup.worker_names))
+        }
+        self.losses: list[float] = []
+
+    def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
+        slot = self.setup.slots[worker]
+        model, optimiser = self.models[slot], self.optimisers[slot]
+        for t in range(iteration, iteration + num_steps):
+            x, y = self.data.batch(self.data.indices([slot], t, 1)[0], [slot], t)
+            for name, mask in self.masks.draw(x, [slot], t).items():
+                model.get_submodule(name.removesuffix(".mask")).mask = mask[0]
+            with torch.random.fork_rng():
+                torch.manual_seed(self.masks.seed(slot, t))
+                loss = F.cross_entropy(logits_of(model(x[0])), y[0])
+            optimiser.param_groups[0]["lr"] = learning_rate(self.train, t)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            self.losses.append(float(loss.detach()))
+
+    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
+        states = [self.models[self.setup.slots[child]].state_dict() for child in children]
+        average = {}
+        for name, first in states[0].items():
+            if first.is_floating_point():
+                average[name] = sum(w * state[name] for w, state in zip(weights, states, strict=True))
+            else:
+                average[name] = torch.stack([state[name] for state in states]).amax(0)
+        self.models[self.setup.slots[server]].load_state_dict(average)
+
+    def hand_down(self, server: int, child: int) -> None:
+        state = self.models[self.setup.slots[server]].state_dict()
+        self.models[self.setup.slots[child]].load_state_dict(state)
+
+    def evaluate(self, server: int, iteration: int) -> Metrics:
+        train_loss = sum(self.losses) / len(self.losses) if self.losses else None
+        self.losses.clear()
+        model = self.models[self.setup.slots[server]]
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        return Metrics(train_loss, *evaluate(model, tensors, self.data))

@@ -1,0 +1,123 @@
+"""Data, partition and model of the trials of one run: what all cases of a seed share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hsgd_emu.config.schema import DataSpec, ModelSpec, TrainSpec
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.learning.data import Dataset, load_dataset, partition
+from hsgd_emu.learning.models import build_model, model_bytes
+from hsgd_emu.learning.readable import ReadableLearner
+from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
+from hsgd_emu.learning.stacked import StackedLearner, TrialSetup, Way
+
+SHAPES = {
+    "digits": ((64,), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "mnist": ((1, 28, 28), 10),
+    "fashion_mnist": ((1, 28, 28), 10),
+}
+"""Shape of a sample and number of classes of the data sets for which both are known without loading them."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that --device names.
+
+    Raises:  ConfigError: cuda is asked for and not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError.of("--device cuda", "", "PyTorch sees no CUDA device here; use --device cpu")
+    return torch.device(name)
+
+
+def make_deterministic(device: torch.device, threads: int) -> None:
+    """Pin what changes the bits of a result: threads, algorithms, reduced precision."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+class World:
+    """What learning needs of one run, besides the schedule."""
+
+    def __init__(
+        self,
+        data: DataSpec,
+        model: ModelSpec,
+        train: TrainSpec,
+        worker_names: Sequence[str],
+        groups: Sequence[Sequence[int]],
+        base: Path,
+        device: torch.device,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self.data, self.model, self.train = data, model, train
+        self.worker_names, self.groups, self.base, self.device = worker_names, groups, base, device
+        self.dtype = torch.float64 if train.dtype == "float64" else torch.float32
+        self.dataset: Dataset = load_dataset(data, base, progress)
+        # The seeds of a run come one after the other: what they share is kept for the current one only.
+        self.shards = lru_cache(maxsize=1)(self._shards)
+        self.resident = lru_cache(maxsize=1)(self._resident)
+
+    def _shards(self, seed: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+        dataset = self.dataset
+        return partition(self.data, dataset.train_y, dataset.writers, self.groups, seed)
+
+    def num_samples(self, seed: int) -> list[int]:
+        """Return how many samples each worker holds."""
+        return [len(shard) for shard in self.shards(seed)]
+
+    def _resident(self, seed: int) -> ResidentData:
+        order = BatchOrder(seed, self.worker_names, self.shards(seed), self.train.batch_size)
+        augmentation = Augmentation(seed, self.worker_names, self.data.augment, order)
+        return ResidentData(self.dataset, order, augmentation, self.device, self.dtype)
+
+    def build(self, seed: int) -> torch.nn.Module:
+        """Return the initial model of a seed, on the CPU."""
+        shape = self.dataset.train_x.shape[1:]
+        return build_model(self.model, shape, self.dataset.num_classes, seed, self.base)
+
+    def message_bytes(self) -> int:
+        """Return the size of one model message."""
+        return model_bytes(self.build(0))
+
+    def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
+        return TrialSetup(seed, self.worker_names, slots, self.train)
+
+    def learner(self, seed: int, slots: dict[int, int], way: Way | None = None) -> StackedLearner:
+        """Return the learner of one trial; slots: see `TrialSetup`."""
+        return StackedLearner(self.build(seed), self.resident(seed), self._setup(seed, slots), way)
+
+    def readable_learner(self, seed: int, slots: dict[int, int]) -> ReadableLearner:
+        """Return the readable twin of the learner."""
+        return ReadableLearner(self.build(seed), self.resident(seed), self._setup(seed, slots))
+
+
+def environment(device: torch.device, threads: int) -> dict[str, Any]:
+    """Return the versions and hardware that the bits of a result depend on."""
+    import torchvision
+
+    name: Literal["cpu"] | str = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    return {
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": device.type,
+        "device_name": name,
+        "threads": threads,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+    }

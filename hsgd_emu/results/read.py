@@ -1,0 +1,182 @@
+"""A run's tables as pandas frames and as files; also while the run is still written."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hsgd_emu.errors import ConfigError, nearest
+from hsgd_emu.results.folder import read_environment, read_run_file, require_run_folder
+from hsgd_emu.results.summary import summarise
+from hsgd_emu.results.tables import TABLES, connect_to_read, select
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("csv", "parquet")
+_BATCH = 100_000
+"""Rows held at a time while exporting: a timeline can have millions."""
+
+
+class RunResults:
+    """The results in one run folder. Each table is read when it is first asked for, and kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """The run file, everything resolved."""
+        return read_run_file(self.folder)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """The versions and the machine that the run used."""
+        return read_environment(self.folder)
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """One row per evaluated global aggregation."""
+        return self._frame("curve")
+
+    @cached_property
+    def timeline(self) -> pd.DataFrame:
+        """One row per activity of a node."""
+        return self._frame("timeline")
+
+    @cached_property
+    def targets(self) -> pd.DataFrame:
+        """When each finished trial reached each target; NaN where never."""
+        return self._frame("targets")
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row per case and seed: status, progress, hashes, cost on the host."""
+        return self._frame("trials")
+
+    @cached_property
+    def barriers(self) -> pd.DataFrame:
+        """What each aggregation waited for."""
+        return self._frame("barriers")
+
+    @cached_property
+    def waits(self) -> pd.DataFrame:
+        """How long each node waited in each round."""
+        return self._frame("waits")
+
+    def summary(self) -> pd.DataFrame:
+        """Return the time-to-target table: one row per case and target, medians over the finished seeds.
+
+        Columns: case, local_sgd, metric, target, num_seeds, num_reached, time_s, least_time_s, most_time_s,
+        iterations, communication_share, final_accuracy. A run without targets has one row per case.
+        """
+        import pandas as pd
+
+        nothing = (None, None, 0, 0, None, None, None, None, None)
+        rows = []
+        for case in summarise(self.folder):
+            targets: list[tuple[Any, ...]] = [tuple(vars(target).values()) for target in case.targets]
+            for values in targets or [nothing]:
+                rows.append((case.case, case.local_sgd, *values, case.final_accuracy))
+        frame = pd.DataFrame(rows, columns=list(_SUMMARY))
+        floats = dict.fromkeys([name for name in _SUMMARY if name not in _NOT_FLOAT], "float64")
+        return frame.astype({"case": "str", "metric": "str", **floats})
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        import pandas as pd
+
+        columns = [column.name for column in TABLES[table]]
+        with contextlib.closing(connect_to_read(self.folder)) as connection:
+            frame = pd.DataFrame.from_records(list(select(connection, table)), columns=columns)
+        return frame.astype(_dtypes(table))
+
+
+_SUMMARY = (
+    *("case", "local_sgd", "metric", "target", "num_seeds", "num_reached"),
+    *("time_s", "least_time_s", "most_time_s", "iterations", "communication_share", "final_accuracy"),
+)
+_NOT_FLOAT = ("case", "local_sgd", "metric", "num_seeds", "num_reached")
+
+
+def _dtypes(table: str) -> dict[str, str]:
+    """Return pandas dtypes. An integer that can be null is float64, whether or not one happens to be."""
+    names = {"TEXT": "str", "INTEGER": "int64", "REAL": "float64"}
+    return {
+        column.name: "float64" if column.null and column.type == "INTEGER" else names[column.type]
+        for column in TABLES[table]
+    }
+
+
+def read_run(folder: Path | str) -> RunResults:
+    """Return the results in a run folder, finished or not.
+
+    Raises:  ConfigError: the folder holds no run.
+    """
+    require_run_folder(Path(folder))
+    return RunResults(Path(folder))
+
+
+def export(folder: Path, format: str, out: Path) -> list[Path]:
+    """Write one file per table into `out` and return their paths.
+
+    CSV: floats with all their digits, nulls and empty strings as nothing. A node may be called NA, which
+    `pandas.read_csv` takes for a null unless told `keep_default_na=False`: `read_csv` here reads them right.
+
+    Args:    format: csv or parquet.
+    Raises:  ConfigError: another format, the folder holds no run, or `out` cannot be written.
+    """
+    if format not in FORMATS:
+        raise ConfigError.of("--format", "", f"{format!r} is not csv or parquet{nearest(format, FORMATS)}")
+    write = _write_csv if format == "csv" else _write_parquet
+    paths = []
+    with contextlib.closing(connect_to_read(folder)) as connection:
+        connection.execute("BEGIN")  # one snapshot for all tables
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            for table in TABLES:
+                path = out / f"{table}.{format}"
+                beside = path.with_name(f"{path.name}.new")
+                write(beside, table, select(connection, table))
+                os.replace(beside, path)
+                paths.append(path)
+        except OSError as error:
+            raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
+    return paths
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return an exported CSV table as `RunResults` gives it: a node called NA stays a node."""
+    import pandas as pd
+
+    # Text first, then numbers by Python's own rule: pandas' fast parsers may miss the last digit.
+    frame = pd.read_csv(path, keep_default_na=False, dtype="str")
+    for column in TABLES[path.stem]:
+        if column.null:
+            frame[column.name] = frame[column.name].mask(frame[column.name] == "")
+    return frame.astype(_dtypes(path.stem))
+
+
+def _write_csv(path: Path, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(column.name for column in TABLES[table])
+        writer.writerows(rows)
+
+
+def _write_parquet(path: Path, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"TEXT": pa.string(), "INTEGER": pa.int64(), "REAL": pa.float64()}
+    schema = pa.schema([pa.field(c.name, types[c.type], nullable=c.null) for c in TABLES[table]])
+    with pq.ParquetWriter(path, schema) as writer:
+        while batch := list(islice(rows, _BATCH)):
+            columns = zip(*batch, strict=True)
+            arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))

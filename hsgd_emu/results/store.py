@@ -1,0 +1,264 @@
+"""One open run.sqlite: rounds go in as they happen, each in one transaction with its trial's progress.
+
+SQLite in WAL mode: others can read while it is written, and a kill -9 at any moment leaves whole rounds only.
+A power cut may take the last rounds, never half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hsgd_emu.errors import ConfigError, RunError
+from hsgd_emu.results.folder import (
+    DATABASE_FILE,
+    RUN_FILE,
+    is_run_folder,
+    lock_folder,
+    require_run_folder,
+    write_atomically,
+    write_environment,
+)
+from hsgd_emu.results.rows import (
+    METRICS,
+    BarrierRow,
+    CurveRow,
+    TimelineRow,
+    TrialKey,
+    TrialState,
+    WaitRow,
+    first_reaching,
+)
+from hsgd_emu.results.tables import TABLES, create_tables, insert, quoted, select
+
+_OF_TRIAL = '"case" = ? AND seed = ?'
+
+
+class RunStore:
+    """The results of one run, open for writing; holds the folder's lock until it is closed."""
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: int) -> None:
+        self.folder = folder
+        self._connection = connection
+        self._lock: int | None = lock
+
+    # --- opening and closing ------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        run_yaml: str,
+        environment: dict[str, Any],
+        trials: Sequence[TrialKey],
+        targets: Sequence[tuple[str, float]],
+    ) -> RunStore:
+        """Make a new run in `folder`, every trial waiting.
+
+        Args:    trials: in run order.  targets: (metric, level) pairs.
+        Raises:  RunError: the folder holds a run already (`remove_run` deletes it), or another run writes it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(folder)
+        try:
+            if is_run_folder(folder):
+                raise RunError(f"{folder}: holds a run already; --resume goes on with it, --force replaces it")
+            write_atomically(folder / RUN_FILE, run_yaml)
+            write_environment(folder, environment)
+            _create_database(folder, trials, targets)
+            return cls(folder, _connect_to_write(folder), lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @classmethod
+    def open(cls, folder: Path) -> RunStore:
+        """Open the run in `folder` to go on with it.
+
+        Raises:  ConfigError: the folder holds no run.  RunError: another run writes it.
+        """
+        require_run_folder(folder)
+        lock = lock_folder(folder)
+        try:
+            return cls(folder, _connect_to_write(folder), lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def close(self) -> None:
+        """Close the database and release the lock; a second call does nothing."""
+        if self._lock is None:
+            return
+        self._connection.close()
+        os.close(self._lock)
+        self._lock = None
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- reading ------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open connection, for readers of this package."""
+        return self._connection
+
+    @property
+    def trials(self) -> tuple[TrialKey, ...]:
+        """All trials, in run order."""
+        rows = self._connection.execute('SELECT "case", seed FROM trials ORDER BY rowid')
+        return tuple(TrialKey(case, seed) for case, seed in rows)
+
+    @property
+    def targets(self) -> tuple[tuple[str, float], ...]:
+        """The (metric, level) pairs that the run was created with."""
+        return tuple(self._connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether all trials are finished."""
+        row = self._connection.execute("SELECT count(*) FROM trials WHERE status != 'finished'").fetchone()
+        return bool(row[0] == 0)
+
+    def trial_state(self, key: TrialKey) -> TrialState:
+        """Return how far a trial is. Raises KeyError for one that is not of this run."""
+        row = self._connection.execute(
+            f"SELECT iteration, status, weights_hash, timeline_hash FROM trials WHERE {_OF_TRIAL}",
+            astuple(key),
+        ).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return TrialState(*row)
+
+    def curve_rows(self, key: TrialKey) -> list[CurveRow]:
+        """Return a trial's curve so far, in the order it was written. A NaN loss comes back as None."""
+        rows = select(self._connection, "curve", 't."case" = ? AND t.seed = ?', astuple(key))
+        return [CurveRow(*row[2:]) for row in rows]
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    def commit_round(
+        self,
+        key: TrialKey,
+        iteration: int,
+        curve: CurveRow | None,
+        timeline: Sequence[TimelineRow],
+        barriers: Sequence[BarrierRow],
+        waits: Sequence[WaitRow],
+    ) -> None:
+        """Write one round and the trial's progress, all or nothing.
+
+        Args:    iteration: of the round's global aggregation; greater than the last one committed.
+                 curve: None where the aggregation was not evaluated.
+        """
+        trial = astuple(key)
+        with self._transaction() as connection:
+            before = self.trial_state(key)
+            if before.status == "finished" or iteration <= before.iteration:
+                raise ValueError(f"{key}: iteration {iteration} does not follow {before}")
+            round_ = curve.round if curve else self._rounds(key) + 1
+            if curve:
+                insert(connection, "curve", iter([trial + astuple(curve)]))
+            insert(connection, "timeline", (trial + row for row in timeline))
+            insert(connection, "barriers", (trial + row for row in barriers))
+            insert(connection, "waits", ((*trial, round_, *row) for row in waits))
+            connection.execute(
+                f"UPDATE trials SET status = 'running', iteration = ?, round = ? WHERE {_OF_TRIAL}",
+                (iteration, round_, *trial),
+            )
+
+    def restart_trial(self, key: TrialKey) -> None:
+        """Delete all that was written of a trial; it waits again."""
+        trial = astuple(key)
+        with self._transaction() as connection:
+            for table in TABLES:
+                if table != "trials":
+                    connection.execute(f"DELETE FROM {table} WHERE {_OF_TRIAL}", trial)
+            connection.execute(
+                "UPDATE trials SET status = 'waiting', iteration = 0, round = 0, weights_hash = NULL, "
+                f"timeline_hash = NULL, engine = NULL, wall_s = NULL WHERE {_OF_TRIAL}",
+                trial,
+            )
+
+    def finish_trial(
+        self, key: TrialKey, weights_hash: str | None, timeline_hash: str, engine: str, wall_s: float
+    ) -> None:
+        """Mark a trial finished and write when it reached each target.
+
+        Args:    weights_hash: None where nothing was trained.  wall_s: what the trial cost this host.
+        """
+        trial = astuple(key)
+        with self._transaction() as connection:
+            self.trial_state(key)
+            curve = self.curve_rows(key)
+            connection.execute(f"DELETE FROM targets WHERE {_OF_TRIAL}", trial)
+            insert(connection, "targets", (trial + first_reaching(curve, *level) for level in self.targets))
+            connection.execute(
+                "UPDATE trials SET status = 'finished', weights_hash = ?, timeline_hash = ?, engine = ?, "
+                f"wall_s = ? WHERE {_OF_TRIAL}",
+                (weights_hash, timeline_hash, engine, wall_s, *trial),
+            )
+
+    def finish_run(self) -> None:
+        """Fold the write-ahead log into run.sqlite, so that the run is one file that can be copied."""
+        # Busy: somebody reads just now. The log stays then, which is whole too.
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+
+    def _rounds(self, key: TrialKey) -> int:
+        row = self._connection.execute(f"SELECT round FROM trials WHERE {_OF_TRIAL}", astuple(key)).fetchone()
+        return int(row[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def _create_database(folder: Path, trials: Sequence[TrialKey], targets: Sequence[tuple[str, float]]) -> None:
+    """Build the database beside its place and put it there whole."""
+    for metric, _ in targets:
+        if metric not in METRICS:
+            raise ValueError(f"{metric} is not one of {', '.join(METRICS)}")
+    beside = folder / f"{DATABASE_FILE}.new"
+    for name in (beside, Path(f"{beside}-journal")):
+        name.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        create_tables(connection)
+        rows = ((key.case, key.seed, "waiting", 0, 0, None, None, None, None) for key in trials)
+        insert(connection, "trials", rows)
+        connection.executemany("INSERT INTO target_levels VALUES (?, ?)", targets)
+        connection.execute("COMMIT")
+    for suffix in ("-wal", "-shm"):
+        (folder / f"{DATABASE_FILE}{suffix}").unlink(missing_ok=True)
+    os.replace(beside, folder / DATABASE_FILE)
+
+
+def _connect_to_write(folder: Path) -> sqlite3.Connection:
+    path = folder / DATABASE_FILE
+    try:
+        connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(f"SELECT {quoted(TABLES['trials'])} FROM trials").fetchone()
+    except sqlite3.Error as error:
+        raise ConfigError.of(str(path), "", f"cannot be read as a run's database ({error})") from error
+    return connection

@@ -1,0 +1,238 @@
+"""Summaries in words: the cells of the time-to-target table and the sentence that answers the question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TargetSummary:
+    """When the seeds of one case reached one target.
+
+    num_seeds: the finished ones; median_time_s: None where fewer than half of them reached it; least_time_s
+    and most_time_s: over those that did; communication_share: of the time until then, median (0 to 1).
+    """
+
+    metric: str
+    target: float
+    num_seeds: int
+    num_reached: int
+    median_time_s: float | None
+    least_time_s: float | None
+    most_time_s: float | None
+    median_iterations: float | None
+    communication_share: float | None
+
+
+@dataclass(frozen=True)
+class CaseSummary:
+    """One case: its targets, and medians over the finished seeds of its last row of `curve`."""
+
+    case: str
+    local_sgd: bool
+    """Single-level local SGD (the case has a `period`)."""
+    num_seeds: int
+    num_finished: int
+    targets: tuple[TargetSummary, ...]
+    final_accuracy: float | None
+    final_test_loss: float | None
+    final_time_s: float | None
+    final_iteration: float | None
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number with `digits` significant digits, whole thousands kept: 0.01234, 160.3, 12,346."""
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".") if value else "0"
+
+
+def percent(share: float) -> str:
+    """Return a share (0 to 1) in percent, with as few digits as it needs: 80%, 99.5%."""
+    return f"{round(100 * share, 2):g}%"
+
+
+def target_label(metric: str, target: float) -> str:
+    """Return a target in words: `80% test accuracy`, `test loss 0.5`."""
+    if metric == "test_accuracy":
+        return f"{percent(target)} test accuracy"
+    return f"{metric.replace('_', ' ')} {target:g}"
+
+
+def time_cell(target: TargetSummary) -> str:
+    """Return median and spread: `160.3 s (155.1-166.0)`, `not reached (1 of 3 seeds)`."""
+    if target.num_seeds == 0:
+        return "not finished"
+    missed = target.num_reached < target.num_seeds
+    seeds = f"{target.num_reached} of {target.num_seeds} seed{'s' if target.num_seeds > 1 else ''}"
+    if target.median_time_s is None or target.least_time_s is None or target.most_time_s is None:
+        return f"not reached ({seeds})"
+    notes = []
+    if target.num_reached > 1 and target.least_time_s < target.most_time_s:
+        notes.append(f"{number(target.least_time_s)}-{number(target.most_time_s)}")
+    if missed:
+        notes.append(seeds)
+    return f"{number(target.median_time_s)} s" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def iterations_cell(target: TargetSummary) -> str:
+    """Return the median number of iterations, or a dash."""
+    return "-" if target.median_iterations is None else f"{target.median_iterations:,.0f}"
+
+
+def share_cell(share: float | None) -> str:
+    """Return a share in whole percent, or a dash."""
+    return "-" if share is None else f"{100 * share:.0f}%"
+
+
+def accuracy_cell(accuracy: float | None) -> str:
+    """Return an accuracy with one decimal, or a dash."""
+    return "-" if accuracy is None else f"{100 * accuracy:.1f}%"
+
+
+def was_trained(summaries: Sequence[CaseSummary]) -> bool:
+    """Tell whether any finished trial has metrics; a timing-only run has none."""
+    return any(s.final_accuracy is not None or s.final_test_loss is not None for s in summaries)
+
+
+def target_heads(summaries: Sequence[CaseSummary]) -> list[str]:
+    """Return the head of each target's column; none where nothing was trained, so nothing can be reached."""
+    finished = any(summary.num_finished for summary in summaries)
+    if not summaries or (finished and not was_trained(summaries)):
+        return []
+    return [f"time to {target_label(target.metric, target.target)}" for target in summaries[0].targets]
+
+
+def header(summaries: Sequence[CaseSummary], details: bool = True) -> list[str]:
+    """Return the column heads that belong to `render_rows`."""
+    heads = ["case"]
+    for head in target_heads(summaries):
+        heads.append(head)
+        heads += ["iterations", "communication"] if details else []
+    return [*heads, "final accuracy", "final time"]
+
+
+def render_rows(summaries: Sequence[CaseSummary], details: bool = True) -> list[list[str]]:
+    """Return the table's cells as text, one row per case.
+
+    details: with iterations and the communication share per target; without them it fits 80 columns.
+    """
+    rows = []
+    num_targets = len(target_heads(summaries))
+    for summary in summaries:
+        cells = [summary.case]
+        for target in summary.targets[:num_targets]:
+            cells.append(time_cell(target))
+            if details:
+                cells += [iterations_cell(target), share_cell(target.communication_share)]
+        time_s = summary.final_time_s
+        cells.append(accuracy_cell(summary.final_accuracy))
+        cells.append("-" if time_s is None else f"{number(time_s)} s")
+        rows.append(cells)
+    return rows
+
+
+# --- the answer -------------------------------------------------------------------------------------
+
+_Entry = tuple[CaseSummary, TargetSummary]
+
+
+def answer(summaries: Sequence[CaseSummary]) -> str:
+    """Return one sentence: which case reaches the hardest target first, and by how much.
+
+    The hardest target is the highest accuracy (else the lowest test loss, else the lowest train loss) that
+    some case reaches in the median over its seeds.
+    """
+    if not any(summary.num_finished for summary in summaries):
+        return "No trial has finished yet."
+    targets = list(summaries[0].targets)
+    if not was_trained(summaries):
+        return _answer_in_time(summaries)
+    if not targets:
+        return "No target was set. " + _answer_in_accuracy(summaries)
+    for target in sorted(targets, key=_hardness):
+        entries = _entries(summaries, target)
+        if entries:
+            return _answer_in_target(entries, target)
+    easiest = sorted(targets, key=_hardness)[-1]
+    label = target_label(easiest.metric, easiest.target)
+    return f"No case reached {label} with half of its seeds or more. {_answer_in_accuracy(summaries)}"
+
+
+def _hardness(target: TargetSummary) -> tuple[int, float]:
+    order = ("test_accuracy", "test_loss", "train_loss").index(target.metric)
+    return order, -target.target if target.metric == "test_accuracy" else target.target
+
+
+def _entries(summaries: Sequence[CaseSummary], wanted: TargetSummary) -> list[_Entry]:
+    """Return the cases that reach a target, the fastest first; ties stay in run order."""
+    found = [
+        (summary, target)
+        for summary in summaries
+        for target in summary.targets
+        if (target.metric, target.target) == (wanted.metric, wanted.target) and target.median_time_s is not None
+    ]
+    return sorted(found, key=lambda entry: entry[1].median_time_s or 0.0)
+
+
+def _answer_in_target(entries: list[_Entry], wanted: TargetSummary) -> str:
+    best, reached = entries[0]
+    best_s = reached.median_time_s or 0.0
+    sentence = f"To {target_label(wanted.metric, wanted.target)}, {best.case} takes {_seconds(best_s)}"
+    # The rival is the best case of the other kind: local SGD against H-SGD; else just the runner-up.
+    others = [entry for entry in entries[1:] if entry[0].local_sgd != best.local_sgd]
+    rival = next(iter(others or entries[1:]), None)
+    if rival:
+        rival_s = rival[1].median_time_s or 0.0
+        kind = _kind(rival[0], best) if others else "the next case"
+        sentence += f", {_times_less(best_s, rival_s)} {kind} ({rival[0].case}, {_seconds(rival_s)})"
+    else:
+        sentence += "; no other case reached it"
+    return f"{sentence}; {_seeds(reached.num_seeds)}."
+
+
+def _kind(rival: CaseSummary, best: CaseSummary) -> str:
+    assert rival.local_sgd != best.local_sgd
+    return "the best local SGD" if rival.local_sgd else "the best H-SGD"
+
+
+def _times_less(best_s: float, rival_s: float) -> str:
+    ratio = rival_s / best_s if best_s > 0 else float("inf")
+    if ratio < 1.05:
+        return "about as long as"
+    return f"{number(ratio, 2)} times less than"
+
+
+def _answer_in_time(summaries: Sequence[CaseSummary]) -> str:
+    timed = [s for s in summaries if s.final_time_s is not None]
+    if not timed:
+        return "Nothing was trained and nothing was timed."
+    best = min(timed, key=lambda s: s.final_time_s or 0.0)
+    most = max(timed, key=lambda s: s.final_time_s or 0.0)
+    sentence = (
+        f"Timing only, nothing was trained: {best.case} takes {_seconds(best.final_time_s or 0.0)} for "
+        f"{best.final_iteration or 0:,.0f} iterations"
+    )
+    if most is not best:
+        sentence += f", {most.case} takes {_seconds(most.final_time_s or 0.0)}"
+    return f"{sentence}; {_seeds(best.num_finished)}."
+
+
+def _answer_in_accuracy(summaries: Sequence[CaseSummary]) -> str:
+    known = [s for s in summaries if s.final_accuracy is not None]
+    if not known:
+        return "No accuracy was measured."
+    best = max(known, key=lambda s: s.final_accuracy or 0.0)
+    return (
+        f"The highest final accuracy is {accuracy_cell(best.final_accuracy)}, by {best.case} after "
+        f"{_seconds(best.final_time_s or 0.0)}; {_seeds(best.num_finished)}."
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{number(value, 3)} s"
+
+
+def _seeds(num_seeds: int) -> str:
+    return "one seed" if num_seeds == 1 else f"median of {num_seeds} seeds"

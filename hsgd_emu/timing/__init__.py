@@ -1,0 +1,1 @@
+"""What a transfer and a step cost."""

@@ -1,0 +1,204 @@
+"""What a step, a transfer or an aggregation costs: profiles as sources of draws and expectations.
+
+Not modelled: bandwidth shared between transfers, slow start, loss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsgd_emu.config.schema import (
+    Bandwidth,
+    CostValue,
+    Gamma,
+    LinkProfile,
+    Lognormal,
+    Normal,
+    Samples,
+    Uniform,
+)
+from hsgd_emu.errors import RunError
+from hsgd_emu.rng import stream
+from hsgd_emu.units import LONGEST_S, NS_PER_S, to_ns
+
+Nanoseconds = NDArray[np.int64]
+BLOCK = 256
+"""Draws are made in blocks of this size, so that draw k of a stream does not depend on how many are taken."""
+
+
+def mean_s(value: CostValue) -> float:
+    """Return the expectation of a cost in seconds (of the truncated law for `normal` and `uniform`)."""
+    if isinstance(value, Samples):
+        return math.fsum(value.samples) / len(value.samples)
+    if isinstance(value, Lognormal):
+        return value.median * math.exp(value.sigma**2 / 2)
+    if isinstance(value, Normal):
+        # E[X | X >= 0] = mean + std * pdf(a) / (1 - cdf(a)), a = -mean / std.
+        a = -value.mean / value.std
+        density = math.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
+        return value.mean + value.std * density / (0.5 * math.erfc(a / math.sqrt(2)))
+    if isinstance(value, Gamma):
+        return value.shape * value.scale
+    if isinstance(value, Uniform):
+        return (value.low + value.high) / 2
+    return float(value)  # type: ignore[arg-type]  # the only form left is a number
+
+
+def draw_s(value: CostValue, rng: np.random.Generator, num: int) -> NDArray[np.float64]:
+    """Return `num` draws of a cost in seconds."""
+    if isinstance(value, Samples):
+        return np.asarray(value.samples)[rng.integers(len(value.samples), size=num)]
+    if isinstance(value, Lognormal):
+        return rng.lognormal(math.log(value.median), value.sigma, num)
+    if isinstance(value, Normal):
+        kept = np.empty(0)
+        while len(kept) < num:
+            more = rng.normal(value.mean, value.std, num)
+            kept = np.concatenate([kept, more[more >= 0]])
+        return kept[:num]
+    if isinstance(value, Gamma):
+        return rng.gamma(value.shape, value.scale, num)
+    if isinstance(value, Uniform):
+        return rng.uniform(value.low, value.high, num)
+    return np.full(num, float(value))  # type: ignore[arg-type]
+
+
+def draw_ns(value: CostValue, rng: np.random.Generator, num: int) -> Nanoseconds:
+    """Return `num` draws as integer nanoseconds, rounded half to even."""
+    seconds = draw_s(value, rng, num)
+    if not bool(np.all(seconds <= LONGEST_S)):
+        raise RunError(f"a cost of {seconds.max():g} s was drawn; more than {LONGEST_S:g} s is a mistake in units")
+    return np.rint(seconds * NS_PER_S).astype(np.int64)
+
+
+def is_constant(value: CostValue | None) -> bool:
+    """Return whether every draw of the cost is the same."""
+    return value is None or not isinstance(value, Samples | Lognormal | Normal | Gamma | Uniform)
+
+
+class Costs(Protocol):
+    """Draw k of one stream of costs, k = 0, 1, 2, ..."""
+
+    def take(self, num: int) -> int:
+        """Return the sum of the next `num` draws, nanoseconds."""
+
+
+class ConstantCost:
+    """The same cost each time."""
+
+    def __init__(self, value: CostValue) -> None:
+        self.ns = to_ns(float(value))  # type: ignore[arg-type]
+
+    def take(self, num: int) -> int:
+        return self.ns * num
+
+
+class RandomCost:
+    """Costs drawn from the stream (seed, purpose, names), in order."""
+
+    def __init__(self, value: CostValue, seed: int, purpose: str, *names: str) -> None:
+        self.value = value
+        self.rng = stream(seed, purpose, *names)
+        self.block: Nanoseconds = np.empty(0, np.int64)
+        self.next = 0
+
+    def take(self, num: int) -> int:
+        total = 0
+        while num > 0:
+            if self.next == len(self.block):
+                self.block, self.next = draw_ns(self.value, self.rng, BLOCK), 0
+            part = self.block[self.next : self.next + num]
+            total += int(part.sum())
+            self.next += len(part)
+            num -= len(part)
+        return total
+
+
+def cost_stream(value: CostValue, seed: int, purpose: str, *names: str) -> Costs:
+    """Return the stream of a cost; constants draw nothing."""
+    return ConstantCost(value) if is_constant(value) else RandomCost(value, seed, purpose, *names)
+
+
+@dataclass(frozen=True)
+class TransferModel:
+    """What one exchange (upload, then download, of one model message) costs over one link.
+
+    DESIGN: an RTT draws one r per exchange, up = round(r * up_share), down = r - up, in nanoseconds. `raw`: each
+    direction costs its latency + 8 * message_bytes / bandwidth_bps.
+    """
+
+    profile: LinkProfile
+    message_bytes: int
+
+    def expected_ns(self) -> int:
+        """Return the expected cost of an exchange, up plus down, in nanoseconds.
+
+        Raises:  ValueError: the message takes more than `LONGEST_S` over this bandwidth.
+        """
+        profile = self.profile
+        if profile.rtt_s is not None:
+            return round(mean_s(profile.rtt_s) * NS_PER_S)
+        up, down = self._parts()
+        return round((mean_s(up[0]) + mean_s(down[0])) * NS_PER_S) + up[1] + down[1]
+
+    def _parts(self) -> tuple[tuple[CostValue, int], tuple[CostValue, int]]:
+        """Return (drawn cost, fixed nanoseconds) of the up and down direction."""
+        profile = self.profile
+        if profile.latency_s is None:
+            assert profile.up_s is not None
+            assert profile.down_s is not None
+            return (profile.up_s, 0), (profile.down_s, 0)
+        rate = profile.bandwidth_bps
+        up, down = (rate.up, rate.down) if isinstance(rate, Bandwidth) else (rate, rate)
+        return (profile.latency_s, self._wire_ns(up)), (profile.latency_s, self._wire_ns(down))
+
+    def _wire_ns(self, rate_bps: float | None) -> int:
+        assert rate_bps is not None
+        seconds = 8 * self.message_bytes / rate_bps
+        if seconds > LONGEST_S:
+            raise ValueError(f"{self.message_bytes} bytes at {rate_bps:g} bit/s take more than {LONGEST_S:g} s")
+        return to_ns(seconds)
+
+    def stream(self, seed: int, link: str, node: str) -> Exchanges:
+        """Return a node's exchanges over this link, in order; streams (seed, "rtt" or "up" and "down", link, node)."""
+        profile = self.profile
+        if profile.rtt_s is not None:
+            share = 0.5 if profile.up_share is None else profile.up_share
+            return RttExchanges(cost_stream(profile.rtt_s, seed, "rtt", link, node), share)
+        up, down = self._parts()
+        up_costs = cost_stream(up[0], seed, "up", link, node)
+        return TwoWayExchanges(up_costs, up[1], cost_stream(down[0], seed, "down", link, node), down[1])
+
+
+class Exchanges(Protocol):
+    """The exchanges over one link in order."""
+
+    def next(self) -> tuple[int, int]:
+        """Return (up, down) of the next exchange in nanoseconds."""
+
+
+@dataclass
+class RttExchanges:
+    rtt: Costs
+    up_share: float
+
+    def next(self) -> tuple[int, int]:
+        total = self.rtt.take(1)
+        up = round(total * self.up_share)
+        return up, total - up
+
+
+@dataclass
+class TwoWayExchanges:
+    up: Costs
+    up_ns: int
+    down: Costs
+    down_ns: int
+
+    def next(self) -> tuple[int, int]:
+        return self.up.take(1) + self.up_ns, self.down.take(1) + self.down_ns

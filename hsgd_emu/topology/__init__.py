@@ -1,0 +1,1 @@
+"""Specifications -> validated tree and routes."""
