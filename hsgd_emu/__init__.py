@@ -22,10 +22,9 @@ def __getattr__(name: str) -> Any:
 
         return load_experiment
     if name == "run":
-        # The function, not the module of the same name.
-        from hsgd_emu.run import run
+        import hsgd_emu.run as verb
 
-        return run
+        return verb
     if name == "read":
         from hsgd_emu.results.read import read_run
 

@@ -29,12 +29,12 @@ class HsgdError(Exception):
 
 
 class ConfigError(HsgdError):
-    """Bad input: every problem found, in the order of the files."""
+    """Bad input: every problem found, in the order of the files, each on one printable line."""
 
     exit_code = 2
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(Problem(*map(_printable, (p.where, p.field, p.message))) for p in problems)
         super().__init__("\n".join(map(str, self.problems)))
 
     @classmethod
@@ -43,13 +43,18 @@ class ConfigError(HsgdError):
         return cls([Problem(where, field, message)])
 
 
+def _printable(text: str) -> str:
+    """Return the text with what the user's files may bring in (line breaks, control characters) escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class RunError(HsgdError):
     """A run that could not go on, or a run folder that cannot be used as asked."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the known word nearest to `word`, or an empty string."""
-    match = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.65)
     return f"; did you mean '{match[0]}'?" if match else ""
 
 

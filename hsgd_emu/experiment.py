@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel
 
-from hsgd_emu.config.load import RunDraft, TopologyDraft, load_run, raise_problems
-from hsgd_emu.config.reader import Source
+from hsgd_emu.config.load import RunDraft, TopologyDraft, load_run, profile_uses
+from hsgd_emu.config.reader import Path_, Source
 from hsgd_emu.config.schema import (
     AveragingSpec,
     CaseSpec,
@@ -24,6 +24,7 @@ from hsgd_emu.config.schema import (
     TargetSpec,
     TrainSpec,
 )
+from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
@@ -150,7 +151,7 @@ class Experiment:
             "message_bytes": self.message_bytes,
         }
         given = {key: value for key, value in sections.items() if value is not None}
-        return yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110)
+        return to_yaml(given)
 
 
 def _plain(model: Any) -> Any:
@@ -166,11 +167,12 @@ def _plain(model: Any) -> Any:
 
 def _with_profiles(value: Any, draft: TopologyDraft) -> Any:
     """Return topology data whose inline profiles have their CSV samples written out."""
-    by_text = {str(_plain(ref)): profile for ref, profile in [*draft.links.items(), *draft.computes.items()]}
+    bound = [*draft.links.items(), *draft.computes.items(), *draft.aggregations.items()]
+    by_text = {str(_plain(ref)): profile for ref, profile in bound}
     if isinstance(value, dict):
         return {
             key: _plain(by_text.get(str(inner), inner))
-            if key in ("uplink", "compute", "profile") and isinstance(inner, dict)
+            if key in ("uplink", "compute", "profile", "aggregation_s") and isinstance(inner, dict)
             else _with_profiles(inner, draft)
             for key, inner in value.items()
         }
@@ -208,7 +210,8 @@ def build_experiment(draft: RunDraft) -> Experiment:
         if s[key] is not None:
             problems += [source.problem(tuple(f.split(".")), text) for f, text in check(s[key])]
     if s["seeds"] is not None and len(set(s["seeds"])) < len(s["seeds"]):
-        problems.append(source.problem(("seeds",), "a seed stands twice"))
+        twice = [seed for seed, times in Counter(s["seeds"]).items() if times > 1]
+        problems.append(source.problem(("seeds",), f"{listed(twice)} stands there more than once"))
     topology = None
     schedules: list[Schedule | None] = []
     if draft.topology is not None:
@@ -217,7 +220,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         schedules = _schedules(draft, topology)
         _check_compute(draft, topology)
         _check_routes(draft, topology, [one for one in schedules if one is not None])
-    raise_problems(problems)
+    draft.raise_problems()
     assert topology is not None
     assert draft.topology is not None
     return Experiment(
@@ -257,7 +260,7 @@ def _schedules(draft: RunDraft, topology: Topology) -> list[Schedule | None]:
 
 
 def _check_compute(draft: RunDraft, topology: Topology) -> None:
-    if draft.sections["compute"] is not None:
+    if draft.sections["compute"] is not None or any(p.field.startswith("compute") for p in draft.problems):
         return
     without = [topology.nodes[worker] for worker in topology.workers if topology.nodes[worker].compute is None]
     if without:
@@ -269,26 +272,48 @@ def _check_compute(draft: RunDraft, topology: Topology) -> None:
 def _check_routes(draft: RunDraft, topology: Topology, schedules: Sequence[Schedule]) -> None:
     """Report nodes that no link connects to the server that aggregates them."""
     assert draft.topology is not None
-    links = draft.topology.links
-    if any(links.get(link.profile) is None for link in topology.links):
+    transfers = _transfers(draft, topology)
+    if transfers is None:
         return
-    size = draft.sections["message_bytes"] or _UNKNOWN_BYTES
-    transfers: dict[object, TransferModel] = {ref: TransferModel(p, size) for ref, p in links.items() if p is not None}
-    try:
-        graph = _graph(topology, transfers)
-    except ValueError as error:
-        draft.problems.append(draft.topology.source.problem(("links",), str(error)))
-        return
-    told: set[tuple[str, str]] = set()
+    graph = _graph(topology, transfers)
+    linked = {link.lower for link in topology.links if topology.nodes[link.lower].parent == link.upper}
+    told: set[Path_] = set()
     for schedule in schedules:
         pairs = list(schedule.parent.items())
         found = find_routes(topology, graph, pairs)
         for pair in pairs:
-            node, server = topology.nodes[pair[0]], topology.nodes[pair[1]]
-            if pair not in found and (node.class_name, server.name) not in told:
-                told.add((node.class_name, server.name))
-                text = f"is missing, and no other link leads from '{node.name}' to '{server.name}'"
-                draft.problems.append(draft.topology.source.problem((*node.path, "uplink"), text))
+            if pair not in found:
+                path = topology.nodes[_first_without_uplink(topology, linked, *pair)].path
+                if path not in told:
+                    told.add(path)
+                    node, server = topology.nodes[pair[0]], topology.nodes[pair[1]]
+                    text = f"is missing, and no other link leads from '{node.name}' to '{server.name}'"
+                    draft.problems.append(draft.topology.source.problem((*path, "uplink"), text))
+
+
+def _transfers(draft: RunDraft, topology: Topology) -> dict[object, TransferModel] | None:
+    """Return what the links cost, or None where a profile is wrong (added to the problems where it is only now)."""
+    assert draft.topology is not None
+    links = draft.topology.links
+    if any(links.get(link.profile) is None for link in topology.links):
+        return None
+    size = draft.sections["message_bytes"] or _UNKNOWN_BYTES
+    transfers: dict[object, TransferModel] = {ref: TransferModel(p, size) for ref, p in links.items() if p is not None}
+    before = len(draft.problems)
+    for path, _, ref in profile_uses(draft.topology.spec):
+        try:
+            if ref in transfers:
+                transfers[ref].expected_ns()
+        except ValueError as error:
+            draft.problems.append(draft.topology.source.problem(path, str(error)))
+    return transfers if len(draft.problems) == before else None
+
+
+def _first_without_uplink(topology: Topology, linked: set[int], node: int, server: int) -> int:
+    """Return the first node on the way up from `node` to `server` that has no link to its parent."""
+    while node in linked:
+        node = topology.nodes[node].parent or 0
+    return node
 
 
 def _default_timeline(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hsgd_emu.engine.emulate import emulate
@@ -38,6 +39,9 @@ class Progress(Protocol):
     def say(self, text: str) -> None:
         """Something takes a while."""
 
+    def warn(self, text: str) -> None:
+        """Something that must not be overlooked."""
+
     def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
         """A trial begins, or goes on after `done` rounds."""
 
@@ -45,13 +49,16 @@ class Progress(Protocol):
         """A global aggregation is written."""
 
     def end(self, key: TrialKey) -> None:
-        """A trial is finished."""
+        """A trial is finished, now or before."""
 
 
 class Quiet:
     """Progress that nobody watches."""
 
     def say(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
         pass
 
     def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
@@ -106,6 +113,7 @@ def run_experiment(
             for key in sorted(keys, key=lambda key: experiment.seeds.index(key.seed)):
                 if store.trial_state(key).status != "finished":
                     _Trial(session, store, key, keys.index(key)).run()
+                progress.end(key)
             store.finish_run()
     except ConfigError as error:
         raise relocated(error, experiment) from error
@@ -173,7 +181,7 @@ def _check_same_environment(folder: Path, now: dict[str, Any], progress: Progres
         raise ConfigError.of(str(folder), "", text)
     differ = [k for k in dict.fromkeys([*before, *now]) if before.get(k) != now.get(k) and k != "data_root"]
     if differ:
-        progress.say(f"this is not where the run was begun ({listed(differ)} differ): the last bits may differ")
+        progress.warn(f"this is not where the run was begun ({listed(differ)} differ): the last bits may differ")
 
 
 def _environment(experiment: Experiment, session: _Session, options: Options) -> dict[str, Any]:
@@ -212,7 +220,7 @@ class _Session:
     def start(cls, experiment: Experiment, options: Options, progress: Progress) -> _Session:
         if options.timing_only:
             world, environment = None, {"device": "none"}
-            num_bytes = experiment.message_bytes or _timing_message_bytes(experiment)
+            num_bytes = experiment.message_bytes or timing_message_bytes(experiment)
         else:
             from hsgd_emu.learning import world as worlds
 
@@ -256,7 +264,7 @@ def _world(experiment: Experiment, device: Any, say: Callable[[str], None] | Non
     )
 
 
-def _timing_message_bytes(experiment: Experiment) -> int:
+def timing_message_bytes(experiment: Experiment) -> int:
     """Return the size of a message without training; the data are loaded only where their shape is not known."""
     from hsgd_emu.learning.data import load_dataset
     from hsgd_emu.learning.models import message_bytes
@@ -292,7 +300,6 @@ class _Trial:
         self.store.finish_trial(self.key, weights_hash, timeline_hash, engine, time.perf_counter() - begin)
         if self.real:
             self.checkpoints.remove()
-        self.session.progress.end(self.key)
 
     def _learner(self, world: World) -> Learner:
         from hsgd_emu.learning.checkpoint import Checkpoints
@@ -305,7 +312,7 @@ class _Trial:
             return self.real
         state = self.checkpoints.load(self.done)
         if state is None:
-            self.session.progress.say(f"{self.key.case}, seed {self.key.seed}: no whole checkpoint, from the start")
+            self.session.progress.warn(f"{self.key.case}, seed {self.key.seed}: no whole checkpoint, from the start")
             self.store.restart_trial(self.key)
             self.done = 0
             return self.real
@@ -365,4 +372,10 @@ def _curve_row(record: RoundRecord) -> CurveRow | None:
     )
 
 
-__all__ = ["Options", "Progress", "Quiet", "RunError", "run", "run_experiment"]
+class _Verb(ModuleType):
+    """Importing this module binds it to `hsgd_emu.run`, which users call: so the module can be called."""
+
+    __call__ = staticmethod(run)
+
+
+sys.modules[__name__].__class__ = _Verb

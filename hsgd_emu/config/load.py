@@ -7,24 +7,25 @@ the draft, and the caller adds the checks that need several sections before rais
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hsgd_emu.config.profiles import _shown, find_file, load_profile
-from hsgd_emu.config.reader import Document, Source, read_file, set_value
+from hsgd_emu.config.profiles import check_cost, find_file, load_profile, shown_path
+from hsgd_emu.config.reader import Document, Path_, Source, read_file, set_value
 from hsgd_emu.config.schema import (
     CaseSpec,
     ComputeProfile,
+    CostValue,
     LinkProfile,
-    LinkRef,
     ModelSpec,
     NodeSpec,
     RunSpec,
     TopologySpec,
 )
-from hsgd_emu.config.validate import check
+from hsgd_emu.config.validate import check, missing, unknown_key
+from hsgd_emu.config.wording import COMPUTE, LINK, form, shown
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
 
 
@@ -37,6 +38,8 @@ class TopologyDraft:
     source: Source
     links: dict[str | LinkProfile, LinkProfile | None] = field(default_factory=dict)
     computes: dict[str | ComputeProfile, ComputeProfile | None] = field(default_factory=dict)
+    aggregations: dict[CostValue, CostValue | None] = field(default_factory=dict)
+    """The costs of aggregations, with CSV samples read in."""
 
 
 @dataclass
@@ -51,14 +54,15 @@ class RunDraft:
     compute: ComputeProfile | None = None
 
     def raise_problems(self) -> None:
-        """Raise all problems found, in the order of the files' lines."""
-        raise_problems(self.problems)
+        """Raise all problems found, those of the run file first, in the order of the lines."""
+        raise_problems(self.problems, first=self.source)
 
 
-def raise_problems(problems: Sequence[Problem]) -> None:
+def raise_problems(problems: Sequence[Problem], first: Source | None = None) -> None:
     """Raise ConfigError with the problems ordered by line within each file; nothing where there are none."""
     if problems:
-        files = list(dict.fromkeys(_place(p)[0] for p in problems))
+        files = [first.mark.where.rpartition(":")[0]] if first is not None else []
+        files = list(dict.fromkeys([*files, *(_place(p)[0] for p in problems)]))
         unique = dict.fromkeys(problems)
         raise ConfigError(sorted(unique, key=lambda p: (files.index(_place(p)[0]), _place(p)[1])))
 
@@ -83,18 +87,19 @@ def draft_run(document: Document) -> RunDraft:
     """Return the draft of a run file's data."""
     data, source = document.data, document.source
     if not isinstance(data, dict):
-        raise ConfigError([source.problem((), "a run file is a mapping with name, topology, model, train, cases")])
+        text = "a mapping with name, topology, model, train and cases"
+        raise ConfigError([source.problem((), f"found {shown(data)}; expected {text}")])
     problems: list[Problem] = []
     hints = typing.get_type_hints(RunSpec, include_extras=True)
-    for key in data:
-        if key not in hints:
-            problems.append(source.problem((key,), f"unknown key '{key}'{nearest(key, hints) or _known(hints)}"))
+    unknown = [key for key in data if key not in hints]
+    problems += [source.problem((key,), unknown_key(key, hints)) for key in unknown]
     sections: dict[str, Any] = {}
     for key, info in RunSpec.model_fields.items():
         if key in data and key not in ("cases", "profiles"):
             sections[key] = check(hints[key], data[key], source.at(key), problems)
         elif info.is_required() and key not in data:
-            problems.append(source.problem((key,), "is missing"))
+            if not any(nearest(other, [key]) for other in unknown):
+                problems.append(source.problem((key,), missing((key,))))
             sections[key] = None
         else:
             sections[key] = info.default
@@ -105,15 +110,11 @@ def draft_run(document: Document) -> RunDraft:
     return draft
 
 
-def _known(hints: dict[str, Any]) -> str:
-    return f"; known keys are {listed(hints, 20)}"
-
-
 def _cases(data: dict[str, Any], source: Source, problems: list[Problem]) -> list[CaseSpec | None]:
     if "cases" not in data:
         return []
     if not isinstance(data["cases"], list) or not data["cases"]:
-        problems.append(source.problem(("cases",), "expected a list of cases such as {name: P=5, period: 5}"))
+        problems.append(source.problem(("cases",), f"found {shown(data['cases'])}; expected {form(('cases',))}"))
         return []
     cases: list[CaseSpec | None] = []
     seen: dict[str, int] = {}
@@ -121,7 +122,8 @@ def _cases(data: dict[str, Any], source: Source, problems: list[Problem]) -> lis
         case = check(CaseSpec, item, source.at("cases", number), problems)
         if case is not None:
             if (case.period is None) == (case.periods is None):
-                text = "give either period (local SGD) or periods (H-SGD)"
+                what = "neither period nor periods" if case.period is None else "both period and periods"
+                text = f"gives {what}; give period (local SGD) or periods (H-SGD)"
                 problems.append(source.problem(("cases", number), text))
                 case = None
             elif case.name in seen:
@@ -143,19 +145,31 @@ def _bind(draft: RunDraft, data: dict[str, Any]) -> None:
         draft.topology = TopologyDraft(ref, source.at("topology"))
     bindings = data.get("profiles", {})
     if not isinstance(bindings, dict):
-        problems.append(source.problem(("profiles",), "expected a mapping of names to profiles"))
+        problems.append(source.problem(("profiles",), f"found {shown(bindings)}; expected {form(('profiles',))}"))
         bindings = {}
     if draft.topology is not None:
         bind_profiles(draft.topology, problems, bindings, source.at("profiles"))
+    else:
+        _check_unused(bindings, source.at("profiles"), problems)
     compute = draft.sections["compute"]
     if compute is not None:
         draft.compute = load_profile(ComputeProfile, compute, source.at("compute"), problems)
 
 
+def _check_unused(bindings: dict[str, Any], source: Source, problems: list[Problem]) -> None:
+    """Check the inline profiles of a run whose topology could not be read: which use them is not known."""
+    for name, value in bindings.items():
+        if isinstance(value, dict):
+            kind: Any = ComputeProfile if "step_s" in value else LinkProfile
+            profile = check(kind, value, source.at(name), problems)
+            if profile is not None:
+                load_profile(kind, profile, source.at(name), problems)
+
+
 def load_topology(name: str, source: Source, problems: list[Problem]) -> TopologyDraft | None:
     """Return the topology that `name` stands for, or None after adding problems."""
     try:
-        document = read_file(_shown(find_file("topologies", name, source.base)))
+        document = read_file(shown_path(find_file("topologies", name, source.base)))
     except FileNotFoundError as error:
         problems.append(source.problem((), str(error)))
         return None
@@ -182,7 +196,7 @@ def bind_profiles(
 
     lenient: a name that is nowhere is left unbound without a problem (a topology shown by itself).
     """
-    uses = list(_uses(topology.spec))
+    uses = list(profile_uses(topology.spec))
     names = [ref for _, _, ref in uses if isinstance(ref, str)]
     for name in bindings:
         if name not in names:
@@ -197,6 +211,8 @@ def bind_profiles(
             if lenient and ref not in bindings and not _exists(ref, where.base):
                 continue
             bound[ref] = _bound(kind, ref, where, bindings, source, problems)
+    for path, value in _aggregation_costs(topology.spec):
+        topology.aggregations[value] = check_cost(value, topology.source.at(*path), problems)
 
 
 def _exists(name: str, base: Path) -> bool:
@@ -212,36 +228,47 @@ def _bound(
     if name not in bindings:
         found: list[Problem] = []
         profile = load_profile(kind, name, where, found)
-        if profile is None and found and found[0].where == where.mark.where:
-            found = [where.problem((), f"{found[0].message}; bind it under 'profiles' in the run file")]
+        text = found[0].message if found else ""
+        if text.startswith("no ") and found[0].where == where.mark.where:
+            found = [where.problem((), f"{text}{' Or' if text.endswith('?') else '; or'} bind it under 'profiles'")]
         problems += found
         return profile
     value, here = bindings[name], source.at(name)
-    if isinstance(value, dict):
-        checked = check(kind, value, here, problems)
-        return None if checked is None else load_profile(kind, checked, here, problems)
-    checked = check(LinkRef, value, here, problems)
+    if not isinstance(value, dict | str):
+        right = COMPUTE if kind is ComputeProfile else LINK
+        problems.append(here.problem((), f"found {shown(value)}; expected {right}"))
+        return None
+    checked = check(kind, value, here, problems) if isinstance(value, dict) else value
     return None if checked is None else load_profile(kind, checked, here, problems)
 
 
-def _uses(spec: TopologySpec) -> typing.Iterator[tuple[tuple[str | int, ...], Any, Any]]:
+def profile_uses(spec: TopologySpec) -> Iterator[tuple[Path_, Any, Any]]:
     """Yield (path, kind of profile, reference) wherever the topology refers to a profile."""
-    for number, level in enumerate(spec.levels or ()):
-        yield from _node_uses(level, ("levels", number))
-    if spec.root is not None:
-        yield from _tree_uses(spec.root.children or (), ("root", "children"))
+    for path, node in _nodes(spec):
+        if getattr(node, "uplink", None) is not None:
+            yield (*path, "uplink"), LinkProfile, node.uplink
+        if getattr(node, "compute", None) is not None:
+            yield (*path, "compute"), ComputeProfile, node.compute
     for number, link in enumerate(spec.links):
         yield ("links", number, "profile"), LinkProfile, link.profile
 
 
-def _node_uses(node: Any, path: tuple[str | int, ...]) -> typing.Iterator[tuple[Any, Any, Any]]:
-    if node.uplink is not None:
-        yield (*path, "uplink"), LinkProfile, node.uplink
-    if node.compute is not None:
-        yield (*path, "compute"), ComputeProfile, node.compute
+def _aggregation_costs(spec: TopologySpec) -> Iterator[tuple[Path_, CostValue]]:
+    for path, node in _nodes(spec):
+        if node.aggregation_s is not None:
+            yield (*path, "aggregation_s"), node.aggregation_s
 
 
-def _tree_uses(children: Sequence[NodeSpec], path: tuple[str | int, ...]) -> typing.Iterator[tuple[Any, Any, Any]]:
+def _nodes(spec: TopologySpec) -> Iterator[tuple[Path_, Any]]:
+    """Yield (path, node or level) of everything that a topology file describes."""
+    for number, level in enumerate(spec.levels or ()):
+        yield ("levels", number), level
+    if spec.root is not None:
+        yield ("root",), spec.root
+        yield from _below(spec.root.children or (), ("root", "children"))
+
+
+def _below(children: Sequence[NodeSpec], path: Path_) -> Iterator[tuple[Path_, Any]]:
     for number, node in enumerate(children):
-        yield from _node_uses(node, (*path, number))
-        yield from _tree_uses(node.children or (), (*path, number, "children"))
+        yield (*path, number), node
+        yield from _below(node.children or (), (*path, number, "children"))

@@ -8,14 +8,34 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hsgd_emu.config.reader import Document, Path_, Source, read_file
-from hsgd_emu.config.schema import ComputeProfile, CsvSamples, LinkProfile, Normal, Samples, Strict, Uniform
-from hsgd_emu.config.validate import check
+from hsgd_emu.config.schema import (
+    ComputeProfile,
+    CostValue,
+    CsvSamples,
+    Gamma,
+    LinkProfile,
+    Lognormal,
+    Normal,
+    Samples,
+    Strict,
+    Uniform,
+)
+from hsgd_emu.config.validate import check, has_unknown_key
+from hsgd_emu.config.wording import shown
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
 from hsgd_emu.units import LONGEST_S
 
 Profile = TypeVar("Profile", LinkProfile, ComputeProfile)
+_COST_FIELDS = ("rtt_s", "up_s", "down_s", "latency_s", "step_s")
+_LINK_FORMS = {
+    "rtt_s": ("rtt_s",),
+    "up_s": ("up_s", "down_s"),
+    "latency_s": ("latency_s", "bandwidth_bps", "model"),
+}
 _LATER_MODELS = ("slow_start", "lv08")
 _MIN_MASS = 1e-3
+MAX_ROWS = 100_000
+"""Samples that a CSV file may give: all of them are written into the run.yaml of the results, to be read again."""
 
 
 def examples_root() -> Path:
@@ -32,20 +52,37 @@ def find_file(kind: str, name: str, base: Path) -> Path:
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = base / name
-        if path.is_file():
+        if is_file(path):
             return path
-        raise FileNotFoundError(f"no file '{name}' (relative to {base})")
+        raise FileNotFoundError(f"no file '{shown_path(path)}'{_nearest_file(path)}")
     folders = [parent / kind for parent in (base, base / "..", Path(), examples_root())]
     known: list[str] = []
     for folder in folders:
         if folder.is_dir():
             path = folder / f"{name}.yaml"
-            if path.is_file():
-                return Path(*path.parts) if ".." not in path.parts else path.resolve()
+            if is_file(path):
+                return path.resolve() if ".." in path.parts else path
             known += [entry.stem for entry in folder.glob("*.yaml")]
     known = sorted(set(known))
     hint = nearest(name, known) or f"; known are {listed(known)}"
     raise FileNotFoundError(f"no '{name}' under {kind}/{hint}")
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file is there; no name, however odd or long, raises."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _nearest_file(path: Path) -> str:
+    """Return ``; did you mean 'x'?`` for the file beside `path` whose name is nearest."""
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir())
+    except (OSError, ValueError):
+        return ""
+    return nearest(path.name, names)
 
 
 def load_profile(kind: type[Profile], ref: str | Profile, source: Source, problems: list[Problem]) -> Profile | None:
@@ -53,33 +90,48 @@ def load_profile(kind: type[Profile], ref: str | Profile, source: Source, proble
     if not isinstance(ref, str):
         return _checked(ref, source, problems)
     try:
-        document = read_file(_shown(find_file("latency_profiles", ref, source.base)))
+        document = read_file(shown_path(find_file("latency_profiles", ref, source.base)))
     except FileNotFoundError as error:
         problems.append(source.problem((), str(error)))
         return None
     except ConfigError as error:
         problems += error.problems
         return None
+    wrong = _wrong_kind(kind, document.data)
+    if wrong:
+        problems.append(source.problem((), f"'{ref}' is {wrong}"))
+        return None
     return profile_of(kind, document, problems)
 
 
 def profile_of(kind: type[Profile], document: Document, problems: list[Problem]) -> Profile | None:
     """Return the checked profile that a file's data give, or None after adding problems."""
-    wrong = _wrong_kind(kind, document.data)
-    if wrong:
-        problems.append(document.source.problem((), wrong))
-        return None
     profile: Profile | None = check(kind, document.data, document.source, problems)
     return None if profile is None else _checked(profile, document.source, problems)
 
 
 def _checked(profile: Profile, source: Source, problems: list[Problem]) -> Profile | None:
+    if not _gives_cost(profile) and has_unknown_key(source, problems):
+        return None  # The unknown key is meant as the cost, and is reported.
     before = len(problems)
     problems += [source.problem(path, text) for path, text in _mistakes(profile)]
     return _with_samples(profile, source, problems) if len(problems) == before else None
 
 
-def _shown(path: Path) -> Path:
+def check_cost(value: CostValue, source: Source, problems: list[Problem]) -> CostValue | None:
+    """Return a cost that stands by itself, CSV samples read in; None after adding problems."""
+    mistake = _value_mistake(value)
+    if mistake:
+        problems.append(source.problem((), mistake))
+        return None
+    try:
+        return _read_samples(value, source.base)
+    except ValueError as error:
+        problems.append(source.problem((), str(error)))
+        return None
+
+
+def shown_path(path: Path) -> Path:
     """Return the path relative to the current folder where it lies below it."""
     try:
         return path.resolve().relative_to(Path.cwd())
@@ -89,25 +141,42 @@ def _shown(path: Path) -> Path:
 
 def _wrong_kind(kind: type[Strict], data: Any) -> str | None:
     if isinstance(data, dict) and kind is LinkProfile and "step_s" in data:
-        return "this is a compute profile (step_s); a link profile is expected (rtt_s, ...)"
+        return "a compute profile (step_s), and a link needs a link profile (rtt_s, ...)"
     if isinstance(data, dict) and kind is ComputeProfile and {"rtt_s", "up_s", "latency_s"} & set(data):
-        return "this is a link profile; a compute profile is expected (step_s)"
+        return "a link profile, and a worker needs a compute profile (step_s)"
     return None
+
+
+def _gives_cost(profile: LinkProfile | ComputeProfile) -> bool:
+    return any(getattr(profile, name, None) is not None for name in _COST_FIELDS)
 
 
 def _mistakes(profile: LinkProfile | ComputeProfile) -> list[tuple[Path_, str]]:
     """Return (path, message) of what is wrong between the fields of a profile."""
     found: list[tuple[Path_, str]] = []
-    for name in ("rtt_s", "up_s", "down_s", "latency_s", "step_s"):
-        value = getattr(profile, name, None)
-        if isinstance(value, Uniform) and value.low > value.high:
-            found.append(((name,), f"low {value.low:g} is above high {value.high:g}"))
-        if isinstance(value, Normal) and _mass_above_zero(value) < _MIN_MASS:
-            text = f"normal with mean {value.mean:g} and std {value.std:g} is almost never at or above 0 seconds"
-            found.append(((name,), text))
+    for name in _COST_FIELDS:
+        mistake = _value_mistake(getattr(profile, name, None))
+        if mistake:
+            found.append(((name,), mistake))
     if isinstance(profile, ComputeProfile):
         return found if profile.step_s is not None else [*found, (("step_s",), "is missing: seconds of one step")]
     return found + _link_form_mistakes(profile)
+
+
+def _value_mistake(value: CostValue | None) -> str | None:
+    """Return what is wrong between the parameters of a distribution."""
+    if isinstance(value, Uniform) and value.low > value.high:
+        return f"low {value.low:g} is above high {value.high:g}"
+    if isinstance(value, Normal) and _mass_above_zero(value) < _MIN_MASS:
+        return f"normal with mean {value.mean:g} and std {value.std:g} is almost never at or above 0 seconds"
+    mean = 0.0
+    if isinstance(value, Gamma):
+        mean = value.shape * value.scale
+    elif isinstance(value, Lognormal):
+        mean = value.median * math.exp(value.sigma**2 / 2)
+    if mean > LONGEST_S:
+        return f"{value.distribution} with a mean of {mean:g} s; at most {LONGEST_S:g} s"  # type: ignore[union-attr]
+    return None
 
 
 def _mass_above_zero(value: Normal) -> float:
@@ -117,56 +186,72 @@ def _mass_above_zero(value: Normal) -> float:
 def _link_form_mistakes(profile: LinkProfile) -> list[tuple[Path_, str]]:
     given = [name for name in LinkProfile.model_fields if getattr(profile, name) is not None]
     found: list[tuple[Path_, str]] = []
-    forms = {
-        "rtt_s": ("rtt_s",),
-        "up_s": ("up_s", "down_s"),
-        "latency_s": ("latency_s", "bandwidth_bps", "model"),
-    }
-    begun = [form for form, names in forms.items() if any(name in given for name in names)]
+    begun = [form for form, names in _LINK_FORMS.items() if any(name in given for name in names)]
     if len(begun) != 1:
-        what = f"gives {listed(begun)} at once" if begun else "gives no cost"
+        clashing = [next(name for name in _LINK_FORMS[form] if name in given) for form in begun]
+        what = f"gives {listed(clashing)} at once" if begun else "gives no cost"
         text = f"{what}; give either rtt_s, or up_s and down_s, or latency_s, bandwidth_bps and model"
         return [((), text)]
-    for name in forms[begun[0]]:
+    for name in _LINK_FORMS[begun[0]]:
         if name not in given:
-            found.append(((name,), f"is missing; it goes with {listed(set(forms[begun[0]]) & set(given))}"))
+            others = [key for key in _LINK_FORMS[begun[0]] if key in given]
+            found.append(((name,), f"is missing; it goes with {listed(others)}"))
     if profile.up_share is not None and begun != ["rtt_s"]:
         found.append((("up_share",), "only splits an rtt_s, and there is none"))
     if profile.model in _LATER_MODELS:
         found.append((("model",), f"'{profile.model}' is not built yet; raw is"))
     elif profile.model not in (None, "raw"):
-        found.append((("model",), f"found '{profile.model}'; expected raw{nearest(str(profile.model), ['raw'])}"))
+        found.append((("model",), f"found '{profile.model}'; expected raw"))
     if profile.shared:
         found.append((("shared",), "shared bandwidth is not built yet; links are private (shared: false)"))
     return found
 
 
 def _with_samples(profile: Profile, source: Source, problems: list[Problem]) -> Profile | None:
-    """Return the profile with every CSV column replaced by its values."""
-    read: dict[str, Samples] = {}
-    for name in type(profile).model_fields:
-        value = getattr(profile, name)
-        if isinstance(value, CsvSamples):
-            try:
-                read[name] = Samples(samples=_read_column(source.base / value.csv, value.column))
-            except ValueError as error:
-                problems.append(source.problem((name,), str(error)))
-                return None
+    """Return the profile with every CSV column replaced by its values; None after adding problems."""
+    read: dict[str, Any] = {}
+    before = len(problems)
+    for name in _COST_FIELDS:
+        value = getattr(profile, name, None)
+        try:
+            if isinstance(value, CsvSamples):
+                read[name] = _read_samples(value, source.base)
+        except ValueError as error:
+            problems.append(source.problem((name,), str(error)))
+    if len(problems) > before:
+        return None
     return profile.model_copy(update=read) if read else profile
 
 
+def _read_samples(value: CostValue, base: Path) -> CostValue:
+    if not isinstance(value, CsvSamples):
+        return value
+    return Samples(samples=_read_column(shown_path(base / value.csv), value.column))
+
+
 def _read_column(path: Path, column: str) -> tuple[float, ...]:
+    """Return the seconds in one column of a CSV file.
+
+    Raises:  ValueError: no such file or column, or a row without a number of seconds in it.
+    """
+    if not is_file(path):
+        raise ValueError(f"'{path}' is a folder" if path.is_dir() else f"no file '{path}'{_nearest_file(path)}")
     values = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             header = rows.fieldnames or []
             if column not in header:
-                raise ValueError(f"{path} has no column '{column}'{nearest(column, header)}; it has {listed(header)}")
+                there = nearest(column, header) or (f"; it has {listed(header)}" if header else "; it is empty")
+                raise ValueError(f"{path} has no column '{column}'{there}")
             for row in rows:
                 values.append(_seconds(row[column], path, rows.line_num))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
+                if len(values) > MAX_ROWS:
+                    raise ValueError(f"{path} has more than {MAX_ROWS} rows; keep every tenth, say")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
+    except (OSError, csv.Error) as error:
+        raise ValueError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if not values:
         raise ValueError(f"{path} has no values in column '{column}'")
     return tuple(values)
@@ -174,9 +259,10 @@ def _read_column(path: Path, column: str) -> tuple[float, ...]:
 
 def _seconds(text: str | None, path: Path, line: int) -> float:
     try:
-        value = float(text or "")
+        # float() would read 1_000 too.
+        value = float(text) if text and "_" not in text else math.nan
     except ValueError:
         value = math.nan
     if not 0 <= value <= LONGEST_S:
-        raise ValueError(f"{path}:{line}: found {text!r}; expected seconds of at least 0")
+        raise ValueError(f"{path}:{line}: found {shown(text)}; expected a number of seconds, at least 0")
     return value

@@ -20,7 +20,8 @@ from hsgd_emu.errors import ConfigError, Problem, nearest
 
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 40
-MAX_VALUES = 2_000_000
+MAX_VALUES = 500_000
+MAX_DIGITS = 100
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
@@ -34,7 +35,7 @@ Path_ = tuple[str | int, ...]
 """Where a value stands: keys and list indices from the top of the file."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Mark:
     """Where a value stands, and the marks of what is inside it."""
 
@@ -88,7 +89,8 @@ def read_file(path: Path) -> Document:
         names = sorted(entry.name for entry in folder.iterdir()) if folder else []
         raise ConfigError.of(label, "", f"no such file{nearest(path.name, names)}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError.of(label, "", f"not UTF-8 text (byte {error.start})") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError.of(f"{label}:{line}", "", "not UTF-8 text; save the file as UTF-8") from None
     except OSError as error:
         raise ConfigError.of(label, "", f"cannot be read: {error.strerror}") from None
     except ValueError:
@@ -104,8 +106,9 @@ def read_text(text: str, label: str, base: Path) -> Document:
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        what = " ".join(filter(None, [error.context, error.problem]))
-        builder.problems.append(Problem(f"{label}:{line}", "", f"not valid YAML: {what}"))
+        builder.problems.append(Problem(f"{label}:{line}", "", f"not valid YAML: {_explained(error, text)}"))
+    except UnicodeEncodeError:
+        builder.problems.append(Problem(label, "", "not UTF-8 text"))
     except yaml.YAMLError as error:
         builder.problems.append(Problem(label, "", f"not valid YAML: {str(error).splitlines()[0]}"))
     except _RefusedError as error:
@@ -116,6 +119,19 @@ def read_text(text: str, label: str, base: Path) -> Document:
         raise ConfigError.of(f"{label}:1", "", "the file is empty; a mapping of keys is expected")
     data, mark = builder.done[0]
     return Document(data, Source(mark, base))
+
+
+def _explained(error: yaml.MarkedYAMLError, text: str) -> str:
+    """Return what the parser says, with the line where the part began that it could not finish."""
+    mark, context = error.problem_mark, error.context_mark
+    lines = text.splitlines()
+    at_tab = mark is not None and lines[mark.line : mark.line + 1] and lines[mark.line][mark.column :][:1] == "\t"
+    if at_tab and "cannot start any token" in str(error.problem):
+        return "a tab; indent with spaces"
+    if "cannot start any token" in str(error.problem):
+        return f"{error.problem}; put the text in quotes"
+    begun = f"{error.context} (begun in line {context.line + 1})" if error.context and context else error.context
+    return ", ".join(filter(None, [begun, error.problem]))
 
 
 class _RefusedError(Exception):
@@ -158,7 +174,8 @@ class _Builder:
     def take(self, event: Any) -> None:
         where = f"{self.label}:{event.start_mark.line + 1}"
         if getattr(event, "tag", None) is not None:
-            self.problems.append(Problem(where, "", f"the tag '{event.tag}' is not allowed; write plain values"))
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self.problems.append(Problem(where, self._field(), f"the tag '{tag}' is not allowed; write plain values"))
         if isinstance(event, yaml.NodeEvent):
             alias = self.anchors.get(event.anchor or "") if isinstance(event, yaml.AliasEvent) else None
             self.num_values += alias[1].num_values if alias else 1
@@ -191,7 +208,9 @@ class _Builder:
         if self._awaits_key():
             top = self.stack[-1]
             if event.value in top.data:
-                self.problems.append(Problem(where, self._field(event.value), "the key stands twice"))
+                first = top.mark.inside[event.value].where.rpartition(":")[2]
+                text = f"the key stands twice, first in line {first}; remove one"
+                self.problems.append(Problem(where, self._field(event.value), text))
             top.key, top.key_where = event.value, where
             return
         value = event.value
@@ -199,7 +218,8 @@ class _Builder:
             try:
                 value = _plain(value)
             except ValueError:
-                self.problems.append(Problem(where, self._field(), f"a number of {len(value)} digits"))
+                text = f"found a number of {len(value)} digits; at most {MAX_DIGITS} are read"
+                self.problems.append(Problem(where, self._field(), text))
         self._add(value, Mark(where), event.anchor)
 
     def _alias(self, anchor: str | None, where: str) -> None:
@@ -233,10 +253,15 @@ class _Builder:
 
 
 def _plain(text: str) -> Any:
-    """Return the value of an unquoted scalar (YAML 1.2 core schema)."""
+    """Return the value of an unquoted scalar (YAML 1.2 core schema).
+
+    Raises:  ValueError: a whole number of more than MAX_DIGITS digits.
+    """
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            raise ValueError(text)
         return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
@@ -249,38 +274,49 @@ def set_value(document: Document, assignment: str) -> None:
     """Put KEY=VALUE (a dotted key, a YAML value) into the document, as `--set` on the command line.
 
     Mappings on the way are made where there are none; a name or number on the way is replaced by a mapping.
-    Raises:  ConfigError: no '=' in it, an empty key, a list index that does not exist, or not YAML.
+    Raises:  ConfigError: no '=' in it, an empty key, a list or an index of one that does not exist, or not YAML.
     """
     label = f"--set {assignment}"
     key, equals, text = assignment.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError.of(label, "", "expected KEY=VALUE with a dotted key, as in train.iterations=500")
-    value, new = None, Mark(label)
-    if text.strip():
-        parsed = read_text(text, label, document.source.base)
-        value, new = parsed.data, _relabel(parsed.source.mark, label)
-    if not isinstance(document.data, dict):
+    value, new = _parsed(text, label, document.source.base)
+    data, mark = document.data, document.source.mark
+    if not isinstance(data, dict):
         return
-    data: Any = document.data
-    mark = document.source.mark
-    for depth, name in enumerate(keys):
-        step: Any = _index(data, name, label, ".".join(keys[: depth + 1]))
-        if depth == len(keys) - 1:
-            data[step] = value
-            mark.inside[step] = new
-            return
-        if not isinstance(data[step] if isinstance(data, list) else data.get(step), dict | list):
-            data[step] = {}
-            mark.inside[step] = Mark(label)
+    for depth, name in enumerate(keys[:-1]):
+        step = _index(data, name, label, ".".join(keys[: depth + 1]))
+        inner = data[step] if isinstance(data, list) else data.get(step)
+        if not isinstance(inner, dict | list) and keys[depth + 1].isdigit():
+            text = f"there is no list in this file, so '{keys[depth + 1]}' is no index of it"
+            raise ConfigError.of(label, ".".join(keys[: depth + 1]), text)
+        # A copy: through an alias the same value may stand elsewhere too, and stays as it is there.
+        data[step] = inner.copy() if isinstance(inner, dict | list) else {}
+        old = mark.inside[step] if isinstance(inner, dict | list) else Mark(label)
+        mark.inside[step] = Mark(old.where, dict(old.inside), old.num_values)
         data, mark = data[step], mark.inside[step]
+    step = _index(data, keys[-1], label, ".".join(keys))
+    data[step] = value
+    mark.inside[step] = new
 
 
-def _index(data: Any, name: str, label: str, key: str) -> str | int:
+def _parsed(text: str, label: str, base: Path) -> tuple[Any, Mark]:
+    if not text.strip():
+        return None, Mark(label)
+    try:
+        parsed = read_text(text, label, base)
+    except ConfigError as error:
+        raise ConfigError(Problem(label, "", problem.message) for problem in error.problems) from None
+    return parsed.data, _relabel(parsed.source.mark, label)
+
+
+def _index(data: Any, name: str, label: str, key: str) -> Any:
     if not isinstance(data, list):
         return name
-    if not (name.isascii() and name.isdigit() and int(name) < len(data)):
-        raise ConfigError.of(label, key, f"'{name}' is not an index of this list; 0 to {len(data) - 1} are")
+    if not (name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(data)):
+        known = f"; it has 0 to {len(data) - 1}" if len(data) > 1 else "; it has only 0" if data else "; it is empty"
+        raise ConfigError.of(label, key, f"'{name}' is not an index of this list{known}")
     return int(name)
 
 

@@ -8,9 +8,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from hsgd_emu.units import LONGEST_S
 
+MOST = 10**15
+"""Largest number of anything: beyond it is a slip of the keyboard, and floats still hold it exactly."""
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
 def _label(value: Any) -> Any:
@@ -36,6 +38,8 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+
+# Tags of unions stand in pydantic's locations among the keys; in <> none of them is taken for a key of the file.
 
 Item = TypeVar("Item")
 NonEmpty = Annotated[tuple[Item, ...], Field(strict=False, min_length=1)]
@@ -96,23 +100,23 @@ DISTRIBUTIONS = {"lognormal": Lognormal, "normal": Normal, "gamma": Gamma, "unif
 def _value_form(value: Any) -> str | None:
     if isinstance(value, BaseModel):
         name = getattr(value, "distribution", None)
-        return name or ("csv" if isinstance(value, CsvSamples) else "samples")
+        return f"<{name}>" if name else "<csv>" if isinstance(value, CsvSamples) else "<samples>"
     if isinstance(value, dict):
         if "distribution" in value:
             name = value["distribution"]
-            return name if isinstance(name, str) and name in DISTRIBUTIONS else None
-        return "samples" if "samples" in value else "csv" if "csv" in value else None
-    return "number"
+            return f"<{name}>" if isinstance(name, str) and name in DISTRIBUTIONS else None
+        return "<samples>" if "samples" in value else "<csv>" if "csv" in value else None
+    return "<number>"
 
 
 CostValue = Annotated[
-    Annotated[Seconds, Tag("number")]
-    | Annotated[Samples, Tag("samples")]
-    | Annotated[CsvSamples, Tag("csv")]
-    | Annotated[Lognormal, Tag("lognormal")]
-    | Annotated[Normal, Tag("normal")]
-    | Annotated[Gamma, Tag("gamma")]
-    | Annotated[Uniform, Tag("uniform")],
+    Annotated[Seconds, Tag("<number>")]
+    | Annotated[Samples, Tag("<samples>")]
+    | Annotated[CsvSamples, Tag("<csv>")]
+    | Annotated[Lognormal, Tag("<lognormal>")]
+    | Annotated[Normal, Tag("<normal>")]
+    | Annotated[Gamma, Tag("<gamma>")]
+    | Annotated[Uniform, Tag("<uniform>")],
     Discriminator(_value_form),
 ]
 """Seconds: a number, measured samples, or a distribution."""
@@ -127,10 +131,10 @@ class Bandwidth(Strict):
 
 def _mapping_or(mapping: str, other: str) -> Any:
     """Return the discriminator of a union: tag `mapping` for mappings and models, tag `other` for the rest."""
-    return Discriminator(lambda value: mapping if isinstance(value, dict | BaseModel) else other)
+    return Discriminator(lambda value: f"<{mapping}>" if isinstance(value, dict | BaseModel) else f"<{other}>")
 
 
-_WORD_OR_NUMBER = Discriminator(lambda value: "word" if isinstance(value, str) else "number")
+_WORD_OR_NUMBER = Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>")
 
 
 class LinkProfile(Strict):
@@ -150,7 +154,7 @@ class LinkProfile(Strict):
     """One-way latency, drawn anew in each direction; with bandwidth_bps and model."""
     bandwidth_bps: (
         Annotated[
-            Annotated[Positive, Tag("number")] | Annotated[Bandwidth, Tag("both")],
+            Annotated[Positive, Tag("<number>")] | Annotated[Bandwidth, Tag("<both>")],
             _mapping_or("both", "number"),
         ]
         | None
@@ -173,11 +177,11 @@ class ComputeProfile(Strict):
 
 
 LinkRef = Annotated[
-    Annotated[str, Tag("name")] | Annotated[LinkProfile, Tag("profile")], _mapping_or("profile", "name")
+    Annotated[str, Tag("<name>")] | Annotated[LinkProfile, Tag("<profile>")], _mapping_or("profile", "name")
 ]
 """A link profile by name or path, or inline."""
 ComputeRef = Annotated[
-    Annotated[str, Tag("name")] | Annotated[ComputeProfile, Tag("profile")], _mapping_or("profile", "name")
+    Annotated[str, Tag("<name>")] | Annotated[ComputeProfile, Tag("<profile>")], _mapping_or("profile", "name")
 ]
 
 
@@ -311,20 +315,22 @@ RATES = {"step": StepRate, "cosine": CosineRate, "inverse_sqrt": InverseSqrtRate
 
 
 def _rate_form(value: Any) -> str | None:
-    name = value.get("schedule") if isinstance(value, dict) else getattr(value, "schedule", "number")
-    return name if name in ("number", *RATES) else None
+    if not isinstance(value, dict | BaseModel):
+        return "<number>"
+    name = value.get("schedule") if isinstance(value, dict) else getattr(value, "schedule", None)
+    return f"<{name}>" if name in list(RATES) else None
 
 
 LearningRate = Annotated[
-    Annotated[Positive, Tag("number")]
-    | Annotated[StepRate, Tag("step")]
-    | Annotated[CosineRate, Tag("cosine")]
-    | Annotated[InverseSqrtRate, Tag("inverse_sqrt")],
+    Annotated[Positive, Tag("<number>")]
+    | Annotated[StepRate, Tag("<step>")]
+    | Annotated[CosineRate, Tag("<cosine>")]
+    | Annotated[InverseSqrtRate, Tag("<inverse_sqrt>")],
     Discriminator(_rate_form),
 ]
 
 
-BatchSize = Annotated[Annotated[Count, Tag("number")] | Annotated[Literal["full"], Tag("word")], _WORD_OR_NUMBER]
+BatchSize = Annotated[Annotated[Count, Tag("<number>")] | Annotated[Literal["full"], Tag("<word>")], _WORD_OR_NUMBER]
 
 
 class TrainSpec(Strict):
@@ -343,7 +349,7 @@ class TrainSpec(Strict):
     dtype: Literal["float32", "float64"] = "float32"
 
 
-LevelPeriod = Annotated[Annotated[Count, Tag("number")] | Annotated[Literal["none"], Tag("word")], _WORD_OR_NUMBER]
+LevelPeriod = Annotated[Annotated[Count, Tag("<number>")] | Annotated[Literal["none"], Tag("<word>")], _WORD_OR_NUMBER]
 
 
 class CaseSpec(Strict):
@@ -354,8 +360,8 @@ class CaseSpec(Strict):
     """P: workers average at the global server every P iterations."""
     periods: (
         Annotated[
-            Annotated[NonEmpty[LevelPeriod], Tag("list")]
-            | Annotated[dict[str, LevelPeriod], Field(min_length=1), Tag("mapping")],
+            Annotated[NonEmpty[LevelPeriod], Tag("<list>")]
+            | Annotated[dict[str, LevelPeriod], Field(min_length=1), Tag("<mapping>")],
             _mapping_or("mapping", "list"),
         ]
         | None
@@ -395,7 +401,7 @@ class RunSpec(Strict):
     name: Name
     description: str | None = None
     topology: Annotated[
-        Annotated[str, Tag("name")] | Annotated[TopologySpec, Tag("topology")],
+        Annotated[str, Tag("<name>")] | Annotated[TopologySpec, Tag("<topology>")],
         _mapping_or("topology", "name"),
     ]
     profiles: dict[str, LinkRef] = {}
@@ -403,7 +409,7 @@ class RunSpec(Strict):
     compute: ComputeRef | None = None
     """Every worker's, unless its class in the topology names another profile."""
     data: DataSpec = DataSpec()
-    model: Annotated[Annotated[str, Tag("name")] | Annotated[ModelSpec, Tag("model")], _mapping_or("model", "name")]
+    model: Annotated[Annotated[str, Tag("<name>")] | Annotated[ModelSpec, Tag("<model>")], _mapping_or("model", "name")]
     train: TrainSpec
     cases: NonEmpty[CaseSpec]
     averaging: AveragingSpec = AveragingSpec()

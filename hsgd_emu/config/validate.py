@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import types
 import typing
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from collections.abc import Collection
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, TypeAdapter, ValidationError
 
 from hsgd_emu.config.reader import Path_, Source
 from hsgd_emu.config.schema import DISTRIBUTIONS, RATES
+from hsgd_emu.config.wording import COST, expected, form, shown
 from hsgd_emu.errors import Problem, listed, nearest
 
-Model = TypeVar("Model")
-
-_COST = "a number of seconds, {samples: [...]}, {csv: FILE, column: NAME} or {distribution: NAME, ...}"
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a mapping of keys",
-    "model_type": "a mapping of keys",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "a number of at most {le:g}",
-    "too_short": "at least {min_length} of them",
-    "too_long": "at most {max_length} of them",
-    "literal_error": "{expected}",
-    "model_attributes_type": "a mapping of keys",
-}
+UNKNOWN = "unknown key"
 
 
 def check(annotation: Any, data: Any, source: Source, problems: list[Problem]) -> Any:
@@ -43,7 +23,7 @@ def check(annotation: Any, data: Any, source: Source, problems: list[Problem]) -
     Unknown keys alone are reported but do not hide the rest: the model is then built without them, so that checks
     across sections still run.
     """
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    adapter = _adapter(annotation)
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
@@ -53,12 +33,37 @@ def check(annotation: Any, data: Any, source: Source, problems: list[Problem]) -
     unknown = [_data_path(e["loc"], data) for e in errors if e["type"] == "extra_forbidden"]
     for entry in errors:
         path = _data_path(entry["loc"], data, keep_last=entry["type"] == "missing")
-        problem = source.problem(path, _message(annotation, entry, path))
+        if entry["type"] == "missing" and _is_misspelt(path, unknown):
+            continue
+        if entry["type"].startswith("union_tag"):
+            path = (*path, *_tag_key(entry["input"]))
+        problem = source.problem(path, _message(annotation, entry, path, source))
         if problem not in problems:
             problems.append(problem)
     if len(unknown) == len(errors):
         return adapter.validate_python(_without(data, unknown))
     return None
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return TypeAdapter(annotation)
+    # What is no model has no settings of its own: without these, `seeds: [true, "3"]` would be 1 and 3.
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def has_unknown_key(source: Source, problems: list[Problem]) -> bool:
+    """Return whether an unknown key of the mapping at `source` is reported: it may be meant as one that is missing."""
+    return any(
+        problem.message.startswith(UNKNOWN) and problem == source.problem((key,), problem.message)
+        for problem in problems
+        for key in [problem.field.rpartition(".")[2]]
+    )
+
+
+def _is_misspelt(path: Path_, unknown: list[Path_]) -> bool:
+    """Return whether a missing key stands there after all, under a name that is nearly its own."""
+    return any(key[:-1] == path[:-1] and nearest(str(key[-1]), [str(path[-1])]) for key in unknown)
 
 
 def _has_deeper(loc: tuple[str | int, ...], errors: list[Any]) -> bool:
@@ -97,50 +102,58 @@ def _without(data: Any, paths: list[Path_]) -> Any:
     return data
 
 
-def _message(annotation: Any, entry: Any, path: Path_) -> str:
+def unknown_key(key: str, known: Collection[str]) -> str:
+    """Return what is said of a key that does not belong where it stands."""
+    if key == "step_s" and "rtt_s" in known:
+        return f"{UNKNOWN} '{key}'; it belongs to a compute profile, and a link needs a link profile (rtt_s, ...)"
+    if key in ("rtt_s", "up_s", "down_s", "latency_s") and "step_s" in known:
+        return f"{UNKNOWN} '{key}'; it belongs to a link profile, and a worker needs a compute profile (step_s)"
+    return f"{UNKNOWN} '{key}'{nearest(key, known) or f'; known: {listed(known, 20)}'}"
+
+
+def _message(annotation: Any, entry: Any, path: Path_, source: Source) -> str:
     kind, ctx, found = entry["type"], entry.get("ctx", {}), entry["input"]
+    field = source.at(*path).prefix
     if kind == "extra_forbidden":
-        known = _known_keys(annotation, entry["loc"][:-1])
-        hint = nearest(str(path[-1]), known)
-        return f"unknown key '{path[-1]}'{hint or f'; known keys are {listed(known, 20)}'}"
+        return unknown_key(str(path[-1]), _known_keys(annotation, entry["loc"][:-1]))
     if kind == "missing":
-        return "is missing"
+        return missing(field)
     if kind == "value_error":
         return str(ctx["error"])
     if kind.startswith("union_tag"):
-        return f"found {shown(found)}; expected {_union_expected(found)}"
+        return _union_message(found)
     if kind == "literal_error" and isinstance(found, str):
         words = [word.strip(" '") for word in ctx["expected"].replace(" or ", ",").split(",")]
         if len(words) == 1:
             return f"found {shown(found)}; expected a whole number or '{words[0]}'"
-        return f"found {shown(found)}; expected one of {listed(words)}{nearest(found, words)}"
-    if kind in _EXPECTED:
-        return f"found {shown(found)}; expected {_EXPECTED[kind].format(**ctx)}"
-    return f"found {shown(found)}; {entry['msg']}"
+        return _one_of(found, words)
+    right = expected(kind, ctx, field, found)
+    return f"found {shown(found)}; expected {right}" if right else f"found {shown(found)}; {entry['msg']}"
 
 
-def _union_expected(found: Any) -> str:
-    if isinstance(found, dict) and "schedule" in found:
-        return f"schedule to be one of {listed(RATES)}{nearest(str(found['schedule']), RATES)}"
-    if isinstance(found, dict) and "distribution" in found:
-        return f"distribution to be one of {listed(DISTRIBUTIONS)}{nearest(str(found['distribution']), DISTRIBUTIONS)}"
+def missing(field: Path_) -> str:
+    """Return what is said of a key that has to stand at `field` and does not."""
+    return f"is missing; expected {form(field)}" if form(field) else "is missing"
+
+
+def _tag_key(found: Any) -> Path_:
+    """Return the key that says which form a mapping has, where it stands."""
+    keys = [key for key in ("schedule", "distribution") if isinstance(found, dict) and key in found]
+    return tuple(keys[:1])
+
+
+def _union_message(found: Any) -> str:
+    """Return what is said of a mapping in none of the forms that a rate or a cost may have."""
+    for key, words in (("schedule", list(RATES)), ("distribution", list(DISTRIBUTIONS))):
+        if isinstance(found, dict) and key in found:
+            return _one_of(found[key], words)
     if isinstance(found, dict) and "initial" in found:
-        return f"a schedule: one of {listed(RATES)}"
-    return _COST
+        return f"found {shown(found)}; expected a schedule in it: one of {listed(RATES)}"
+    return f"found {shown(found)}; expected {COST}"
 
 
-def shown(value: Any) -> str:
-    """Return a value as a message shows it, cut to a readable length."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return f"a mapping ({listed(value, 4)})" if value else "an empty mapping"
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}" if value else "an empty list"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}...'"
+def _one_of(found: Any, words: list[str]) -> str:
+    return f"found {shown(found)}; expected one of {listed(words)}{nearest(str(found), words)}"
 
 
 def _known_keys(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from hsgd_emu.config.schema import ModelSpec
 from hsgd_emu.errors import ConfigError
@@ -22,29 +24,45 @@ def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, s
     input_shape: of one sample, (C, H, W) for images.
     Raises:  ConfigError: the model does not fit the data, or the user's factory fails.
     """
-    num_outputs = spec.num_outputs or (1000 if spec.name == "vgg11" else num_classes)
-    if num_outputs < num_classes:
-        raise ConfigError.of("", "model.num_outputs", f"{num_outputs} outputs for {num_classes} classes")
+    num_outputs = _num_outputs(spec, num_classes)
     # Layers draw their first weights from torch's global generator: lend it to them, seeded, and put it back.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base):
         torch.manual_seed(seed_of(seed, "model"))
-        try:
-            model = _make(spec, tuple(input_shape), num_outputs, base)
-            _try(model, input_shape, num_classes)
-        except ConfigError:
-            raise
-        except Exception as error:
-            text = f"'{spec.name}' does not work on samples of shape {tuple(input_shape)}: {_short(error)}"
-            raise ConfigError.of("", "model", text) from error
+        model = _make(spec, tuple(input_shape), num_outputs, base)
+        _try(model, input_shape, num_classes)
     return model
 
 
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+def _num_outputs(spec: ModelSpec, num_classes: int) -> int:
+    num_outputs = spec.num_outputs or (1000 if spec.name == "vgg11" else num_classes)
+    if num_outputs < num_classes:
+        text = f"{num_outputs} outputs for {num_classes} classes; {num_classes} or more are needed"
+        raise ConfigError.of("", "model.num_outputs", text)
+    return num_outputs
+
+
+@contextmanager
+def _explained(spec: ModelSpec, input_shape: Sequence[int], base: Path) -> Iterator[None]:
+    """Turn whatever a network's own code raises into a ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = f"'{spec.name}' does not work on samples of shape {tuple(input_shape)}: {in_short(error)}"
+        text += f" (modules are sought in {base} first)" if ":" in spec.name else ""
+        raise ConfigError.of("", "model", text) from error
+
+
+def in_short(error: BaseException) -> str:
+    """Return an error of a network as one line."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def _try(model: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
     """Run one sample through, so that a model that does not fit is found before a long run."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("it has no parameters to train")
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -55,9 +73,13 @@ def _try(model: nn.Module, input_shape: Sequence[int], num_classes: int) -> None
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """Return the logits of a model's output; of several outputs (auxiliary classifiers) the first."""
+    """Return the logits of a model's output; of several outputs (auxiliary classifiers) the first.
+
+    Raises:  TypeError: they are no tensor.
+    """
     first = output[0] if isinstance(output, tuple) else output
-    assert isinstance(first, torch.Tensor)
+    if not isinstance(first, torch.Tensor):
+        raise TypeError(f"its output is a {type(first).__name__}; a tensor, or a tuple that begins with it, is needed")
     return first
 
 
@@ -116,12 +138,31 @@ def cifar_cnn(num_outputs: int) -> nn.Module:
     )
 
 
+class ChannelNorm(nn.Module):
+    """Local response normalisation: x / (k + alpha / size * sum of x^2 over neighbouring channels)^beta.
+
+    The same function as torch.nn.LocalResponseNorm, whose pooling over channels takes three times as long on a CPU
+    (6.0 against 1.9 ms forward and backward for 20 x 32 x 14 x 14, one core).
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        squares = F.pad(x * x, (0, 0, 0, 0, self.size // 2, (self.size - 1) // 2))
+        around = squares.narrow(-3, 0, x.shape[-3])
+        for shift in range(1, self.size):
+            around = around + squares.narrow(-3, shift, x.shape[-3])
+        return x * (around * (self.alpha / self.size) + self.k).pow(-self.beta)
+
+
 def femnist_cnn(num_outputs: int) -> nn.Module:
     """Return the FEMNIST network of the paper's public code, for 1x28x28 images."""
     norm = {"size": 4, "alpha": 0.001 / 9, "beta": 0.75, "k": 1.0}
     return nn.Sequential(
-        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.LocalResponseNorm(**norm)),  # type: ignore[arg-type]
-        *(nn.Conv2d(32, 32, 5, padding=2), nn.ReLU(), nn.LocalResponseNorm(**norm), nn.MaxPool2d(2)),  # type: ignore[arg-type]
+        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), ChannelNorm(**norm)),  # type: ignore[arg-type]
+        *(nn.Conv2d(32, 32, 5, padding=2), nn.ReLU(), ChannelNorm(**norm), nn.MaxPool2d(2)),  # type: ignore[arg-type]
         nn.Flatten(),
         *(nn.Linear(1568, 256), nn.ReLU(), nn.Linear(256, num_outputs)),
     )
@@ -136,8 +177,9 @@ def _size(shape: Sequence[int]) -> int:
 
 def message_bytes(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, base: Path) -> int:
     """Return the size of one model message: parameters and buffers as float32 (counters as they are)."""
-    with torch.device("meta") if ":" not in spec.name else torch.device("cpu"):
-        num_outputs = spec.num_outputs or (1000 if spec.name == "vgg11" else num_classes)
+    num_outputs = _num_outputs(spec, num_classes)
+    device = torch.device("cpu" if ":" in spec.name else "meta")
+    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base), device:
         model = _make(spec, tuple(input_shape), num_outputs, base)
     return model_bytes(model)
 

@@ -40,7 +40,7 @@ def mean_s(value: CostValue) -> float:
     if isinstance(value, Normal):
         # E[X | X >= 0] = mean + std * pdf(a) / (1 - cdf(a)), a = -mean / std.
         a = -value.mean / value.std
-        density = math.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
+        density = math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
         return value.mean + value.std * density / (0.5 * math.erfc(a / math.sqrt(2)))
     if isinstance(value, Gamma):
         return value.shape * value.scale

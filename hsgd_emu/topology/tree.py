@@ -18,6 +18,7 @@ from hsgd_emu.config.schema import (
     RootSpec,
     TopologySpec,
 )
+from hsgd_emu.config.validate import has_unknown_key
 from hsgd_emu.errors import Problem, listed, nearest
 
 MAX_NODES = 200_000
@@ -103,16 +104,25 @@ def build_topology(draft: TopologyDraft, problems: list[Problem]) -> Topology | 
     """Return the tree that a topology file describes, or None after adding every problem found."""
     spec, source = draft.spec, draft.source
     found: list[tuple[Path_, str]] = []
-    roots = _root(spec, found)
+    roots = None if _is_misspelt(draft, problems) else _root(spec, found)
     if roots is not None and _num_nodes(roots) > MAX_NODES:
         found.append(((), f"{_num_nodes(roots)} nodes; at most {MAX_NODES} are supported"))
         roots = None
     topology = None
     if roots is not None:
         nodes, uplinks = _expand(roots, found)
-        topology = _named_topology(spec, nodes, uplinks, found)
+        topology = _named_topology(draft, nodes, uplinks, found)
     problems += [source.problem(path, text) for path, text in found]
     return None if found else topology
+
+
+def _is_misspelt(draft: TopologyDraft, problems: list[Problem]) -> bool:
+    """Return whether an unknown key, already reported, stands where `levels` or `children` is missing."""
+    root = draft.spec.root
+    if draft.spec.levels is not None or (root is not None and root.children is not None):
+        return False
+    places = [draft.source] if root is None else [draft.source, draft.source.at("root")]
+    return any(has_unknown_key(place, problems) for place in places)
 
 
 @dataclass(frozen=True)
@@ -196,11 +206,12 @@ def _walk(item: _Item) -> Iterator[_Item]:
 
 
 def _named_topology(
-    spec: TopologySpec,
+    draft: TopologyDraft,
     raw: list[_Raw],
     uplinks: dict[int, str | LinkProfile],
     found: list[tuple[Path_, str]],
 ) -> Topology:
+    spec = draft.spec
     totals = Counter(node.item.spec.name for node in raw)
     numbers: Counter[str] = Counter()
     index: dict[str, int] = {}
@@ -210,7 +221,10 @@ def _named_topology(
         base = node.item.spec.name
         name = base if totals[base] == 1 else f"{base}-{numbers[base]}"
         numbers[base] += 1
-        if name in index:
+        if place > 0 and base == raw[0].item.spec.name:
+            text = f"'{base}' is the name of the global server; rename one of them"
+            found.append(((*node.item.path, "name"), text))
+        elif name in index:
             text = f"the name '{name}' also belongs to another node; rename one of them"
             found.append(((*node.item.path, "name"), text))
         index[name] = place
@@ -225,7 +239,7 @@ def _named_topology(
             node.level,
             tuple(node.children),
             getattr(node.item.spec, "compute", None),
-            node.item.spec.aggregation_s,
+            _aggregation_s(draft, node),
             node.item.path,
         )
         for place, node in enumerate(raw)
@@ -234,6 +248,11 @@ def _named_topology(
     tree = Topology(spec.name or "unnamed", nodes, tuple(links), index, {key: tuple(v) for key, v in classes.items()})
     further = tuple(_further_links(spec, tree, found))
     return Topology(tree.name, nodes, tree.links + further, index, tree.classes)
+
+
+def _aggregation_s(draft: TopologyDraft, node: _Raw) -> CostValue | None:
+    given = node.item.spec.aggregation_s
+    return None if given is None else draft.aggregations.get(given, given)
 
 
 def _link(nodes: Sequence[Node], lower: int, upper: int, profile: str | LinkProfile) -> Link:
@@ -256,7 +275,7 @@ def _further_links(spec: TopologySpec, tree: Topology, found: list[tuple[Path_, 
         if ends[0] == ends[1]:
             pairs = [(a, b) for a, b in pairs if a < b]
         if all(ends) and not pairs:
-            found.append((("links", number, "between"), f"links '{link.between[0]}' with itself"))
+            found.append((("links", number, "between"), f"links '{link.between[0]}' with itself; name two nodes"))
         for a, b in pairs:
             made = _link(tree.nodes, a, b, link.profile)
             # A second link between the same two nodes needs a name, and so random draws, of its own.

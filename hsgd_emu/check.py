@@ -1,0 +1,85 @@
+"""Check one file of any of the three kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hsgd_emu.config.load import bind_profiles, draft_run, draft_topology, raise_problems
+from hsgd_emu.config.profiles import profile_of
+from hsgd_emu.config.reader import Document, read_file, set_value
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile, RunSpec, TopologySpec
+from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.experiment import Experiment, build_experiment
+from hsgd_emu.topology.tree import Topology, build_topology
+
+
+def kind_of(data: Any) -> str | None:
+    """Return `run`, `topology` or `profile`, whichever kind of file has the keys of this data; None for no kind."""
+    if not isinstance(data, dict):
+        return None
+    profile = {*LinkProfile.model_fields, *ComputeProfile.model_fields} - {"name", "description", "source", "model"}
+    kinds = {
+        "topology": set(TopologySpec.model_fields) - {"name", "description", "source"},
+        "profile": profile,
+        "run": set(RunSpec.model_fields) - {"name", "description"},
+    }
+    fits = {kind: len(keys & set(data)) for kind, keys in kinds.items()}
+    best = max(fits, key=lambda kind: fits[kind])
+    return best if fits[best] else None
+
+
+def open_file(path: Path, sets: Sequence[str]) -> tuple[str, Document]:
+    """Return the kind and the data of a file, `--set` assignments applied.
+
+    Raises:  ConfigError: it cannot be read, or is of no kind.
+    """
+    document = read_file(path)
+    for assignment in sets:
+        set_value(document, assignment)
+    kind = kind_of(document.data)
+    if kind is None:
+        text = "neither a run (topology, train, cases), a topology (levels or root) nor a profile (rtt_s, step_s)"
+        raise ConfigError([document.source.problem((), text)])
+    return kind, document
+
+
+def check_file(path: Path, sets: Sequence[str] = ()) -> str:
+    """Return in one line what a valid file is.
+
+    Raises:  ConfigError: every mistake in it and in the files it names.
+    """
+    kind, document = open_file(path, sets)
+    if kind == "run":
+        experiment = build_experiment(draft_run(document))
+        return f"a run of {_counted(experiment)} on {_described(experiment.topology)}"
+    problems: list[Problem] = []
+    if kind == "topology":
+        topology = load_single_topology(document, problems)
+        raise_problems(problems)
+        assert topology is not None
+        return f"a topology of {_described(topology)}"
+    is_compute = isinstance(document.data, dict) and "step_s" in document.data
+    profile_of(ComputeProfile if is_compute else LinkProfile, document, problems)  # type: ignore[type-var]
+    raise_problems(problems)
+    return "a compute profile" if is_compute else "a link profile"
+
+
+def load_single_topology(document: Document, problems: list[Problem]) -> Topology | None:
+    """Return the topology of a file by itself; profile names that are no files are left to the run file."""
+    draft = draft_topology(document, problems)
+    if draft is None:
+        return None
+    bind_profiles(draft, problems, {}, document.source, lenient=True)
+    return build_topology(draft, problems)
+
+
+def _counted(experiment: Experiment) -> str:
+    cases, seeds = len(experiment.cases), len(experiment.seeds)
+    return f"{cases} case{'s' * (cases > 1)} x {seeds} seed{'s' * (seeds > 1)}"
+
+
+def _described(topology: Topology) -> str:
+    workers, servers, levels = len(topology.workers), len(topology.servers), topology.num_levels
+    return f"{workers} workers, {servers} server{'s' * (servers > 1)}, {levels} level{'s' * (levels > 1)}"

@@ -1,0 +1,137 @@
+"""What messages say was found, and what would be right at a place in a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hsgd_emu.config.reader import Path_
+from hsgd_emu.errors import listed
+
+COST = "a number of seconds, {samples: [...]}, {csv: FILE, column: NAME} or {distribution: NAME, ...}"
+LINK = "a profile: its name, its path, or the profile itself, as in {rtt_s: 0.05}"
+COMPUTE = "a profile: its name, its path, or the profile itself, as in {step_s: 0.004}"
+_FORMS = {
+    "uplink": LINK,
+    "profile": LINK,
+    "compute": COMPUTE,
+    "profiles": "a mapping of names to profiles, as in {near: {rtt_s: 0.05}}",
+    "topology": "the name of a topology, its path, or the topology itself",
+    "levels": "a list of levels from the root down, as in [{name: worker, count: 5, uplink: near}]",
+    "children": "a list of nodes, as in [{name: worker, count: 5, uplink: near}]",
+    "between": "two names, as in [worker, root]",
+    "links": "a list of links, as in [{between: [worker, root], profile: far}]",
+    "data": "a mapping, as in {dataset: digits, partition: by_label}",
+    "model": "the name of a model, or a mapping, as in {name: mlp, hidden: [200]}",
+    "train": "a mapping, as in {iterations: 2000, learning_rate: 0.02}",
+    "cases": "a list of cases, as in [{name: P=5, period: 5}]",
+    "periods": "a list with one period per level, as in [50, 5], or a mapping of servers to periods",
+    "averaging": "a mapping, as in {by: workers}",
+    "evaluation": "a mapping, as in {every_iterations: 50}",
+    "targets": "a mapping, as in {test_accuracy: [0.8]}",
+    "seeds": "a list of whole numbers, as in [1, 2, 3]",
+    "test_accuracy": "a list of fractions, as in [0.8]",
+    "image_size": "height and width, as in [32, 32]",
+    "bandwidth_bps": "a number of bits per second, or {up: NUMBER, down: NUMBER}",
+}
+"""What stands at a key, for those who put something of another type there, or nothing."""
+
+_SECTIONS = ("data", "model", "train", "cases", "averaging", "evaluation", "targets", "seeds")
+"""Keys that have their form only at the top of a run file."""
+_FRACTIONS = ("test_accuracy", "up_share", "participation")
+_NO_SECONDS = ("sigma", "shape")
+_EXPECTED = {
+    "int_type": "{noun}",
+    "int_from_float": "{noun}",
+    "float_type": "{noun}",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys",
+    "model_type": "a mapping of keys",
+    "model_attributes_type": "a mapping of keys",
+    "greater_than": "{noun} above {gt}",
+    "greater_than_equal": "{noun} of at least {ge}",
+    "less_than": "{noun} below {lt}",
+    "less_than_equal": "{noun} of at most {le}",
+    "too_short": "at least one item",
+    "too_long": "at most {max_length} items",
+    "literal_error": "{expected}",
+}
+_STRUCTURAL = ("string_type", "tuple_type", "list_type", "dict_type", "model_type", "model_attributes_type", "too_long")
+
+
+def form(field: Path_) -> str:
+    """Return what stands at a dotted field, or an empty string where that is no fixed thing."""
+    if len(field) == 2 and field[0] == "profiles":
+        return LINK
+    if not field or (field[-1] in _SECTIONS and len(field) > 1):
+        return ""
+    return _FORMS.get(str(field[-1]), "")
+
+
+def expected(kind: str, ctx: dict[str, Any], field: Path_, found: Any) -> str | None:
+    """Return what would be right for an error of pydantic's, or None for a kind of error not known here."""
+    if kind not in _EXPECTED:
+        return None
+    if kind in _STRUCTURAL and form(field):
+        return form(field)
+    if kind == "float_type" and isinstance(found, list) and str(field[-1]).endswith("_s"):
+        return COST
+    bounds = {key: f"{value:g}" if isinstance(value, float) else value for key, value in ctx.items()}
+    text = _EXPECTED[kind].format(**bounds, noun=_noun(kind, ctx, field))
+    return text + _correction(kind, found)
+
+
+def _noun(kind: str, ctx: dict[str, Any], field: Path_) -> str:
+    keys = [key for key in field if isinstance(key, str)]
+    if keys and keys[-1] in _FRACTIONS:
+        return "a fraction"
+    if "bandwidth_bps" in keys:
+        return "a number of bits per second"
+    if any(key.endswith("_s") for key in keys) and keys[-1] not in _NO_SECONDS:
+        return "a number of seconds"
+    whole = kind.startswith("int_") or any(isinstance(bound, int) for bound in ctx.values())
+    return "a whole number" if whole else "a number"
+
+
+def _correction(kind: str, found: Any) -> str:
+    """Return how the value found would be written right, where that is plain."""
+    scalar = isinstance(found, str | int | float) and not isinstance(found, bool)
+    if kind == "int_type" and isinstance(found, float) and found.is_integer():
+        return f", written as {int(found)}" if abs(found) < 1e15 else ""
+    if kind == "string_type" and scalar:
+        return f", in quotes: '{found}'"
+    if kind in ("int_type", "float_type") and isinstance(found, str) and _is_number(found):
+        return ", without quotes"
+    if kind == "tuple_type" and scalar:
+        return f", as in [{found}]"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it, cut to a readable length."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return f"a mapping ({listed([_cut(str(key)) for key in value], 4)})" if value else "an empty mapping"
+    if isinstance(value, float) and float(f"{value:g}") == value and not (value.is_integer() and abs(value) < 1e6):
+        return f"{value:g}"  # 1e+12, as it was written, rather than 1000000000000.0
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}" if value else "an empty list"
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

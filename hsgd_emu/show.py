@@ -1,0 +1,227 @@
+"""A topology on the terminal: its tree, its links and what they are expected to cost, its cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from hsgd_emu.check import open_file
+from hsgd_emu.config.load import TopologyDraft, bind_profiles, draft_run, draft_topology, raise_problems
+from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile
+from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.plan import Network
+from hsgd_emu.engine.record import RoundRecord
+from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.experiment import Experiment, build_experiment
+from hsgd_emu.learning.silent import SilentLearner
+from hsgd_emu.results.wording import number
+from hsgd_emu.timing.costs import TransferModel, is_constant, mean_s
+from hsgd_emu.topology.tree import Link, Node, Topology, build_topology
+from hsgd_emu.units import NS_PER_S
+
+_MOST_ALIKE = 3
+"""So many subtrees of one class are drawn below one server; the others are counted."""
+
+
+def show_file(path: Path, message_bytes: int | None, sets: Sequence[str]) -> None:
+    """Print the topology of a topology or run file.
+
+    Raises:  ConfigError: the file is not valid, or is no topology and no run.
+    """
+    kind, document = open_file(path, sets)
+    if kind == "profile":
+        raise ConfigError([document.source.problem((), "this is a profile; `show` takes a topology or a run")])
+    console = Console() if Console().is_terminal else Console(width=160)
+    if kind == "run":
+        experiment = build_experiment(draft_run(document))
+        size = message_bytes or experiment.message_bytes or _model_bytes(experiment)
+        _View(experiment.topology, experiment.topology_draft, experiment.compute, size).print(console)
+        _print_cases(experiment, size, console)
+        return
+    problems: list[Problem] = []
+    draft = draft_topology(document, problems)
+    if draft is not None:
+        bind_profiles(draft, problems, {}, document.source, lenient=True)
+    topology = build_topology(draft, problems) if draft is not None else None
+    raise_problems(problems)
+    assert draft is not None
+    assert topology is not None
+    _View(topology, draft, None, message_bytes).print(console)
+
+
+def _model_bytes(experiment: Experiment) -> int | None:
+    """Return the message size where a link's cost depends on it; building the model takes seconds."""
+    profiles = experiment.topology_draft.links.values()
+    if not any(profile is not None and profile.latency_s is not None for profile in profiles):
+        return None
+    from hsgd_emu.run import timing_message_bytes
+
+    return timing_message_bytes(experiment)
+
+
+class _View:
+    """What is printed of a topology; message_bytes: None where it is not known."""
+
+    def __init__(
+        self, topology: Topology, draft: TopologyDraft, compute: ComputeProfile | None, message_bytes: int | None
+    ) -> None:
+        self.topology, self.draft, self.compute, self.message_bytes = topology, draft, compute, message_bytes
+        self.uplink = {link.lower: link for link in topology.links[: len(topology.nodes) - 1] if self._is_uplink(link)}
+
+    def _is_uplink(self, link: Link) -> bool:
+        return self.topology.nodes[link.lower].parent == link.upper
+
+    def print(self, console: Console) -> None:
+        """Print the tree, then the further links, then where the profiles come from."""
+        topology = self.topology
+        workers, servers = len(topology.workers), len(topology.servers)
+        console.print(Text(f"{topology.name}: {workers} workers, {servers} servers, {topology.num_levels} levels"))
+        if self.draft.spec.description:
+            console.print(Text(self.draft.spec.description.strip(), style="dim"))
+        console.print()
+        root = topology.nodes[0]
+        tree = Tree(Text(root.name, style="bold") + Text("  global server" + self._aggregation(root)))
+        self._grow(tree, root)
+        console.print(tree)
+        if self.draft.spec.links:
+            console.print()
+            for link in self.draft.spec.links:
+                cost = self._link_cost(link.profile)
+                console.print(Text(f"further link: {link.between[0]} - {link.between[1]}  over {cost}"))
+        self._print_profiles(console)
+
+    def _grow(self, tree: Tree, server: Node) -> None:
+        shown: dict[tuple[str, bool], int] = {}
+        children = [self.topology.nodes[child] for child in server.children]
+        place = 0
+        while place < len(children):
+            child = children[place]
+            if child.is_worker:
+                alike = self._run_of_workers(children, place)
+                tree.add(self._line(children[place : place + alike]))
+                place += alike
+                continue
+            key = (child.class_name, False)
+            shown[key] = shown.get(key, 0) + 1
+            if shown[key] <= _MOST_ALIKE:
+                self._grow(tree.add(self._line([child])), child)
+            place += 1
+        for (name, _), num in shown.items():
+            if num > _MOST_ALIKE:
+                tree.add(Text(f"... and {num - _MOST_ALIKE} more {name}", style="dim"))
+
+    def _run_of_workers(self, children: Sequence[Node], place: int) -> int:
+        first = children[place]
+        end = place
+        while end < len(children) and children[end].class_name == first.class_name and children[end].is_worker:
+            end += 1
+        return end - place
+
+    def _line(self, alike: Sequence[Node]) -> Text:
+        first = alike[0]
+        name = first.name if len(alike) == 1 else f"{first.name} ... {alike[-1].name}"
+        text = Text(name, style="bold")
+        if len(alike) > 1:
+            text += Text(f"  {len(alike)} workers")
+        else:
+            text += Text("  worker" if first.is_worker else "  local server" + self._aggregation(first))
+        link = self.uplink.get(first.index)
+        text += Text("  over " + self._link_cost(link.profile) if link else "  no uplink", style="cyan")
+        if first.is_worker:
+            text += Text("  " + self._step_cost(first), style="green")
+        return text
+
+    def _aggregation(self, server: Node) -> str:
+        return "" if server.aggregation_s is None else f", aggregates in {cost_text(server.aggregation_s)}"
+
+    def _step_cost(self, worker: Node) -> str:
+        profile = self.compute if worker.compute is None else self.draft.computes.get(worker.compute)
+        name = f"{worker.compute}: " if isinstance(worker.compute, str) else ""
+        if profile is None or profile.step_s is None:
+            return f"{name}step cost is given by the run file"
+        return f"{name}step {cost_text(profile.step_s)}"
+
+    def _link_cost(self, ref: str | LinkProfile) -> str:
+        profile = self.draft.links.get(ref)
+        name = f"{ref}: " if isinstance(ref, str) else ""
+        if profile is None:
+            return f"{name}given by the run file"
+        return name + transfer_text(profile, self.message_bytes)
+
+    def _print_profiles(self, console: Console) -> None:
+        named = [(n, p) for n, p in [*self.draft.links.items(), *self.draft.computes.items()] if isinstance(n, str)]
+        told = [(name, p) for name, p in named if p is not None and (p.description or p.source)]
+        if not told:
+            return
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        for name, profile in told:
+            source = f"source: {profile.source.strip()}" if profile.source else ""
+            table.add_row(
+                Text(name, style="bold"), Text("\n".join(filter(None, [profile.description, source])).strip())
+            )
+        console.print()
+        console.print(table)
+
+
+def cost_text(value: CostValue) -> str:
+    """Return a cost in words: `0.004 s`, `0.12 s expected (lognormal)`."""
+    if is_constant(value):
+        return f"{float(value):g} s"  # type: ignore[arg-type]
+    samples = getattr(value, "samples", None)
+    kind = f"{len(samples)} samples" if samples else getattr(value, "distribution", "")
+    return f"{number(mean_s(value))} s expected ({kind})"
+
+
+def transfer_text(profile: LinkProfile, message_bytes: int | None) -> str:
+    """Return what an exchange over a link costs, in words."""
+    if profile.rtt_s is not None:
+        share = "" if profile.up_share is None else f", {100 * profile.up_share:g}% of it up"
+        return f"RTT {cost_text(profile.rtt_s)}{share}"
+    if profile.up_s is not None and profile.down_s is not None:
+        return f"up {cost_text(profile.up_s)}, down {cost_text(profile.down_s)}"
+    assert profile.latency_s is not None
+    rate = profile.bandwidth_bps
+    rates = f"{rate:g}" if isinstance(rate, float | int) else f"{rate.up:g} up, {rate.down:g} down" if rate else ""
+    way = f"latency {cost_text(profile.latency_s)} + 8 x bytes / ({rates} bit/s)"
+    if message_bytes is None:
+        return way
+    expected_s = TransferModel(profile, message_bytes).expected_ns() / NS_PER_S
+    return f"RTT {number(expected_s)} s expected for {message_bytes:,} bytes ({way})"
+
+
+def _print_cases(experiment: Experiment, message_bytes: int | None, console: Console) -> None:
+    """Print how long a round and the whole of each case take when everything costs what is expected of it."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for head in ("case", "iterations a round", "rounds", "a round takes", "all iterations take"):
+        table.add_column(head, justify="left" if head == "case" else "right")
+    network = _expected(experiment.network(message_bytes or 1))
+    for schedule in experiment.schedules:
+        routes = experiment.routes(schedule, network)
+        plan = experiment.plan(schedule, network, routes, message_bytes or 1, experiment.seeds[0])
+        records: list[RoundRecord] = []
+        emulate(replace(plan, iterations=schedule.global_period), SilentLearner(), records.append)
+        round_s = records[0].time_ns / NS_PER_S
+        cells = [schedule.name, f"{schedule.global_period:,}", f"{plan.num_rounds:,}", f"{number(round_s)} s"]
+        table.add_row(*map(Text, [*cells, f"about {number(round_s * plan.num_rounds)} s"]))
+    console.print()
+    console.print(table)
+    console.print(Text("with every cost at its expectation; waiting for stragglers comes on top", style="dim"))
+
+
+def _expected(network: Network) -> Network:
+    """Return the network with every random cost replaced by its expectation."""
+    fields = ("rtt_s", "up_s", "down_s", "latency_s")
+    transfers: dict[object, TransferModel] = {}
+    for ref, transfer in network.transfers.items():
+        given: dict[str, Any] = {f: getattr(transfer.profile, f) for f in fields}
+        means = {f: mean_s(value) for f, value in given.items() if value is not None}
+        transfers[ref] = replace(transfer, profile=transfer.profile.model_copy(update=means))
+    steps: dict[int, CostValue] = {worker: mean_s(value) for worker, value in network.step_s.items()}
+    return replace(network, transfers=transfers, step_s=steps)

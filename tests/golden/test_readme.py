@@ -1,0 +1,76 @@
+"""The README's examples are executed as they stand there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the examples in it, made by the README's first commands."""
+    place = tmp_path_factory.mktemp("newcomer")
+    commands = [line[2:] for line in blocks("console")[0].splitlines()]
+    script = " && ".join(["set -e", *commands])
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"}
+    done = subprocess.run(["bash", "-c", script], cwd=place, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return place / "my_study", done.stdout
+
+
+def test_the_five_minutes_end_with_an_answer_a_report_and_tables(folder):
+    study, out = folder
+    assert "near_server-0" in out
+    assert "5 cases x 3 seeds on 10 workers" in out
+    assert re.search(r"^To \d+% test accuracy, .* takes ", out, re.MULTILINE)
+    assert (study / "runs/out/short/report.html").is_file()
+    assert (study / "tables/curve.csv").read_text().startswith("case,seed,round,iteration,time_s,aggregated_s")
+
+
+def test_init_writes_the_same_files_as_the_repository(folder):
+    study, _ = folder
+    for kind in ("topologies", "latency_profiles", "runs"):
+        shipped = sorted(p.name for p in (ROOT / kind).iterdir() if p.is_file())
+        assert sorted(p.name for p in (study / kind).iterdir() if p.is_file()) == shipped
+        for name in shipped:
+            assert (study / kind / name).read_bytes() == (ROOT / kind / name).read_bytes()
+
+
+def test_own_question_is_a_valid_run(tmp_path):
+    (tmp_path / "my_question.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    command = [sys.executable, "-m", "hsgd_emu.cli", "run", "my_question.yaml", "--timing-only"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "own I" in done.stdout
+
+
+def test_python_example_runs(folder):
+    study, _ = folder
+    done = subprocess.run(
+        [sys.executable, "-c", blocks("python")[0]], cwd=study, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10 workers, ['P=5', 'P=10', 'P=50', 'G=50 I=5', 'G=50 I=10']" in done.stdout
+    assert "upload" in done.stdout
+
+
+def test_every_help_has_an_example_that_names_real_files(tmp_path):
+    shutil.copytree(ROOT / "topologies", tmp_path / "topologies")
+    names = ("run", "check", "show", "export", "report", "init")
+    for name in names:
+        done = subprocess.run(
+            [sys.executable, "-m", "hsgd_emu.cli", name, "--help"], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0
+        assert f"hsgd-emu {name}" in done.stdout.replace("\n", " ")
