@@ -230,7 +230,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         topology=topology,
         topology_draft=draft.topology,
         compute=draft.compute,
-        data=s["data"],
+        data=_with_root(s["data"], source),
         model=s["model"],
         train=s["train"],
         cases=tuple(case for case in draft.cases if case is not None),
@@ -242,6 +242,14 @@ def build_experiment(draft: RunDraft) -> Experiment:
         timeline=s["timeline"] or _default_timeline(topology, schedules, s["train"], len(s["seeds"])),
         message_bytes=s["message_bytes"],
     )
+
+
+def _with_root(data: DataSpec, source: Source) -> DataSpec:
+    """Return the data section with its root as a path from the current folder."""
+    if data.root is None:
+        return data
+    root = source.at("data", "root").folder / Path(data.root).expanduser()
+    return data.model_copy(update={"root": str(root.absolute())})
 
 
 def _schedules(draft: RunDraft, topology: Topology) -> list[Schedule | None]:

@@ -169,7 +169,7 @@ def _check_unused(bindings: dict[str, Any], source: Source, problems: list[Probl
 def load_topology(name: str, source: Source, problems: list[Problem]) -> TopologyDraft | None:
     """Return the topology that `name` stands for, or None after adding problems."""
     try:
-        document = read_file(shown_path(find_file("topologies", name, source.base)))
+        document = read_file(shown_path(find_file("topologies", name, source.base, source.folder)))
     except FileNotFoundError as error:
         problems.append(source.problem((), str(error)))
         return None

@@ -44,14 +44,14 @@ def examples_root() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2]
 
 
-def find_file(kind: str, name: str, base: Path) -> Path:
-    """Return the file that `name` stands for: a path relative to `base`, or a name under a folder `kind`.
+def find_file(kind: str, name: str, base: Path, folder: Path | None = None) -> Path:
+    """Return the file that `name` stands for: a path relative to `folder` (`base`), or a name under a folder `kind`.
 
     Folders searched: beside the naming file, beside its parent, below the current folder, the shipped examples.
     Raises:  FileNotFoundError: none has it; the text says where was looked and what is there.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = base / name
+        path = (folder or base) / name
         if is_file(path):
             return path
         raise FileNotFoundError(f"no file '{shown_path(path)}'{_nearest_file(path)}")
@@ -90,7 +90,7 @@ def load_profile(kind: type[Profile], ref: str | Profile, source: Source, proble
     if not isinstance(ref, str):
         return _checked(ref, source, problems)
     try:
-        document = read_file(shown_path(find_file("latency_profiles", ref, source.base)))
+        document = read_file(shown_path(find_file("latency_profiles", ref, source.base, source.folder)))
     except FileNotFoundError as error:
         problems.append(source.problem((), str(error)))
         return None
@@ -125,7 +125,7 @@ def check_cost(value: CostValue, source: Source, problems: list[Problem]) -> Cos
         problems.append(source.problem((), mistake))
         return None
     try:
-        return _read_samples(value, source.base)
+        return _read_samples(value, source.folder)
     except ValueError as error:
         problems.append(source.problem((), str(error)))
         return None
@@ -215,7 +215,7 @@ def _with_samples(profile: Profile, source: Source, problems: list[Problem]) -> 
         value = getattr(profile, name, None)
         try:
             if isinstance(value, CsvSamples):
-                read[name] = _read_samples(value, source.base)
+                read[name] = _read_samples(value, source.folder)
         except ValueError as error:
             problems.append(source.problem((name,), str(error)))
     if len(problems) > before:

@@ -50,7 +50,7 @@ class Source:
 
     mark: Mark
     base: Path
-    """Folder that paths in this file are relative to."""
+    """Folder of the file."""
     prefix: Path_ = ()
 
     def at(self, *path: str | int) -> Source:
@@ -59,6 +59,11 @@ class Source:
         for key in path:
             mark = mark.inside.get(key, mark)
         return Source(mark, self.base, (*self.prefix, *path))
+
+    @property
+    def folder(self) -> Path:
+        """Folder that paths given here are relative to: the file's, or for `--set` the current one."""
+        return Path() if self.mark.where.startswith("--set ") else self.base
 
     def problem(self, path: Path_, message: str) -> Problem:
         """Return the problem of the value at `path`, or of the nearest value around it that exists."""

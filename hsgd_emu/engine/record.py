@@ -11,6 +11,11 @@ from hsgd_emu.engine.port import Metrics
 
 Keep = Literal["full", "rounds", "none"]
 
+_ROW = struct.Struct("<qBqqqqq")
+_KINDS = {"compute": 0, "upload": 1, "aggregate": 2, "download": 3, "wait": 4}
+_HASH_BYTES = 2**16
+"""Rows are hashed in blocks of about this size: one call per row costs more than the hashing."""
+
 
 class Split(NamedTuple):
     """Where the time of an event went along the chain of events that determined it; sums to its time."""
@@ -18,6 +23,14 @@ class Split(NamedTuple):
     compute_ns: int = 0
     communication_ns: int = 0
     aggregation_ns: int = 0
+
+    def plus(self, compute_ns: int = 0, communication_ns: int = 0, aggregation_ns: int = 0) -> Split:
+        """Return the split of an event that much later on the same chain."""
+        return Split(
+            self.compute_ns + compute_ns,
+            self.communication_ns + communication_ns,
+            self.aggregation_ns + aggregation_ns,
+        )
 
     @property
     def time_ns(self) -> int:
@@ -74,7 +87,8 @@ class Recorder:
     def __init__(self, keep: Keep, global_period: int) -> None:
         self.keep = keep
         self.global_period = global_period
-        self.hash = hashlib.sha256()
+        self._hash = hashlib.sha256()
+        self._unhashed = bytearray()
         self._activities: dict[int, list[Activity]] = {}
         self._barriers: dict[int, list[Barrier]] = {}
         self._waits: dict[int, dict[int, int]] = {}
@@ -82,14 +96,28 @@ class Recorder:
     def _round(self, iteration: int) -> int:
         return -(-iteration // self.global_period)
 
-    def activity(self, row: Activity) -> None:
+    def activity(
+        self, node: int, kind: str, start_ns: int, end_ns: int, iteration: int, num_bytes: int = 0, peer: int = -1
+    ) -> None:
         """Record what a node did; `rounds` keeps what touches the global server only."""
-        self.hash.update(struct.pack("<q5sqqqqq", row.node, row.kind[:5].encode(), *row[2:]))
-        if row.kind == "wait":
-            waits = self._waits.setdefault(self._round(row.iteration), {})
-            waits[row.node] = waits.get(row.node, 0) + row.end_ns - row.start_ns
-        if self.keep == "full" or (self.keep == "rounds" and 0 in (row.node, row.peer)):
-            self._activities.setdefault(self._round(row.iteration), []).append(row)
+        self._unhashed += _ROW.pack(node, _KINDS[kind], start_ns, end_ns, iteration, num_bytes, peer)
+        if len(self._unhashed) > _HASH_BYTES:
+            self._hash_rows()
+        if kind == "wait":
+            waits = self._waits.setdefault(self._round(iteration), {})
+            waits[node] = waits.get(node, 0) + end_ns - start_ns
+        if self.keep == "full" or (self.keep == "rounds" and (node == 0 or peer == 0)):
+            row = Activity(node, kind, start_ns, end_ns, iteration, num_bytes, peer)
+            self._activities.setdefault(self._round(iteration), []).append(row)
+
+    def digest(self) -> str:
+        """Return the hash of all activities so far (SHA-256, hex)."""
+        self._hash_rows()
+        return self._hash.hexdigest()
+
+    def _hash_rows(self) -> None:
+        self._hash.update(self._unhashed)
+        self._unhashed.clear()
 
     def barrier(self, row: Barrier) -> None:
         """Record whom an aggregation waited for."""

@@ -75,12 +75,14 @@ def _periods(case: CaseSpec, topology: Topology, mistakes: Mistakes) -> dict[int
     if isinstance(case.periods, dict):
         given = _periods_by_name(case.periods, topology, mistakes)
     elif len(case.periods) != topology.num_levels:
-        text = f"{len(case.periods)} periods for {topology.num_levels} levels of servers"
+        given_here = f"{len(case.periods)} period{'s' * (len(case.periods) != 1)}"
+        text = f"{given_here} for {topology.num_levels} level{'s' * (topology.num_levels != 1)} of servers"
         mistakes.append((("periods",), f"{text}; give one per level from the root down, or `period`"))
     else:
         given = {server: case.periods[topology.nodes[server].level] for server in topology.servers}
     if given.get(0) == "none":
-        mistakes.append((("periods",), "the global server needs a period"))
+        text = f"found none for {topology.nodes[0].name}; the global server needs a number of iterations"
+        mistakes.append((("periods",), text))
     return {server: period for server, period in given.items() if period != "none"}
 
 
@@ -95,14 +97,19 @@ def _periods_by_name(
         nodes = [node for node in topology.named(name) if node in servers]
         if not nodes:
             known = list(dict.fromkeys(n for s in topology.servers for n in _names(topology, s)))
-            what = "is a worker" if topology.named(name) else "is no server"
+            what = "is a worker, and only servers aggregate" if topology.named(name) else "is no server of the topology"
             hint = nearest(name, known) or f"; servers are {listed(known)}"
-            mistakes.append((("periods", name), f"'{name}' {what} of the topology{hint}"))
+            mistakes.append((("periods", name), f"'{name}' {what}{hint}"))
         for node in nodes:
             (by_name if name in topology.index else by_class)[node] = period
     given = by_class | by_name
     missing = [topology.nodes[server].name for server in topology.servers if server not in given]
-    if missing and not any(path[:1] == ("periods",) for path, _ in mistakes):
+    if mistakes:
+        return dict(sorted(given.items()))
+    if 0 not in given:
+        mistakes.append((("periods",), f"no period for {topology.nodes[0].name}, the global server"))
+        missing = missing[1:]
+    if missing:
         text = f"no period for {listed(missing)}; write `none` for a server that only passes models through"
         mistakes.append((("periods",), text))
     return dict(sorted(given.items()))

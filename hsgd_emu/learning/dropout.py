@@ -27,7 +27,7 @@ class MaskedDropout(nn.Module):
         return x * self.mask if self.training else x
 
 
-_KINDS = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
+_KINDS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 
 
 def with_masked_dropout(model: nn.Module, sample: torch.Tensor) -> list[str]:
@@ -36,16 +36,19 @@ def with_masked_dropout(model: nn.Module, sample: torch.Tensor) -> list[str]:
     sample: a batch (B, ...) to run once. If some layer is not used exactly once in a forward pass, one mask per layer
     would be wrong: then nothing is replaced (and the learner seeds torch's generator per worker and step instead).
     """
-    layers = [(name, module) for name, module in model.named_modules() if type(module) in _KINDS]
-    if any(len(shapes) != 1 for shapes in _inputs(model, [module for _, module in layers], sample)):
+    layers: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if type(module) in _KINDS:
+            layers.setdefault(module, []).append(name)
+    if any(len(shapes) != 1 for shapes in _inputs(model, list(layers), sample)):
         return []
-    names = []
-    for name, module in layers:
-        parent, _, last = name.rpartition(".")
-        p = float(module.p)
-        setattr(model.get_submodule(parent), last, MaskedDropout(p, _KINDS[type(module)]) if p else nn.Identity())
-        names += [name] if p else []
-    return names
+    for layer, names in layers.items():
+        p = float(layer.p)  # type: ignore[arg-type]
+        instead = MaskedDropout(p, _KINDS[type(layer)]) if p else nn.Identity()
+        for name in names:
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, instead)
+    return [names[0] for layer, names in layers.items() if layer.p]
 
 
 def _inputs(model: nn.Module, layers: Sequence[nn.Module], x: torch.Tensor) -> list[list[tuple[int, ...]]]:

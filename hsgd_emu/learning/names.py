@@ -10,7 +10,7 @@ from hsgd_emu.config.schema import ModelSpec
 from hsgd_emu.errors import listed, nearest
 
 OWN_MODELS = ("softmax_regression", "mlp", "cifar_cnn", "femnist_cnn", "vgg11")
-_REGISTERED = re.compile(r"^@register_model\((?:name=[\"'](\w+)[\"'])?\)[^@]*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
+_REGISTERED = re.compile(r"^@register_model\((?:name=[\"'](\w+)[\"'])?\)\n(?:(?!def ).*\n)*?def (\w+)\(", re.MULTILINE)
 
 
 def torchvision_models() -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def _wave(
     """Do what can be done without steps; return the steps that are ready, and what is left behind them."""
     ready: list[Steps] = []
     waiting: list[Request] = []
-    copies: list[HandDown] = []
+    copies = _Copies(hand_down)
     blocked: set[int] = set()
     for request in queue:
         if not blocked.isdisjoint(request.nodes):
@@ -86,16 +86,33 @@ def _wave(
             blocked.add(request.worker)
             ready.append(request)
         elif isinstance(request, HandDown):
-            # Copies that follow a copy (global server -> local server -> worker) must see its result.
-            if any(request.server == copy.child for copy in copies):
-                hand_down(copies)
-                copies = []
-            copies.append(request)
+            copies.add(request)
         else:
-            if copies:
-                hand_down(copies)
-                copies = []
+            copies.make()
             average(request)
-    if copies:
-        hand_down(copies)
+    copies.make()
     return ready, waiting
+
+
+class _Copies:
+    """Models on their way down that can be copied in any order, so that those of one server go together."""
+
+    def __init__(self, hand_down: Callable[[list[HandDown]], None]) -> None:
+        self._hand_down = hand_down
+        self._waiting: list[HandDown] = []
+        self._servers: set[int] = set()
+        self._children: set[int] = set()
+
+    def add(self, copy: HandDown) -> None:
+        # What follows a copy (global server -> local server -> worker) must see its result, what it reads or
+        # writes must not change before it, and of two copies to one node the later one stays.
+        if self._children.intersection(copy.nodes) or copy.child in self._servers:
+            self.make()
+        self._waiting.append(copy)
+        self._servers.add(copy.server)
+        self._children.add(copy.child)
+
+    def make(self) -> None:
+        if self._waiting:
+            self._hand_down(self._waiting)
+        self._waiting, self._servers, self._children = [], set(), set()

@@ -60,7 +60,9 @@ class Augmentation:
     """Random crop and flip per worker and iteration (stream (seed, "augment", worker, block of iterations))."""
 
     def __init__(self, seed: int, names: Sequence[str], augment: Augment, order: BatchOrder) -> None:
-        self.seed, self.names, self.augment, self.order = seed, names, augment, order
+        # The whole shard each step has no randomness, by definition of `full`.
+        self.augment = Augment() if order.batch_size == "full" else augment
+        self.seed, self.names, self.order = seed, names, order
         self._block = lru_cache(maxsize=2 * len(names))(self._draw_block)
 
     @property

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from hsgd_emu.config.schema import TrainSpec
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
-from hsgd_emu.learning.models import logits_of
+from hsgd_emu.learning.models import in_short, logits_of
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.requests import Average, HandDown, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
@@ -28,6 +28,8 @@ EVALUATION_BATCH = 1000
 _STACK_BYTES = 16 * 2**20
 """On a CPU, larger models than this learn one worker after the other: batching them loses (docs/performance.md)."""
 Way = Literal["stacked", "one_by_one"]
+Tensors = dict[str, torch.Tensor]
+"""By the name of a parameter or buffer, with a leading worker axis."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Layout:
         floats = [(n, b) for n, b in buffers if b.is_floating_point()]
         self.entries = [(n, t.shape, t.numel()) for n, t in [*self.trained, *fixed, *floats]]
         self.counters = [(n, b.shape, b.numel()) for n, b in buffers if not b.is_floating_point()]
-        self.num_trained = len(self.trained)
+        self.types = {n: b.dtype for n, b in buffers}
+        self.num_trained, self.num_parameters = len(self.trained), len(self.trained) + len(fixed)
         self.size = sum(numel for _, _, numel in self.entries)
         self.num_counts = sum(numel for _, _, numel in self.counters)
 
@@ -108,7 +111,7 @@ class StackedLearner:
         with torch.no_grad():
             row = torch.cat([start[name].flatten() for name, _, _ in self.layout.entries])
             self.rows = row.repeat(len(self.setup.slots), 1)
-            counts = [start[name].flatten() for name, _, _ in self.layout.counters]
+            counts = [start[name].flatten().to(torch.int64) for name, _, _ in self.layout.counters]
             self.counts = (torch.cat(counts) if counts else row.new_zeros(0, dtype=torch.int64)).repeat(
                 len(self.setup.slots), 1
             )
@@ -178,7 +181,8 @@ class StackedLearner:
     def _tensors_of(self, slot: int) -> dict[str, torch.Tensor]:
         floats = self.layout.views(self.rows[slot : slot + 1], self.layout.entries)
         counters = self.layout.views(self.counts[slot : slot + 1], self.layout.counters)
-        return {name: view[0] for name, view in [*floats, *counters]}
+        typed = ((name, view.to(self.layout.types[name])) for name, view in counters)
+        return {name: view[0] for name, view in [*floats, *typed]}
 
     # --- carrying out -----------------------------------------------------------------------------------
 
@@ -207,18 +211,20 @@ class StackedLearner:
         """Take steps on workers whose batches have one size, on views of their rows (or copies put back)."""
         rows, is_view = _select(self.rows, workers)
         counts, _ = _select(self.counts, workers)
-        trained, fixed = self._split(rows)
+        trained, fixed, buffers = self._split(rows, counts)
+        updated = self._own_copies(buffers)
         momenta: list[torch.Tensor] = []
         if self.train.momentum:
             momentum, _ = _select(self.momentum, workers)
             entries = self.layout.entries[: self.layout.num_trained]
             momenta = [view for _, view in self.layout.views(momentum, entries)]
-        fixed |= dict(self.layout.views(counts, self.layout.counters))
         leaves = {name: view.detach().requires_grad_() for name, view in trained.items()}
         losses_W = torch.zeros(len(workers), dtype=torch.float64, device=self.device)
         indices = self.data.indices(workers, iteration, num_steps)
         for step in range(num_steps):
-            losses_W += self._step(workers, iteration + step, indices[step], leaves, fixed, momenta)
+            losses_W += self._step(workers, iteration + step, indices[step], leaves, fixed | updated, momenta)
+        for name, view in buffers.items():
+            view.copy_(updated[name])
         self.loss_sums[workers] += losses_W
         if not is_view:
             _put(self.rows, workers, rows)
@@ -226,17 +232,28 @@ class StackedLearner:
             if self.train.momentum:
                 _put(self.momentum, workers, momentum)
 
-    def _split(self, rows: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def _split(self, rows: torch.Tensor, counts: torch.Tensor) -> tuple[Tensors, Tensors, Tensors]:
+        """Return views of the trained parameters, of the fixed ones, and of the buffers."""
         views = list(self.layout.views(rows, self.layout.entries))
-        return dict(views[: self.layout.num_trained]), dict(views[self.layout.num_trained :])
+        trained, all_ = self.layout.num_trained, self.layout.num_parameters
+        counters = self.layout.views(counts, self.layout.counters)
+        return dict(views[:trained]), dict(views[trained:all_]), dict([*views[all_:], *counters])
+
+    def _own_copies(self, buffers: Tensors) -> Tensors:
+        """Return contiguous copies, each of its own type, for the network to update in place.
+
+        vmap's BatchNorm works on a copy of what is not contiguous: its running statistics would be lost.
+        """
+        copies = ((name, view.clone(memory_format=torch.contiguous_format)) for name, view in buffers.items())
+        return {name: copy.to(self.layout.types[name]) for name, copy in copies}
 
     def _step(
         self,
         workers: list[int],
         iteration: int,
         indices_WB: torch.Tensor,
-        leaves: dict[str, torch.Tensor],
-        fixed: dict[str, torch.Tensor],
+        leaves: Tensors,
+        fixed: Tensors,
         momenta: list[torch.Tensor],
     ) -> torch.Tensor:
         """Take one SGD step and return each worker's mini-batch loss before it (W,)."""
@@ -244,7 +261,7 @@ class StackedLearner:
         tensors = leaves | fixed | self.masks.draw(x, workers, iteration)
         logits = self._forward(tensors, x, self.masks.seed(workers[0], iteration))
         losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
-        gradients = list(torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True))
+        gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
         with torch.no_grad():
             self._update(list(leaves.values()), gradients, momenta, learning_rate(self.train, iteration))
         return losses.detach().double()
@@ -252,10 +269,15 @@ class StackedLearner:
     def _update(
         self,
         weights: list[torch.Tensor],
-        gradients: list[torch.Tensor],
+        maybe_gradients: Sequence[torch.Tensor | None],
         momenta: list[torch.Tensor],
         rate: float,
     ) -> None:
+        # As torch.optim.SGD: a parameter that the loss does not depend on stays as it is, weight decay or not.
+        used = [number for number, gradient in enumerate(maybe_gradients) if gradient is not None]
+        gradients = [gradient for gradient in maybe_gradients if gradient is not None]
+        weights = [weights[number] for number in used]
+        momenta = [momenta[number] for number in used] if momenta else []
         if self.train.weight_decay:
             torch._foreach_add_(gradients, weights, alpha=self.train.weight_decay)
         if momenta:
@@ -283,16 +305,16 @@ class StackedLearner:
         """Return how to take steps, and why."""
         if self.device.type == "cpu" and self.layout.size * self.rows.element_size() > _STACK_BYTES:
             return "one_by_one", "batching large models does not pay on a CPU"
-        rows, counts = self.rows[:2].clone(), self.counts[:2].clone()
-        tensors = dict(self.layout.views(rows, self.layout.entries))
-        tensors |= dict(self.layout.views(counts, self.layout.counters))
-        x = sample.expand(len(rows), *sample.shape)
+        workers = range(len(self.setup.worker_names))[:2]
+        trained, fixed, buffers = self._split(self.rows[: len(workers)], self.counts[: len(workers)])
+        tensors = trained | fixed | self._own_copies(buffers)
+        x = sample.expand(len(workers), *sample.shape)
         try:
             with torch.no_grad():
-                tensors |= self.masks.draw(x, list(range(len(rows)))[: len(self.masks.seeds)], 0)
+                tensors |= self.masks.draw(x, workers, 0)
                 vmap(self._one, randomness="error")(tensors, x)
         except Exception as error:  # whatever a user's network does that vmap cannot batch
-            return "one_by_one", f"the network cannot be batched: {str(error).splitlines()[0]}"
+            return "one_by_one", f"the network cannot be batched: {in_short(error)}"
         return "stacked", "one batched computation over the worker axis"
 
     def _chunk(self) -> int:

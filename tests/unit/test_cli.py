@@ -162,3 +162,14 @@ def test_the_api_verb_can_be_called_more_than_once(folder, monkeypatch):
     for _ in range(2):
         results = hsgd_emu.run("small.yaml", timing_only=True, force=True)
         assert list(results.curve.time_s.tail(1)) == [29.0]
+
+
+def test_paths_after_set_are_relative_to_the_current_folder(folder):
+    (folder / "sub").mkdir()
+    (folder / "small.yaml").rename(folder / "sub/small.yaml")
+    (folder / "slow.yaml").write_text("step_s: 2\n")
+    done = command("run", "sub/small.yaml", "--timing-only", "--set", "compute=slow.yaml", "--out", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = command("run", "sub/small.yaml", "--set", "data.root=mydata", "--set", "data.dataset=npz", cwd=folder)
+    assert done.returncode == 2
+    assert str(folder / "mydata") in done.stderr

@@ -1,0 +1,103 @@
+"""Hypothesis strategies: any tree, any profiles, any periods that a run file may hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+from oracle.drive import run_data
+
+_NS = st.sampled_from([0.0, 1e-9, 3e-9, 0.001, 0.004, 0.05, 0.1, 0.1, 0.25, 1.0])
+"""Few different numbers, so that ties are common; odd nanoseconds, so that halving an RTT rounds."""
+
+
+@st.composite
+def costs(draw: DrawFn) -> Any:
+    """A number, samples or a distribution."""
+    kind = draw(st.sampled_from(["number", "number", "samples", "lognormal", "normal", "gamma", "uniform"]))
+    if kind == "number":
+        return draw(_NS)
+    if kind == "samples":
+        return {"samples": draw(st.lists(_NS, min_size=1, max_size=4))}
+    figures = {
+        "lognormal": {"median": 0.1, "sigma": draw(st.sampled_from([0.0, 0.3, 1.5]))},
+        "normal": {"mean": draw(st.sampled_from([-0.01, 0.1])), "std": 0.05},
+        "gamma": {"shape": 2.0, "scale": 0.02},
+        "uniform": {"low": 0.01, "high": draw(st.sampled_from([0.01, 0.3]))},
+    }
+    return {"distribution": kind, **figures[kind]}
+
+
+@st.composite
+def links(draw: DrawFn) -> dict[str, Any]:
+    """A link profile of any of the three forms."""
+    form = draw(st.sampled_from(["rtt", "rtt", "two", "raw"]))
+    if form == "rtt":
+        profile = {"rtt_s": draw(costs())}
+        if draw(st.booleans()):
+            profile["up_share"] = draw(st.sampled_from([0.0, 0.3, 0.75, 1.0]))
+        return profile
+    if form == "two":
+        return {"up_s": draw(costs()), "down_s": draw(costs())}
+    rate: Any = draw(st.sampled_from([1e6, 3e4, {"up": 1e5, "down": 7e5}]))
+    return {"latency_s": draw(costs()), "bandwidth_bps": rate, "model": "raw"}
+
+
+class _Builder:
+    """Grows one tree and remembers its names."""
+
+    def __init__(self, draw: DrawFn) -> None:
+        self.draw = draw
+        self.names: list[str] = ["root"]
+        self.periods: dict[str, int | str] = {}
+        self.num_workers = 0
+
+    def children(self, depth: int, period: int, copies: int) -> list[dict[str, Any]]:
+        """Return the specs below a server whose nearest aggregating period is `period`."""
+        return [self.node(depth, period, copies) for _ in range(self.draw(st.integers(1, 2 if depth > 1 else 3)))]
+
+    def node(self, depth: int, period: int, copies: int) -> dict[str, Any]:
+        name = f"n{len(self.names)}"
+        self.names.append(name)
+        count = self.draw(st.integers(1, 3)) if copies < 4 else 1
+        spec: dict[str, Any] = {"name": name, "count": count, "uplink": self.draw(links())}
+        if depth <= 1 or self.draw(st.integers(0, 3)) == 0:
+            self.num_workers += copies * count
+            if self.draw(st.booleans()):
+                spec["compute"] = {"step_s": self.draw(costs())}
+            return spec
+        own = self.divisor(period)
+        skipped = self.draw(st.integers(0, 3)) == 0
+        self.periods[name] = "none" if skipped else own
+        if self.draw(st.booleans()):
+            spec["aggregation_s"] = self.draw(costs())
+        spec["children"] = self.children(depth - 1, period if skipped else own, copies * count)
+        only_workers = all("children" not in child for child in spec["children"])
+        if only_workers and copies * count > 1 and self.draw(st.booleans()):
+            self.periods[f"{name}-0"] = self.divisor(period)
+        return spec
+
+    def divisor(self, period: int) -> int:
+        return self.draw(st.sampled_from([one for one in range(1, period + 1) if period % one == 0]))
+
+
+@st.composite
+def runs(draw: DrawFn) -> dict[str, Any]:
+    """A run file: one to three levels and more, uneven, with further links and a case of each kind."""
+    builder = _Builder(draw)
+    period = draw(st.sampled_from([1, 2, 4, 6, 12]))
+    root: dict[str, Any] = {"children": builder.children(draw(st.integers(1, 4)), period, 1)}
+    if draw(st.booleans()):
+        root["aggregation_s"] = draw(costs())
+    topology: dict[str, Any] = {"root": root, "links": []}
+    for _ in range(draw(st.integers(0, 3))):
+        one, other = draw(st.sampled_from(builder.names)), draw(st.sampled_from(builder.names))
+        if one != other:
+            topology["links"].append({"between": [one, other], "profile": draw(links())})
+    cases: list[dict[str, Any]] = [{"name": "local", "period": period}]
+    cases.append({"name": "H-SGD", "periods": {"root": period, **builder.periods}})
+    share = draw(st.sampled_from([1.0, 1.0, 0.5, 0.2]))
+    rounds = draw(st.integers(1, 4))
+    return run_data(topology, cases, period * rounds, draw(costs()), participation=share)

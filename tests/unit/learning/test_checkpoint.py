@@ -1,0 +1,123 @@
+"""A trial that goes on from a checkpoint cannot be told from one that was never interrupted."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from hsgd_emu.learning.checkpoint import Checkpoints
+from hsgd_emu.learning.models import mlp
+
+from .twins import Trial, synthetic
+
+
+def with_everything():
+    layers = (nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4))
+    return nn.Sequential(*layers)
+
+
+KINDS = {
+    "plain": (partial(mlp, (6,), (8,), 4), {}),
+    "momentum": (partial(mlp, (6,), (8,), 4), {"momentum": 0.9}),
+    "batch_norm_dropout_float32": (with_everything, {"momentum": 0.9, "dtype": "float32"}),
+}
+
+
+@pytest.mark.parametrize("way", ["stacked", "one_by_one"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("evaluate_every", [4, 8])
+def test_restored_learner_goes_on_bit_for_bit(kind, way, evaluate_every, tmp_path):
+    # Twelve iterations in rounds of four; with a row every eight, the checkpoint after the first round holds half
+    # of the losses of the next row.
+    make, train = KINDS[kind]
+    trial = Trial(make, synthetic((6,)), iterations=12, **train)
+    whole = trial.stacked(way)
+    expected = trial.run(whole, evaluate_every=evaluate_every)
+    half = trial.stacked(way)
+    found = trial.run(half, end=4, evaluate_every=evaluate_every)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 0)
+    checkpoints.save(1, 4, half.state(trial.root))
+    resumed = trial.stacked(way)
+    resumed.restore(checkpoints.load(4))
+    found += trial.run(resumed, begin=4, evaluate_every=evaluate_every)
+    assert found == expected
+    assert resumed.weights_hash(trial.root) == whole.weights_hash(trial.root)
+    assert torch.equal(resumed.rows, whole.rows)
+    assert torch.equal(resumed.momentum, whole.momentum)
+
+
+def test_restoring_forgets_what_was_asked_before():
+    trial = Trial(KINDS["momentum"][0], synthetic((6,)), momentum=0.9)
+    learner = trial.stacked()
+    state, before = learner.state(trial.root), learner.weights_hash(trial.root)
+    learner.local_steps(0, 0, 2)
+    learner.restore(state)
+    assert learner.weights_hash(trial.root) == before
+    assert float(learner.loss_sums.sum()) == learner.num_losses == 0
+
+
+def test_state_is_a_copy():
+    trial = Trial(KINDS["plain"][0], synthetic((6,)))
+    learner = trial.stacked()
+    state = learner.state(trial.root)
+    before = state["row"].clone()
+    trial.run(learner)
+    assert torch.equal(state["row"], before)
+    assert not torch.equal(learner.rows[trial.root], before)
+
+
+def test_weights_hash_tells_models_apart():
+    trial = Trial(KINDS["plain"][0], synthetic((6,)))
+    learner = trial.stacked()
+    before = learner.weights_hash(trial.root)
+    assert before == trial.stacked().weights_hash(trial.root)
+    learner.rows[trial.root, -1] += 1e-12
+    assert learner.weights_hash(trial.root) != before
+
+
+def save(checkpoints: Checkpoints, round_: int) -> None:
+    checkpoints.save(round_, 10 * round_, {"row": torch.full((3,), float(round_))})
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path):
+    # The round before the last may be the one that the database names: the kill came between the two writes.
+    checkpoints = Checkpoints(tmp_path, 5)
+    for round_ in (1, 2, 3):
+        save(checkpoints, round_)
+    assert checkpoints.load(10) is None
+    for round_ in (2, 3):
+        assert checkpoints.load(10 * round_)["row"].tolist() == [round_] * 3
+
+
+def test_torn_and_missing_files_are_not_used(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 0)
+    assert checkpoints.load(10) is None
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+    torn = tmp_path / "0-1.pt"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    assert checkpoints.load(10) is None
+    assert checkpoints.load(20) is not None
+
+
+def test_what_a_kill_leaves_half_written_harms_nothing(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 0)
+    save(checkpoints, 1)
+    (tmp_path / "0-0.new").write_bytes(b"half")
+    assert checkpoints.load(10) is not None
+    save(checkpoints, 2)
+    assert checkpoints.load(20) is not None
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_trials_do_not_share_files_and_remove_their_own(tmp_path):
+    one, other = Checkpoints(tmp_path, 1), Checkpoints(tmp_path, 11)
+    save(one, 1)
+    save(other, 1)
+    one.remove()
+    one.remove()
+    assert one.load(10) is None
+    assert other.load(10) is not None

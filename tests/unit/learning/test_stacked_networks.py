@@ -1,0 +1,78 @@
+"""The stacked learner takes the same steps as its readable twin, for every kind of network we ship."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from torch import nn
+from torchvision import models as torchvision_models
+
+from hsgd_emu.learning import models
+
+from .twins import Trial, steps_away, synthetic
+
+OWN = {
+    "softmax_regression": (partial(models.softmax_regression, (7,), 4), (7,), False),
+    "mlp": (partial(models.mlp, (7,), (9, 5), 4), (7,), False),
+    "cifar_cnn": (partial(models.cifar_cnn, 4), (3, 32, 32), True),
+    "femnist_cnn": (partial(models.femnist_cnn, 4), (1, 28, 28), True),
+}
+HOW = [("stacked", 1), ("stacked", 3), ("stacked", 4), ("one_by_one", None)]
+
+
+@pytest.mark.parametrize(("way", "chunk"), HOW)
+@pytest.mark.parametrize("name", OWN)
+def test_own_networks_equal_the_readable_twin(name, way, chunk):
+    make, shape, images = OWN[name]
+    rates = {"cifar_cnn": 0.05, "femnist_cnn": 0.05}
+    trial = Trial(make, synthetic(shape, images=images), learning_rate=rates.get(name, 0.1))
+    learner = trial.assert_twins(way, chunk)
+    assert learner.way == way
+    assert steps_away(learner, trial.model()) > 1e-4
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_networks_are_stacked_by_default(name):
+    make, shape, images = OWN[name]
+    assert Trial(make, synthetic(shape, images=images)).stacked().way == "stacked"
+
+
+def slim_vgg11():
+    """vgg11 with its own convolutions, pools and dropout; only its two hidden layers of 4096 are 16 wide here."""
+    network = torchvision_models.vgg11(num_classes=6, init_weights=False)
+    network.classifier = nn.Sequential(
+        *(nn.Linear(512 * 49, 16), nn.ReLU(True), nn.Dropout()),
+        *(nn.Linear(16, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 6)),
+    )
+    return network
+
+
+@pytest.mark.parametrize(("way", "chunk"), [("stacked", 3), ("one_by_one", None)])
+def test_vgg11(way, chunk):
+    data = synthetic((3, 32, 32), 8, images=True)
+    trial = Trial(slim_vgg11, data, sizes=(2, 2), batch_size=1, iterations=2, learning_rate=0.05)
+    learner = trial.assert_twins(way, chunk, local=1, global_=2, evaluate_every=2)
+    assert len(learner.masks.names) == 2
+
+
+TORCHVISION = {
+    "resnet18": ("stacked", {}),
+    "squeezenet1_1": ("stacked", {}),
+    "mobilenet_v3_small": ("stacked", {}),
+    "efficientnet_b0": ("one_by_one", {}),  # StochasticDepth draws inside the network
+    "googlenet": ("stacked", {"aux_logits": False, "init_weights": False}),
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_networks_by_the_way_they_choose(name):
+    way, options = TORCHVISION[name]
+    make = partial(torchvision_models.get_model, name, weights=None, num_classes=4, **options)
+    data = synthetic((3, 32, 32), 8, images=True)
+    trial = Trial(make, data, sizes=(2, 2, 2, 2), batch_size=2, iterations=2, learning_rate=0.01)
+    # Large networks are taken one by one on a CPU for speed; asked for, both ways must work.
+    learner = trial.assert_twins(way, local=1, global_=2, evaluate_every=2)
+    assert learner.way == way
+    if name == "resnet18":
+        assert learner.layout.num_counts == 20  # one counter per BatchNorm
