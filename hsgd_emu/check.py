@@ -9,7 +9,8 @@ from typing import Any
 from hsgd_emu.config.load import bind_profiles, draft_run, draft_topology, raise_problems
 from hsgd_emu.config.profiles import profile_of
 from hsgd_emu.config.reader import Document, read_file, set_value
-from hsgd_emu.config.schema import ComputeProfile, LinkProfile, RunSpec, TopologySpec
+from hsgd_emu.config.run_schema import RunSpec
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile, TopologySpec
 from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.topology.tree import Topology, build_topology

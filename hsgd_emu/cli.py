@@ -88,7 +88,9 @@ def run(
     timing_only: Annotated[bool, typer.Option("--timing-only", help="Emulate time without learning.")] = False,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads of torch (default: all cores). Results depend on it in the last bits."),
+        typer.Option(
+            min=1, help="Threads of torch (default: all cores; 1 for small networks). The last bits depend on it."
+        ),
     ] = None,
 ) -> None:
     """Train and emulate every case and seed of a run file; print the time-to-target table; write a report."""

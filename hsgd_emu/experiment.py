@@ -14,16 +14,16 @@ from pydantic import BaseModel
 
 from hsgd_emu.config.load import RunDraft, TopologyDraft, load_run, profile_uses
 from hsgd_emu.config.reader import Path_, Source
-from hsgd_emu.config.schema import (
+from hsgd_emu.config.run_schema import (
     AveragingSpec,
     CaseSpec,
-    ComputeProfile,
     DataSpec,
     EvaluationSpec,
     ModelSpec,
     TargetSpec,
     TrainSpec,
 )
+from hsgd_emu.config.schema import ComputeProfile
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.record import Keep

@@ -18,7 +18,7 @@ from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
-from hsgd_emu.errors import ConfigError, RunError, listed
+from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.learning.silent import RecordedLearner, ResumingLearner, SilentLearner
 from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_text, remove_run
@@ -225,9 +225,9 @@ class _Session:
             from hsgd_emu.learning import world as worlds
 
             device = worlds.choose_device(options.device)
-            threads = options.threads or default_threads()
-            worlds.make_deterministic(device, threads)
             world = _world(experiment, device, progress.say)
+            threads = options.threads or (default_threads() if world.pays_threads() else 1)
+            worlds.make_deterministic(device, threads)
             environment = worlds.environment(device, threads)
             num_bytes = experiment.message_bytes or world.message_bytes()
         try:

@@ -14,16 +14,8 @@ from typing import Any
 
 from hsgd_emu.config.profiles import check_cost, find_file, load_profile, shown_path
 from hsgd_emu.config.reader import Document, Path_, Source, read_file, set_value
-from hsgd_emu.config.schema import (
-    CaseSpec,
-    ComputeProfile,
-    CostValue,
-    LinkProfile,
-    ModelSpec,
-    NodeSpec,
-    RunSpec,
-    TopologySpec,
-)
+from hsgd_emu.config.run_schema import CaseSpec, ModelSpec, RunSpec
+from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile, NodeSpec, TopologySpec
 from hsgd_emu.config.validate import check, missing, unknown_key
 from hsgd_emu.config.wording import COMPUTE, LINK, form, shown
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
@@ -102,7 +94,7 @@ def draft_run(document: Document) -> RunDraft:
                 problems.append(source.problem((key,), missing((key,))))
             sections[key] = None
         else:
-            sections[key] = info.default
+            sections[key] = info.get_default(call_default_factory=True)
     if isinstance(sections["model"], str):
         sections["model"] = ModelSpec(name=sections["model"])
     draft = RunDraft(source, sections, _cases(data, source, problems), None, problems)

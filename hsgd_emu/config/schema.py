@@ -1,4 +1,4 @@
-"""The typed, frozen models of the three kinds of files. One sentence per field; units stand in names."""
+"""The typed, frozen models of profiles and topologies. One sentence per field; units stand in names."""
 
 from __future__ import annotations
 
@@ -129,12 +129,9 @@ class Bandwidth(Strict):
     down: Positive
 
 
-def _mapping_or(mapping: str, other: str) -> Any:
+def mapping_or(mapping: str, other: str) -> Any:
     """Return the discriminator of a union: tag `mapping` for mappings and models, tag `other` for the rest."""
     return Discriminator(lambda value: f"<{mapping}>" if isinstance(value, dict | BaseModel) else f"<{other}>")
-
-
-_WORD_OR_NUMBER = Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>")
 
 
 class LinkProfile(Strict):
@@ -155,7 +152,7 @@ class LinkProfile(Strict):
     bandwidth_bps: (
         Annotated[
             Annotated[Positive, Tag("<number>")] | Annotated[Bandwidth, Tag("<both>")],
-            _mapping_or("both", "number"),
+            mapping_or("both", "number"),
         ]
         | None
     ) = None
@@ -177,11 +174,11 @@ class ComputeProfile(Strict):
 
 
 LinkRef = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[LinkProfile, Tag("<profile>")], _mapping_or("profile", "name")
+    Annotated[str, Tag("<name>")] | Annotated[LinkProfile, Tag("<profile>")], mapping_or("profile", "name")
 ]
 """A link profile by name or path, or inline."""
 ComputeRef = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[ComputeProfile, Tag("<profile>")], _mapping_or("profile", "name")
+    Annotated[str, Tag("<name>")] | Annotated[ComputeProfile, Tag("<profile>")], mapping_or("profile", "name")
 ]
 
 
@@ -234,189 +231,3 @@ class TopologySpec(Strict):
     root: RootSpec | None = None
     levels: NonEmpty[LevelSpec] | None = None
     links: Annotated[tuple[LinkSpec, ...], Field(strict=False)] = ()
-
-
-# --- run --------------------------------------------------------------------------------------------
-
-
-class Augment(Strict):
-    """Random augmentation of training images, drawn per worker and iteration."""
-
-    crop: Annotated[int, Field(ge=0, le=64)] = 0
-    """Padding in pixels before a random crop back to the image's size; 0 is off."""
-    flip: bool = False
-    """Random horizontal flip."""
-
-
-class Normalize(Strict):
-    """(pixel - mean) / std per channel (or for all), pixels scaled to 0..1 first when they are bytes."""
-
-    mean: Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
-    std: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
-
-
-class DataSpec(Strict):
-    """Which data, and how they are spread over the workers."""
-
-    dataset: str = "digits"
-    root: str | None = None
-    """Folder of the data sets (default: $HSGD_EMU_DATA, else the user's cache folder)."""
-    folder: str | None = None
-    """Folder (or file) of this data set below the root; each data set has a default."""
-    partition: Literal["iid", "by_label", "shards", "dirichlet", "natural", "group_iid", "group_non_iid"] = "iid"
-    classes_per_worker: Count | None = None
-    alpha: Positive | None = None
-    grouping: Literal["contiguous", "random"] = "contiguous"
-    """Which worker gets which part: in worker order, or in a random order drawn per seed."""
-    augment: Augment = Augment()
-    normalize: Normalize | None = None
-    """Instead of the data set's own normalisation."""
-    image_size: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
-    """(height, width) that image files are resized to; without it all must have one size."""
-    options: dict[str, Any] = {}
-    """Keyword arguments for a `module:factory`."""
-
-
-class ModelSpec(Strict):
-    """A classifier by name: ours, torchvision's, or the user's own `module:factory`."""
-
-    name: str
-    hidden: NonEmpty[Count] | None = None
-    """mlp only: widths of the hidden layers (default 200)."""
-    num_outputs: Count | None = None
-    """Outputs of the last layer (default: the data set's classes; vgg11: 1000, as the paper)."""
-    options: dict[str, Any] = {}
-    """Keyword arguments for a torchvision model or a `module:factory`."""
-
-
-class StepRate(Strict):
-    schedule: Literal["step"]
-    initial: Positive
-    milestones: NonEmpty[Count]
-    """Iterations after which the rate is multiplied by `factor`."""
-    factor: Positive = 0.1
-
-
-class CosineRate(Strict):
-    schedule: Literal["cosine"]
-    initial: Positive
-    final: Annotated[float, Field(ge=0)] = 0.0
-
-
-class InverseSqrtRate(Strict):
-    """initial / sqrt(1 + t / scale)."""
-
-    schedule: Literal["inverse_sqrt"]
-    initial: Positive
-    scale: Positive = 1.0
-
-
-RATES = {"step": StepRate, "cosine": CosineRate, "inverse_sqrt": InverseSqrtRate}
-
-
-def _rate_form(value: Any) -> str | None:
-    if not isinstance(value, dict | BaseModel):
-        return "<number>"
-    name = value.get("schedule") if isinstance(value, dict) else getattr(value, "schedule", None)
-    return f"<{name}>" if name in list(RATES) else None
-
-
-LearningRate = Annotated[
-    Annotated[Positive, Tag("<number>")]
-    | Annotated[StepRate, Tag("<step>")]
-    | Annotated[CosineRate, Tag("<cosine>")]
-    | Annotated[InverseSqrtRate, Tag("<inverse_sqrt>")],
-    Discriminator(_rate_form),
-]
-
-
-BatchSize = Annotated[Annotated[Count, Tag("<number>")] | Annotated[Literal["full"], Tag("<word>")], _WORD_OR_NUMBER]
-
-
-class TrainSpec(Strict):
-    """Plain SGD at every worker."""
-
-    batch_size: BatchSize = 20
-    """Samples per step, or `full`: the whole local shard each step."""
-    learning_rate: LearningRate = 0.02
-    iterations: Count
-    """T, local iterations per worker."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Each worker keeps its own momentum; it is neither sent nor averaged."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    participation: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Fraction of each group's workers, drawn anew every local period, that take part."""
-    dtype: Literal["float32", "float64"] = "float32"
-
-
-LevelPeriod = Annotated[Annotated[Count, Tag("<number>")] | Annotated[Literal["none"], Tag("<word>")], _WORD_OR_NUMBER]
-
-
-class CaseSpec(Strict):
-    """One schedule: `period` for local SGD, `periods` for H-SGD."""
-
-    name: Label
-    period: Count | None = None
-    """P: workers average at the global server every P iterations."""
-    periods: (
-        Annotated[
-            Annotated[NonEmpty[LevelPeriod], Tag("<list>")]
-            | Annotated[dict[str, LevelPeriod], Field(min_length=1), Tag("<mapping>")],
-            _mapping_or("mapping", "list"),
-        ]
-        | None
-    ) = None
-    """Per level from the root down, or per server (a name or a class of servers); `none` skips a server."""
-    participation: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Instead of train.participation."""
-
-
-class AveragingSpec(Strict):
-    """How a server weighs its children: workers (the paper's objective (2)), samples, or uniform."""
-
-    by: Literal["workers", "samples", "uniform"] = "workers"
-
-
-class EvaluationSpec(Strict):
-    """Which global aggregations are evaluated."""
-
-    every_iterations: Count = 1
-    """The first global aggregation at or after each multiple of this (and always the last one)."""
-
-
-Target = Annotated[float, Field(ge=0)]
-
-
-class TargetSpec(Strict):
-    """Levels that count as reached: accuracy at or above, loss at or below."""
-
-    test_accuracy: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)] = ()
-    test_loss: Annotated[tuple[Target, ...], Field(strict=False)] = ()
-    train_loss: Annotated[tuple[Target, ...], Field(strict=False)] = ()
-
-
-class RunSpec(Strict):
-    """One experiment: cases (schedules) x seeds on one topology, data set and model."""
-
-    name: Name
-    description: str | None = None
-    topology: Annotated[
-        Annotated[str, Tag("<name>")] | Annotated[TopologySpec, Tag("<topology>")],
-        _mapping_or("topology", "name"),
-    ]
-    profiles: dict[str, LinkRef] = {}
-    """Binds names that the topology uses to a file, a path or an inline profile."""
-    compute: ComputeRef | None = None
-    """Every worker's, unless its class in the topology names another profile."""
-    data: DataSpec = DataSpec()
-    model: Annotated[Annotated[str, Tag("<name>")] | Annotated[ModelSpec, Tag("<model>")], _mapping_or("model", "name")]
-    train: TrainSpec
-    cases: NonEmpty[CaseSpec]
-    averaging: AveragingSpec = AveragingSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
-    targets: TargetSpec = TargetSpec()
-    seeds: NonEmpty[Annotated[int, Field(ge=0, lt=2**63)]] = (1,)
-    timeline: Literal["full", "rounds", "none"] | None = None
-    """How much of the timeline is kept (default: full for small runs, else rounds)."""
-    message_bytes: Count | None = None
-    """Size of one model message (default: the model's parameters and buffers)."""

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Tag, TypeAdapter, ValidationError
 
 from hsgd_emu.config.reader import Path_, Source
-from hsgd_emu.config.schema import DISTRIBUTIONS, RATES
+from hsgd_emu.config.run_schema import RATES
+from hsgd_emu.config.schema import DISTRIBUTIONS
 from hsgd_emu.config.wording import COST, expected, form, shown
 from hsgd_emu.errors import Problem, listed, nearest
 

@@ -74,7 +74,8 @@ class RoundRecord:
     activities: list[Activity] = field(default_factory=list)
     barriers: list[Barrier] = field(default_factory=list)
     waits_ns: dict[int, int] = field(default_factory=dict)
-    """By node: time since the last global aggregation in which it neither computed, sent, received nor aggregated."""
+    """By node, in this round: from the end of its upload until it receives; a server also from the first of its
+    children's arrivals to the last."""
 
 
 class Recorder:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hsgd_emu.config.reader import Path_
-from hsgd_emu.config.schema import CaseSpec
+from hsgd_emu.config.run_schema import CaseSpec
 from hsgd_emu.errors import listed, nearest
 from hsgd_emu.topology.tree import Topology
 
@@ -51,10 +51,6 @@ def build_schedule(
     for node in topology.nodes[1:]:
         if node.index in parent:
             children[parent[node.index]].append(node.index)
-    for server, below in children.items():
-        if not below:
-            text = f"nothing is left below '{topology.nodes[server].name}'"
-            mistakes.append((("periods",), text))
     _check_multiples(case, topology, periods, parent, mistakes)
     field = "period" if case.period is not None else "periods"
     if iterations is not None and iterations % periods[0]:

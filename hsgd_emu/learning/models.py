@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hsgd_emu.config.schema import ModelSpec
+from hsgd_emu.config.run_schema import ModelSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.factory import import_factory
 from hsgd_emu.rng import seed_of

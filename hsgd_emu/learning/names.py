@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from hsgd_emu.config.schema import ModelSpec
+from hsgd_emu.config.run_schema import ModelSpec
 from hsgd_emu.errors import listed, nearest
 
 OWN_MODELS = ("softmax_regression", "mlp", "cifar_cnn", "femnist_cnn", "vgg11")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hsgd_emu.config.schema import CosineRate, InverseSqrtRate, StepRate, TrainSpec
+from hsgd_emu.config.run_schema import CosineRate, InverseSqrtRate, StepRate, TrainSpec
 
 
 def learning_rate(train: TrainSpec, iteration: int) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from hsgd_emu.config.schema import Augment
+from hsgd_emu.config.run_schema import Augment
 from hsgd_emu.learning.data import Dataset
 from hsgd_emu.rng import stream
 

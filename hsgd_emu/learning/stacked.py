@@ -16,7 +16,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from hsgd_emu.config.schema import TrainSpec
+from hsgd_emu.config.run_schema import TrainSpec
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.models import in_short, logits_of

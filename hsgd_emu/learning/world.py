@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from hsgd_emu.config.schema import DataSpec, ModelSpec, TrainSpec
+from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import Dataset, load_dataset, partition
 from hsgd_emu.learning.models import build_model, model_bytes
@@ -50,6 +51,9 @@ def make_deterministic(device: torch.device, threads: int) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+_SMALL_BYTES = 2**20
 
 
 class World:
@@ -96,16 +100,40 @@ class World:
         """Return the size of one model message."""
         return model_bytes(self.build(0))
 
+    def pays_threads(self) -> bool:
+        """Return whether several threads pay: not for small networks without convolutions, whose batched steps are
+        too short to be shared (the demo takes as long with one as with two), and on a busy machine threads that wait
+        for each other are many times slower."""
+        model = self.build(0)
+        convolutions = any(parameter.dim() > 2 for parameter in model.parameters())
+        return convolutions or model_bytes(model) > _SMALL_BYTES
+
     def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
         return TrialSetup(seed, self.worker_names, slots, self.train)
 
     def learner(self, seed: int, slots: dict[int, int], way: Way | None = None) -> StackedLearner:
-        """Return the learner of one trial; slots: see `TrialSetup`."""
-        return StackedLearner(self.build(seed), self.resident(seed), self._setup(seed, slots), way)
+        """Return the learner of one trial; slots: see `TrialSetup`.
+
+        Raises:  ConfigError: the network cannot be trained on the smallest batch.
+        """
+        model, data = self.build(seed), self.resident(seed)
+        if min(data.order.size(worker) for worker in range(len(self.worker_names))) == 1:
+            _try_one_sample(model, self.dataset.train_x.shape[1:])
+        return StackedLearner(model, data, self._setup(seed, slots), way)
 
     def readable_learner(self, seed: int, slots: dict[int, int]) -> ReadableLearner:
         """Return the readable twin of the learner."""
         return ReadableLearner(self.build(seed), self.resident(seed), self._setup(seed, slots))
+
+
+def _try_one_sample(model: torch.nn.Module, shape: Sequence[int]) -> None:
+    """Find out before a long run whether a network refuses batches of one sample, as BatchNorm does."""
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(torch.zeros(1, *shape))
+    except ValueError as error:
+        text = f"the network cannot be trained on batches of one sample: {error}"
+        raise ConfigError.of("", "train.batch_size", text) from None
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:

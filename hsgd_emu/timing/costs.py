@@ -12,16 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.config.schema import (
-    Bandwidth,
-    CostValue,
-    Gamma,
-    LinkProfile,
-    Lognormal,
-    Normal,
-    Samples,
-    Uniform,
-)
+from hsgd_emu.config.schema import Bandwidth, CostValue, Gamma, LinkProfile, Lognormal, Normal, Samples, Uniform
 from hsgd_emu.errors import RunError
 from hsgd_emu.rng import stream
 from hsgd_emu.units import LONGEST_S, NS_PER_S, to_ns

@@ -9,15 +9,7 @@ from functools import cached_property
 
 from hsgd_emu.config.load import TopologyDraft
 from hsgd_emu.config.reader import Path_
-from hsgd_emu.config.schema import (
-    ComputeProfile,
-    CostValue,
-    LevelSpec,
-    LinkProfile,
-    NodeSpec,
-    RootSpec,
-    TopologySpec,
-)
+from hsgd_emu.config.schema import ComputeProfile, CostValue, LevelSpec, LinkProfile, NodeSpec, RootSpec, TopologySpec
 from hsgd_emu.config.validate import has_unknown_key
 from hsgd_emu.errors import Problem, listed, nearest
 

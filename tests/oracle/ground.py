@@ -12,17 +12,8 @@ from collections.abc import Iterator
 from itertools import pairwise, repeat
 from statistics import NormalDist, fmean
 
-from hsgd_emu.config.schema import (
-    Bandwidth,
-    CaseSpec,
-    CostValue,
-    Gamma,
-    LinkProfile,
-    Lognormal,
-    Normal,
-    Samples,
-    Uniform,
-)
+from hsgd_emu.config.run_schema import CaseSpec
+from hsgd_emu.config.schema import Bandwidth, CostValue, Gamma, LinkProfile, Lognormal, Normal, Samples, Uniform
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.rng import stream
 from hsgd_emu.timing.costs import BLOCK, draw_ns

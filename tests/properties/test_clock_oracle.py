@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -27,29 +28,25 @@ def test_engine_is_the_max_plus_recursion(data: dict[str, Any], seed: int) -> No
         assert all(record.split.time_ns == record.time_ns for record in records)
 
 
-small = st.integers(0, 3)
-
-
-@settings(FIXED, max_examples=150)
-@given(
-    workers=st.lists(st.tuples(small, small, small), min_size=1, max_size=5),
-    groups=st.integers(1, 2),
-    aggregation=small,
-    participation=st.sampled_from([0.3, 0.5, 1.0]),
-    seed=st.integers(0, 3),
-)
-def test_ties_are_decided_alike(
-    workers: list[tuple[int, int, int]], groups: int, aggregation: int, participation: float, seed: int
-) -> None:
-    """Whole seconds from 0 to 3 everywhere, so that nearly every barrier is a tie: blame and splits agree too.
-
-    With participation, a worker that sat out may be done receiving in the very moment of the next release.
-    """
-    children = [
-        {"name": f"w{number}", "uplink": {"up_s": up, "down_s": down}, "compute": {"step_s": step}}
-        for number, (step, up, down) in enumerate(workers)
+def tied_world(dice: Random) -> dict[str, Any]:
+    """Return a world of few whole seconds, so that nearly every barrier is a tie, and in which few take part."""
+    workers = [
+        {
+            "name": f"w{number}",
+            "uplink": {"up_s": dice.randint(0, 3), "down_s": {"samples": [dice.randint(0, 6) for _ in range(2)]}},
+            "compute": {"step_s": dice.randint(0, 2)},
+        }
+        for number in range(dice.randint(2, 3))
     ]
-    site = {"name": "site", "count": groups, "uplink": {"rtt_s": 2}, "aggregation_s": aggregation, "children": children}
-    data = run_data({"root": {"children": [site]}}, [{"name": "H-SGD", "periods": [2, 1]}], 12)
-    data["train"]["participation"] = participation
-    assert_engine_is_recursion(experiment_of(data), 0, seed)
+    flat = {"root": {"aggregation_s": dice.randint(0, 1), "children": workers}}
+    site = {"name": "site", "count": 2, "uplink": {"rtt_s": 2}, "aggregation_s": 1, "children": workers}
+    topology, periods = dice.choice([(flat, [1]), ({"root": {"children": [site]}}, [2, 1])])
+    return run_data(topology, [{"name": "c", "periods": periods}], 6, participation=dice.choice([0.4, 1.0]))
+
+
+def test_ties_are_decided_alike() -> None:
+    """Blame and splits agree too where several are last at once, or where a worker that sat out has received the
+    model before in the very moment of the next release. Worlds from a fixed seed: hypothesis shuns such accidents.
+    """
+    for number in range(400):
+        assert_engine_is_recursion(experiment_of(tied_world(Random(number))))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.learning.data import partition
 from hsgd_emu.rng import stream
 from hsgd_emu.run import run

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.learning.data.cache import Tell
 from hsgd_emu.learning.data.dataset import Dataset, from_arrays
 from hsgd_emu.learning.data.roots import candidates, missing

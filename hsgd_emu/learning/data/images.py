@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.learning.data.cache import Tell, cached, fingerprint
 from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays

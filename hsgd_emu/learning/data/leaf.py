@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data.cache import Tell, cached, fingerprint
 from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays

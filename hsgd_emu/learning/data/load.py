@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.learning.data.builtin import PUBLISHED, load_digits, load_published
 from hsgd_emu.learning.data.dataset import Dataset, normalisation

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data.dataset import OPTIONAL, REQUIRED, Dataset, from_arrays
 from hsgd_emu.learning.data.roots import candidates, missing

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.learning.data.dataset import Array
 from hsgd_emu.learning.data.spec import check_data_spec

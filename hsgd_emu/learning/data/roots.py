@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.learning.data.spec import DEFAULT_FOLDERS
 

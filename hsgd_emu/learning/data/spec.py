@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hsgd_emu.config.schema import DataSpec
+from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import nearest
 
 DEFAULT_FOLDERS = {

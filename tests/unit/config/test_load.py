@@ -8,7 +8,8 @@ import pytest
 
 from hsgd_emu.config.load import bind_profiles, draft_topology, load_run, raise_problems
 from hsgd_emu.config.reader import read_text
-from hsgd_emu.config.schema import ModelSpec, Samples
+from hsgd_emu.config.run_schema import ModelSpec
+from hsgd_emu.config.schema import Samples
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.errors import ConfigError, Problem
 

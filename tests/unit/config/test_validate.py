@@ -9,15 +9,8 @@ import pytest
 from pydantic import Field
 
 from hsgd_emu.config.reader import read_text
-from hsgd_emu.config.schema import (
-    CaseSpec,
-    CostValue,
-    Lognormal,
-    RunSpec,
-    Samples,
-    TopologySpec,
-    TrainSpec,
-)
+from hsgd_emu.config.run_schema import CaseSpec, RunSpec, TrainSpec
+from hsgd_emu.config.schema import CostValue, Lognormal, Samples, TopologySpec
 from hsgd_emu.config.validate import check, has_unknown_key
 from hsgd_emu.errors import Problem
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hsgd_emu.config.schema import Augment, DataSpec, Normalize
+from hsgd_emu.config.run_schema import Augment, DataSpec, Normalize
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import load_dataset
 

@@ -7,7 +7,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from hsgd_emu.config.schema import Augment, DataSpec, Normalize
+from hsgd_emu.config.run_schema import Augment, DataSpec, Normalize
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import dataset_root, load_dataset
 

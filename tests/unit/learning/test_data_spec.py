@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hsgd_emu.config.schema import Augment, DataSpec, Normalize
+from hsgd_emu.config.run_schema import Augment, DataSpec, Normalize
 from hsgd_emu.learning.data import DATASETS, check_data_spec
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision import models as torchvision_models
 
-from hsgd_emu.config.schema import Augment
+from hsgd_emu.config.run_schema import Augment
 from hsgd_emu.learning.models import cifar_cnn, mlp
 from hsgd_emu.learning.world import make_deterministic
 

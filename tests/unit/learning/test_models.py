@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hsgd_emu.config.schema import ModelSpec
+from hsgd_emu.config.run_schema import ModelSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.models import build_model, message_bytes
 from hsgd_emu.learning.names import OWN_MODELS, check_model_spec, torchvision_models
@@ -191,3 +191,25 @@ def test_a_failing_factory_is_explained_where_only_its_size_is_asked(base):
         message_bytes(ModelSpec(name="own_models:fails"), (64,), 10, base)
     with pytest.raises(ConfigError, match="unexpected keyword argument"):
         message_bytes(ModelSpec(name="resnet18", options={"size": 1}), (3, 32, 32), 10, base)
+
+
+def test_batchnorm_on_batches_of_one_sample_is_refused_before_the_run(tmp_path):
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "def norm(input_shape, num_classes):\n"
+        "    return nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, num_classes))\n"
+    )
+    (tmp_path / "one.yaml").write_text(
+        "name: one\n"
+        "topology: {levels: [{name: worker, count: 2, uplink: near}]}\n"
+        "profiles: {near: {rtt_s: 1}}\n"
+        "compute: {step_s: 1}\n"
+        "model: nets:norm\n"
+        "train: {batch_size: 1, iterations: 2}\n"
+        "cases: [{name: a, period: 2}]\n"
+    )
+    from hsgd_emu.errors import ConfigError
+    from hsgd_emu.run import run
+
+    with pytest.raises(ConfigError, match=r"one\.yaml:6: train\.batch_size: the network cannot be trained"):
+        run(tmp_path / "one.yaml", tmp_path / "out")

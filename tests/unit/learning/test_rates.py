@@ -2,7 +2,7 @@
 
 import pytest
 
-from hsgd_emu.config.schema import CosineRate, InverseSqrtRate, StepRate, TrainSpec
+from hsgd_emu.config.run_schema import CosineRate, InverseSqrtRate, StepRate, TrainSpec
 from hsgd_emu.learning.rates import learning_rate
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hsgd_emu.config.schema import Augment
+from hsgd_emu.config.run_schema import Augment
 from hsgd_emu.learning.data.dataset import Dataset
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
 from hsgd_emu.rng import stream

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hsgd_emu.config.schema import Augment, CosineRate, InverseSqrtRate, StepRate
+from hsgd_emu.config.run_schema import Augment, CosineRate, InverseSqrtRate, StepRate
 from hsgd_emu.learning.models import mlp, softmax_regression
 
 from .twins import Trial, assert_close_metrics, assert_close_models, synthetic

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hsgd_emu.config.schema import Augment, TrainSpec
+from hsgd_emu.config.run_schema import Augment, TrainSpec
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.learning.data.dataset import Dataset
 from hsgd_emu.learning.readable import ReadableLearner
