@@ -23,7 +23,7 @@ from hsgd_emu.config.run_schema import (
     TargetSpec,
     TrainSpec,
 )
-from hsgd_emu.config.schema import ComputeProfile
+from hsgd_emu.config.schema import ComputeProfile, CostValue
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.record import Keep
@@ -78,18 +78,19 @@ class Experiment:
 
     def network(self, message_bytes: int) -> Network:
         """Return the topology with what everything on it costs for messages of this size."""
-        transfers = {
+        transfers: dict[object, TransferModel] = {
             ref: TransferModel(profile, message_bytes)
             for ref, profile in self.topology_draft.links.items()
             if profile is not None
         }
-        step_s = {worker: self._compute_of(worker).step_s for worker in self.topology.workers}
-        return Network(self.topology, transfers, step_s)  # type: ignore[arg-type]  # checked: step_s is given
+        step_s = {worker: self._step_s(worker) for worker in self.topology.workers}
+        return Network(self.topology, transfers, step_s)
 
-    def _compute_of(self, worker: int) -> ComputeProfile:
+    def _step_s(self, worker: int) -> CostValue:
         profile = compute_of(self.topology, self.topology_draft, self.compute, worker)
         assert profile is not None
-        return profile
+        assert profile.step_s is not None
+        return profile.step_s
 
     def routes(self, schedule: Schedule, net: Network) -> dict[int, tuple[Hop, ...]]:
         """Return by node the route to the server that aggregates it."""

@@ -22,7 +22,7 @@ from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
-from hsgd_emu.timing.costs import TransferModel, is_constant, mean_s
+from hsgd_emu.timing.costs import TransferModel, constant_s, is_constant, mean_s
 from hsgd_emu.topology.tree import Link, Node, Topology, build_topology
 from hsgd_emu.units import NS_PER_S
 
@@ -173,7 +173,7 @@ class _View:
 def cost_text(value: CostValue) -> str:
     """Return a cost in words: `0.004 s`, `0.12 s expected (lognormal)`."""
     if is_constant(value):
-        return f"{float(value):g} s"  # type: ignore[arg-type]
+        return f"{constant_s(value):g} s"
     samples = getattr(value, "samples", None)
     kind = f"{len(samples)} samples" if samples else getattr(value, "distribution", "")
     return f"{number(mean_s(value))} s expected ({kind})"

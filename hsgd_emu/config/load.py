@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hsgd_emu.config.profiles import check_cost, find_file, load_profile, shown_path
+from hsgd_emu.config.profiles import check_cost, find_file, load_profile, read_named
 from hsgd_emu.config.reader import Document, Path_, Source, read_file, set_value
 from hsgd_emu.config.run_schema import CaseSpec, ModelSpec, RunSpec
 from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile, NodeSpec, TopologySpec
@@ -160,15 +160,8 @@ def _check_unused(bindings: dict[str, Any], source: Source, problems: list[Probl
 
 def load_topology(name: str, source: Source, problems: list[Problem]) -> TopologyDraft | None:
     """Return the topology that `name` stands for, or None after adding problems."""
-    try:
-        document = read_file(shown_path(find_file("topologies", name, source.base, source.folder)))
-    except FileNotFoundError as error:
-        problems.append(source.problem((), str(error)))
-        return None
-    except ConfigError as error:
-        problems += error.problems
-        return None
-    return draft_topology(document, problems)
+    document = read_named("topologies", name, source, problems)
+    return None if document is None else draft_topology(document, problems)
 
 
 def draft_topology(document: Document, problems: list[Problem]) -> TopologyDraft | None:

@@ -85,17 +85,23 @@ def _nearest_file(path: Path) -> str:
     return nearest(path.name, names)
 
 
+def read_named(kind: str, name: str, source: Source, problems: list[Problem]) -> Document | None:
+    """Return the data of the file that a name or path at `source` stands for, or None after adding problems."""
+    try:
+        return read_file(shown_path(find_file(kind, name, source.base, source.folder)))
+    except FileNotFoundError as error:
+        problems.append(source.problem((), str(error)))
+    except ConfigError as error:
+        problems += error.problems
+    return None
+
+
 def load_profile(kind: type[Profile], ref: str | Profile, source: Source, problems: list[Problem]) -> Profile | None:
     """Return the checked profile that `ref` names or holds, CSV samples read in; None after adding problems."""
     if not isinstance(ref, str):
         return _checked(ref, source, problems)
-    try:
-        document = read_file(shown_path(find_file("latency_profiles", ref, source.base, source.folder)))
-    except FileNotFoundError as error:
-        problems.append(source.problem((), str(error)))
-        return None
-    except ConfigError as error:
-        problems += error.problems
+    document = read_named("latency_profiles", ref, source, problems)
+    if document is None:
         return None
     wrong = _wrong_kind(kind, document.data)
     if wrong:
@@ -169,13 +175,10 @@ def _value_mistake(value: CostValue | None) -> str | None:
         return f"low {value.low:g} is above high {value.high:g}"
     if isinstance(value, Normal) and _mass_above_zero(value) < _MIN_MASS:
         return f"normal with mean {value.mean:g} and std {value.std:g} is almost never at or above 0 seconds"
-    mean = 0.0
-    if isinstance(value, Gamma):
-        mean = value.shape * value.scale
-    elif isinstance(value, Lognormal):
-        mean = value.median * math.exp(value.sigma**2 / 2)
-    if mean > LONGEST_S:
-        return f"{value.distribution} with a mean of {mean:g} s; at most {LONGEST_S:g} s"  # type: ignore[union-attr]
+    if isinstance(value, Gamma | Lognormal):
+        mean = value.shape * value.scale if isinstance(value, Gamma) else value.median * math.exp(value.sigma**2 / 2)
+        if mean > LONGEST_S:
+            return f"{value.distribution} with a mean of {mean:g} s; at most {LONGEST_S:g} s"
     return None
 
 

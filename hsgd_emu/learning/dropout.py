@@ -43,12 +43,19 @@ def with_masked_dropout(model: nn.Module, sample: torch.Tensor) -> list[str]:
     if any(len(shapes) != 1 for shapes in _inputs(model, list(layers), sample)):
         return []
     for layer, names in layers.items():
-        p = float(layer.p)  # type: ignore[arg-type]
+        p = _probability(layer)
         instead = MaskedDropout(p, _KINDS[type(layer)]) if p else nn.Identity()
         for name in names:
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, instead)
-    return [names[0] for layer, names in layers.items() if layer.p]
+    return [names[0] for layer, names in layers.items() if _probability(layer)]
+
+
+def _probability(layer: nn.Module) -> float:
+    assert isinstance(layer, tuple(_KINDS))
+    p = layer.p
+    assert isinstance(p, int | float)
+    return p
 
 
 def _inputs(model: nn.Module, layers: Sequence[nn.Module], x: torch.Tensor) -> list[list[tuple[int, ...]]]:
@@ -77,7 +84,8 @@ class DropoutMasks:
     ) -> None:
         """names: of the MaskedDropout layers; workers: names, for the streams (seed, "dropout", worker)."""
         self.model, self.names, self.dtype = model, list(names), dtype
-        self.layers = [model.get_submodule(name) for name in names]
+        layers = (model.get_submodule(name) for name in names)
+        self.layers = [layer for layer in layers if isinstance(layer, MaskedDropout)]
         self.seeds = [seed_of(seed, "dropout", worker) for worker in workers]
         self._shapes: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
 
@@ -107,12 +115,13 @@ class DropoutMasks:
         masks = {}
         parts = torch.split(drawn, sizes, dim=1)
         for name, layer, part, shape in zip(self.names, self.layers, parts, shapes, strict=True):
-            p = float(layer.p)  # type: ignore[arg-type]
-            keep = (part >= p).to(self.dtype).div_(1 - p) if p < 1 else torch.zeros_like(part, dtype=self.dtype)
+            keep = (part >= layer.p).to(self.dtype)
+            if layer.p < 1:
+                keep.div_(1 - layer.p)
             masks[f"{name}.mask"] = keep.view(len(workers), *shape)
         return masks
 
 
-def _mask_shape(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
-    shared = int(layer.feature_dims)  # type: ignore[arg-type]
+def _mask_shape(layer: MaskedDropout, shape: tuple[int, ...]) -> tuple[int, ...]:
+    shared = layer.feature_dims
     return shape[: len(shape) - shared] + (1,) * shared

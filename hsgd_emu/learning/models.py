@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -159,10 +160,10 @@ class ChannelNorm(nn.Module):
 
 def femnist_cnn(num_outputs: int) -> nn.Module:
     """Return the FEMNIST network of the paper's public code, for 1x28x28 images."""
-    norm = {"size": 4, "alpha": 0.001 / 9, "beta": 0.75, "k": 1.0}
+    norm = functools.partial(ChannelNorm, size=4, alpha=0.001 / 9, beta=0.75, k=1.0)
     return nn.Sequential(
-        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), ChannelNorm(**norm)),  # type: ignore[arg-type]
-        *(nn.Conv2d(32, 32, 5, padding=2), nn.ReLU(), ChannelNorm(**norm), nn.MaxPool2d(2)),  # type: ignore[arg-type]
+        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), norm()),
+        *(nn.Conv2d(32, 32, 5, padding=2), nn.ReLU(), norm(), nn.MaxPool2d(2)),
         nn.Flatten(),
         *(nn.Linear(1568, 256), nn.ReLU(), nn.Linear(256, num_outputs)),
     )

@@ -27,6 +27,8 @@ from hsgd_emu.learning.samples import ResidentData
 EVALUATION_BATCH = 1000
 _STACK_BYTES = 16 * 2**20
 """On a CPU, larger models than this learn one worker after the other: batching them loses (docs/performance.md)."""
+_CHUNK_BYTES = 2**28
+_CHUNK_IMAGES = 20
 Way = Literal["stacked", "one_by_one"]
 Tensors = dict[str, torch.Tensor]
 """By the name of a parameter or buffer, with a leading worker axis."""
@@ -318,8 +320,11 @@ class StackedLearner:
         return "stacked", "one batched computation over the worker axis"
 
     def _chunk(self) -> int:
-        """Return how many workers fit one batch in about a quarter of a GiB of parameters."""
-        return max(1, 2**28 // max(1, self.layout.size * self.rows.element_size()))
+        """Return how many workers to batch: about a quarter of a GiB of parameters, and on a CPU no more images than
+        pay: beyond, only the temporaries grow, and the system takes longer to hand out their pages."""
+        fitting = max(1, _CHUNK_BYTES // max(1, self.layout.size * self.rows.element_size()))
+        is_convolutional = any(len(shape) > 2 for _, shape, _ in self.layout.entries)
+        return min(fitting, _CHUNK_IMAGES) if is_convolutional and self.device.type == "cpu" else fitting
 
 
 def _select(matrix: torch.Tensor, slots: Sequence[int]) -> tuple[torch.Tensor, bool]:

@@ -22,6 +22,12 @@ BLOCK = 256
 """Draws are made in blocks of this size, so that draw k of a stream does not depend on how many are taken."""
 
 
+def constant_s(value: CostValue) -> float:
+    """Return the seconds of a constant cost."""
+    assert isinstance(value, int | float)
+    return float(value)
+
+
 def mean_s(value: CostValue) -> float:
     """Return the expectation of a cost in seconds (of the truncated law for `normal` and `uniform`)."""
     if isinstance(value, Samples):
@@ -37,7 +43,7 @@ def mean_s(value: CostValue) -> float:
         return value.shape * value.scale
     if isinstance(value, Uniform):
         return (value.low + value.high) / 2
-    return float(value)  # type: ignore[arg-type]  # the only form left is a number
+    return constant_s(value)
 
 
 def draw_s(value: CostValue, rng: np.random.Generator, num: int) -> NDArray[np.float64]:
@@ -56,7 +62,7 @@ def draw_s(value: CostValue, rng: np.random.Generator, num: int) -> NDArray[np.f
         return rng.gamma(value.shape, value.scale, num)
     if isinstance(value, Uniform):
         return rng.uniform(value.low, value.high, num)
-    return np.full(num, float(value))  # type: ignore[arg-type]
+    return np.full(num, constant_s(value))
 
 
 def draw_ns(value: CostValue, rng: np.random.Generator, num: int) -> Nanoseconds:
@@ -83,7 +89,7 @@ class ConstantCost:
     """The same cost each time."""
 
     def __init__(self, value: CostValue) -> None:
-        self.ns = to_ns(float(value))  # type: ignore[arg-type]
+        self.ns = to_ns(constant_s(value))
 
     def take(self, num: int) -> int:
         return self.ns * num
