@@ -74,7 +74,7 @@ def _complain(text: str) -> None:
         print(f"hsgd-emu: {line}" if not line.startswith(" ") else line, file=sys.stderr)
 
 
-@app.command(epilog="Example:  hsgd-emu run runs/demo.yaml --set train.iterations=500 --out runs/out/short")
+@app.command(epilog="Example:  hsgd-emu run runs/demo.yaml --set train.iterations=200 --out runs/out/quick")
 @guarded
 def run(
     file: RunFile,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
-from hsgd_emu.errors import ConfigError, Problem, listed
+from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
 from hsgd_emu.timing.costs import TransferModel
@@ -345,11 +344,3 @@ def relocated(error: ConfigError, experiment: Experiment) -> ConfigError:
         for problem in error.problems
     ]
     return ConfigError(problems)
-
-
-def expected_seconds(value_ns: float) -> str:
-    """Return nanoseconds as a short text in seconds."""
-    return "?" if math.isnan(value_ns) else f"{value_ns / 1e9:.4g} s"
-
-
-__all__ = ["Experiment", "Problem", "build_experiment", "load_experiment"]

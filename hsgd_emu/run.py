@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.learning.silent import RecordedLearner, ResumingLearner, SilentLearner
-from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_text, remove_run
+from hsgd_emu.results.folder import CHECKPOINTS, is_run_folder, read_environment, read_run_text, remove_run
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.units import to_s
@@ -98,6 +99,9 @@ def run_experiment(
     options, progress = options or Options(), progress or Quiet()
     folder = out or Path("runs/out") / experiment.name
     _check_folder(folder, experiment, options)
+    if options.resume and is_run_folder(folder):
+        # The last bits depend on the number of threads: the one the run was begun with.
+        options = replace(options, threads=options.threads or read_environment(folder).get("threads"))
     try:
         session = _Session.start(experiment, options, progress)
         keys = [TrialKey(case.name, seed) for case in experiment.cases for seed in experiment.seeds]
@@ -115,6 +119,7 @@ def run_experiment(
                     _Trial(session, store, key, keys.index(key)).run()
                 progress.end(key)
             store.finish_run()
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return folder
@@ -129,6 +134,7 @@ def run(
     resume: bool = False,
     force: bool = False,
     timing_only: bool = False,
+    threads: int | None = None,
 ) -> Any:
     """Run a run file and return its results (see `hsgd_emu.read`).
 
@@ -138,7 +144,7 @@ def run(
     from hsgd_emu.results.read import read_run
 
     experiment = load_experiment(path, sets)
-    options = Options(device, resume, force, timing_only)
+    options = Options(device, resume, force, timing_only, threads)
     return read_run(run_experiment(experiment, Path(out) if out else None, options))
 
 
@@ -179,7 +185,7 @@ def _check_same_environment(folder: Path, now: dict[str, Any], progress: Progres
     if before.get("device") != now.get("device"):
         text = f"the run there was begun on {before.get('device')}, now it is {now.get('device')}; use --device"
         raise ConfigError.of(str(folder), "", text)
-    differ = [k for k in dict.fromkeys([*before, *now]) if before.get(k) != now.get(k) and k != "data_root"]
+    differ = [k for k in dict.fromkeys([*before, *now]) if before.get(k) != now.get(k)]
     if differ:
         progress.warn(f"this is not where the run was begun ({listed(differ)} differ): the last bits may differ")
 
@@ -304,7 +310,7 @@ class _Trial:
     def _learner(self, world: World) -> Learner:
         from hsgd_emu.learning.checkpoint import Checkpoints
 
-        self.checkpoints = Checkpoints(self.store.folder / "checkpoints", self.number)
+        self.checkpoints = Checkpoints(self.store.folder / CHECKPOINTS, self.number)
         servers = self.plan.schedule.children
         slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
         self.real = world.learner(self.key.seed, slots)
@@ -324,7 +330,7 @@ class _Trial:
         return ResumingLearner(RecordedLearner(metrics), self.done, self.real)
 
     def _checkpoint(self, iteration: int) -> None:
-        if self.real is not None and iteration > self.done and iteration < self.plan.iterations:
+        if self.real is not None and iteration > self.done:
             round_ = iteration // self.plan.schedule.global_period
             self.checkpoints.save(round_, iteration, self.real.state(0))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,6 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Delete the trial's files, and the folder with the last of them."""
+        """Delete the trial's files."""
         for number in (0, 1):
             self._file(number).unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.run import Options, Quiet, run, run_experiment
@@ -134,6 +135,24 @@ def test_a_resumed_trial_goes_on_where_it_was(tmp_path):
     assert interrupted(path, tmp_path / "out", 5, resume=True) == [5]
     assert interrupted(path, tmp_path / "out", 5, resume=True) == [10, 0]
     assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
+
+
+def test_a_kill_between_the_last_round_and_the_end_of_a_trial_loses_nothing(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN % 48)  # 12 rounds for each of four trials
+    assert interrupted(path, tmp_path / "out", 12) == [0]
+    assert interrupted(path, tmp_path / "out", 3, resume=True) == [12, 0]
+    assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
+
+
+def test_a_run_goes_on_with_the_threads_it_was_begun_with(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN % 8)
+    with pytest.raises(InterruptedRunError):
+        run_experiment(load_experiment(path), tmp_path / "out", Options("cpu", threads=2), Interrupting(1))
+    assert run(path, tmp_path / "out", device="cpu", resume=True).environment["threads"] == 2
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("harm", ["lost", "torn"])
