@@ -232,10 +232,11 @@ class _Session:
 
             device = worlds.choose_device(options.device)
             world = _world(experiment, device, progress.say)
-            threads = options.threads or (default_threads() if world.pays_threads() else 1)
+            model_bytes, threads_pay = world.measure()
+            threads = options.threads or (default_threads() if threads_pay else 1)
             worlds.make_deterministic(device, threads)
             environment = worlds.environment(device, threads)
-            num_bytes = experiment.message_bytes or world.message_bytes()
+            num_bytes = experiment.message_bytes or model_bytes
         try:
             network = experiment.network(num_bytes)
             for transfer in network.transfers.values():

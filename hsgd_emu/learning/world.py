@@ -96,17 +96,15 @@ class World:
         shape = self.dataset.train_x.shape[1:]
         return build_model(self.model, shape, self.dataset.num_classes, seed, self.base)
 
-    def message_bytes(self) -> int:
-        """Return the size of one model message."""
-        return model_bytes(self.build(0))
+    def measure(self) -> tuple[int, bool]:
+        """Return the size of one model message, and whether several threads pay.
 
-    def pays_threads(self) -> bool:
-        """Return whether several threads pay: not for small networks without convolutions, whose batched steps are
-        too short to be shared (the demo takes as long with one as with two), and on a busy machine threads that wait
-        for each other are many times slower."""
+        They do not for small networks without convolutions, whose batched steps are too short to be shared (the demo
+        takes as long with one as with two); on a busy machine threads that wait for each other are many times slower.
+        """
         model = self.build(0)
-        convolutions = any(parameter.dim() > 2 for parameter in model.parameters())
-        return convolutions or model_bytes(model) > _SMALL_BYTES
+        has_convolutions = any(parameter.dim() > 2 for parameter in model.parameters())
+        return model_bytes(model), has_convolutions or model_bytes(model) > _SMALL_BYTES
 
     def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
         return TrialSetup(seed, self.worker_names, slots, self.train)
