@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from hsgd_emu.errors import ConfigError, HsgdError, Problem
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hsgd_emu.results.summary import CaseSummary
 
 app = typer.Typer(
     name="hsgd-emu",
@@ -113,24 +118,36 @@ def run(
 
 def _print_table(folder: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.measure import Measurement
     from rich.text import Text
 
-    from hsgd_emu.results.summary import answer, header, render_rows, summarise
+    from hsgd_emu.results.summary import answer, summarise
 
     summaries = summarise(folder)
-    is_terminal = sys.stdout.isatty()
-    console = Console() if is_terminal else Console(width=200)
-    details = console.width >= 140
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for place, head in enumerate(header(summaries, details)):
-        table.add_column(Text(head), justify="left" if place == 0 else "right")
-    for row in render_rows(summaries, details):
-        table.add_row(*(Text(cell) for cell in row))
+    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    for details, separator in ((True, " "), (False, " "), (False, "\n")):
+        table = _table(summaries, details, separator)
+        if Measurement.get(console, console.options, table).maximum < console.width:
+            break
     console.print()
     console.print(table)
     console.print()
     console.print(Text(answer(summaries)))
+
+
+def _table(summaries: Sequence[CaseSummary], details: bool, separator: str) -> Table:
+    """Return the time-to-target table; separator: between a median and its spread."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from hsgd_emu.results.summary import header, render_rows
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for place, head in enumerate(header(summaries, details)):
+        table.add_column(Text(head), justify="left" if place == 0 else "right", overflow="fold")
+    for row in render_rows(summaries, details):
+        table.add_row(Text(row[0]), *(Text(cell.replace(" (", f"{separator}(")) for cell in row[1:]))
+    return table
 
 
 @app.command(epilog="Example:  hsgd-emu check runs/demo.yaml topologies/two_sites.yaml")
