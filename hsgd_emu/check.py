@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hsgd_emu.config.load import bind_profiles, draft_run, draft_topology, raise_problems
+from hsgd_emu.config.load import TopologyDraft, bind_profiles, draft_run, draft_topology, raise_problems
 from hsgd_emu.config.profiles import profile_of
 from hsgd_emu.config.reader import Document, read_file, set_value
 from hsgd_emu.config.run_schema import RunSpec
@@ -55,25 +55,32 @@ def check_file(path: Path, sets: Sequence[str] = ()) -> str:
     if kind == "run":
         experiment = build_experiment(draft_run(document))
         return f"a run of {_counted(experiment)} on {_described(experiment.topology)}"
-    problems: list[Problem] = []
     if kind == "topology":
-        topology = load_single_topology(document, problems)
-        raise_problems(problems)
-        assert topology is not None
-        return f"a topology of {_described(topology)}"
+        return f"a topology of {_described(open_topology(document)[1])}"
+    problems: list[Problem] = []
     is_compute = isinstance(document.data, dict) and "step_s" in document.data
-    profile_of(ComputeProfile if is_compute else LinkProfile, document, problems)  # type: ignore[type-var]
+    if is_compute:
+        profile_of(ComputeProfile, document, problems)
+    else:
+        profile_of(LinkProfile, document, problems)
     raise_problems(problems)
     return "a compute profile" if is_compute else "a link profile"
 
 
-def load_single_topology(document: Document, problems: list[Problem]) -> Topology | None:
-    """Return the topology of a file by itself; profile names that are no files are left to the run file."""
+def open_topology(document: Document) -> tuple[TopologyDraft, Topology]:
+    """Return the topology of a file by itself; profile names that are no files are left to the run file.
+
+    Raises:  ConfigError: every mistake in it and in the profiles it names.
+    """
+    problems: list[Problem] = []
     draft = draft_topology(document, problems)
-    if draft is None:
-        return None
-    bind_profiles(draft, problems, {}, document.source, lenient=True)
-    return build_topology(draft, problems)
+    if draft is not None:
+        bind_profiles(draft, problems, {}, document.source, lenient=True)
+    topology = build_topology(draft, problems) if draft is not None else None
+    raise_problems(problems)
+    assert draft is not None
+    assert topology is not None
+    return draft, topology
 
 
 def _counted(experiment: Experiment) -> str:

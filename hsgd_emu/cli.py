@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Command = TypeVar("Command", bound=Callable[..., None])
+Arguments = ParamSpec("Arguments")
 
 RunFile = Annotated[Path, typer.Argument(help="A run file, as runs/demo.yaml.", show_default=False)]
 RunDir = Annotated[Path, typer.Argument(help="The folder of a run, as runs/out/demo.", show_default=False)]
@@ -44,11 +44,11 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-def guarded(command: Command) -> Command:
+def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Turn what goes wrong into a message and an exit code: 2 bad input, 1 a failure of ours, 130 Ctrl-C."""
 
     @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
             command(*args, **kwargs)
             sys.stdout.flush()
@@ -71,7 +71,7 @@ def guarded(command: Command) -> Command:
             _complain("set HSGD_EMU_DEBUG=1 to see where it happened")
             raise typer.Exit(1) from None
 
-    return wrapper  # type: ignore[return-value]
+    return wrapper
 
 
 def _complain(text: str) -> None:

@@ -13,17 +13,17 @@ from rich.text import Text
 
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.run import Progress, Quiet
+from hsgd_emu.run import Progress
 
 
-class QuietProgress(Quiet):
+class QuietProgress(Progress):
     """Says only what must not be overlooked."""
 
     def warn(self, text: str) -> None:
         print(f"hsgd-emu: {text}", file=sys.stderr)
 
 
-class TerminalProgress:
+class TerminalProgress(Progress):
     """One bar for the whole run, one for the trial at work."""
 
     def __init__(self, bars: Bars, num_trials: int, iterations: int) -> None:

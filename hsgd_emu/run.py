@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.engine.plan import Network, Plan
@@ -25,6 +25,7 @@ from hsgd_emu.learning.silent import RecordedLearner, ResumingLearner, SilentLea
 from hsgd_emu.results.folder import CHECKPOINTS, is_run_folder, read_environment, read_run_text, remove_run
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow
 from hsgd_emu.results.store import RunStore
+from hsgd_emu.topology.routes import Hop
 from hsgd_emu.units import to_s
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 _LIBRARIES = ("hsgd-emu", "numpy", "simpy", "networkx", "scikit-learn", "pandas", "plotly")
 
 
-class Progress(Protocol):
-    """Told how a run goes; the command line draws it."""
+class Progress:
+    """Told how a run goes, and does nothing with it; the command line's draws it."""
 
     def say(self, text: str) -> None:
         """Something takes a while."""
@@ -51,25 +52,6 @@ class Progress(Protocol):
 
     def end(self, key: TrialKey) -> None:
         """A trial is finished, now or before."""
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def say(self, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
-
-    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
-        pass
-
-    def round(self, key: TrialKey, record: RoundRecord) -> None:
-        pass
-
-    def end(self, key: TrialKey) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -96,7 +78,7 @@ def run_experiment(
 
     Raises:  ConfigError: the folder holds a run and neither resume nor force is set; data or model do not fit.
     """
-    options, progress = options or Options(), progress or Quiet()
+    options, progress = options or Options(), progress or Progress()
     folder = out or Path("runs/out") / experiment.name
     _check_folder(folder, experiment, options)
     if options.resume and is_run_folder(folder):
@@ -220,6 +202,8 @@ class _Session:
     world: World | None
     message_bytes: int
     network: Network
+    cases: dict[str, tuple[Schedule, dict[int, tuple[Hop, ...]]]]
+    """By name: the schedule, and every node's route to the server that aggregates it."""
     environment: dict[str, Any]
 
     @classmethod
@@ -243,16 +227,13 @@ class _Session:
                 transfer.expected_ns()
         except ValueError as error:
             raise ConfigError.of("", "profiles", str(error)) from None
-        return cls(experiment, progress, world, num_bytes, network, environment)
+        cases = {s.name: (s, experiment.routes(s, network)) for s in experiment.schedules}
+        return cls(experiment, progress, world, num_bytes, network, cases, environment)
 
     def plan(self, key: TrialKey) -> Plan:
-        schedule = self.schedule(key)
-        routes = self.experiment.routes(schedule, self.network)
+        schedule, routes = self.cases[key.case]
         samples = self.world.num_samples(key.seed) if self.world else None
         return self.experiment.plan(schedule, self.network, routes, self.message_bytes, key.seed, samples)
-
-    def schedule(self, key: TrialKey) -> Schedule:
-        return next(schedule for schedule in self.experiment.schedules if schedule.name == key.case)
 
 
 def _world(experiment: Experiment, device: Any, say: Callable[[str], None] | None) -> World:

@@ -12,18 +12,18 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from hsgd_emu.check import open_file
-from hsgd_emu.config.load import TopologyDraft, bind_profiles, draft_run, draft_topology, raise_problems
+from hsgd_emu.check import open_file, open_topology
+from hsgd_emu.config.load import TopologyDraft, draft_run
 from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile
 from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.engine.plan import Network
 from hsgd_emu.engine.record import RoundRecord
-from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
 from hsgd_emu.timing.costs import TransferModel, constant_s, is_constant, mean_s
-from hsgd_emu.topology.tree import Link, Node, Topology, build_topology
+from hsgd_emu.topology.tree import Link, Node, Topology
 from hsgd_emu.units import NS_PER_S
 
 _MOST_ALIKE = 3
@@ -45,14 +45,7 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str]) -> Non
         _View(experiment.topology, experiment.topology_draft, experiment.compute, size).print(console)
         _print_cases(experiment, size, console)
         return
-    problems: list[Problem] = []
-    draft = draft_topology(document, problems)
-    if draft is not None:
-        bind_profiles(draft, problems, {}, document.source, lenient=True)
-    topology = build_topology(draft, problems) if draft is not None else None
-    raise_problems(problems)
-    assert draft is not None
-    assert topology is not None
+    draft, topology = open_topology(document)
     _View(topology, draft, None, message_bytes).print(console)
 
 

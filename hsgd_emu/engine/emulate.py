@@ -36,6 +36,7 @@ class Delay(Event):
         # Set here, as SimPy's own Timeout does, for there is one of these per event.
         self.env, self.callbacks, self._ok, self._value = env, [], True, None
         # Priorities 0 and 1 are SimPy's own: what follows from an event at once comes before the next node's.
+        # SimPy's type of a priority is an int by another name; naming it would cost a call per event.
         env.schedule(self, node + 2, delay_ns)  # type: ignore[arg-type]
 
 

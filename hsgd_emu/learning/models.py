@@ -185,6 +185,11 @@ def message_bytes(spec: ModelSpec, input_shape: Sequence[int], num_classes: int,
     return model_bytes(model)
 
 
+def has_convolutions(model: nn.Module) -> bool:
+    """Return whether a network works on images: whether some parameter has more than two dimensions."""
+    return any(parameter.dim() > 2 for parameter in model.parameters())
+
+
 def model_bytes(model: nn.Module) -> int:
     """Return the bytes of a model's parameters and buffers."""
     tensors = [*model.parameters(), *model.buffers()]

@@ -26,9 +26,7 @@ class ReadableLearner:
     def __init__(self, model: nn.Module, data: ResidentData, setup: TrialSetup) -> None:
         self.data, self.setup, self.train = data, setup, setup.train
         model = model.to(data.device, data.dtype).train()
-        crop = data.augmentation.augment.crop
-        sample = data.normalised(data.train_x[:2])
-        dropouts = with_masked_dropout(model, sample[..., crop:-crop, crop:-crop] if crop else sample)
+        dropouts = with_masked_dropout(model, data.sample())
         self.masks = DropoutMasks(model, dropouts, setup.seed, setup.worker_names, data.dtype)
         self.models = {slot: copy.deepcopy(model) for slot in setup.slots.values()}
         self.optimisers = {
@@ -54,7 +52,7 @@ class ReadableLearner:
                 loss = F.cross_entropy(logits_of(model(x[0])), y[0])
             optimiser.param_groups[0]["lr"] = learning_rate(self.train, t)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # PyTorch ships it without types
             optimiser.step()
             self.losses.append(float(loss.detach()))
 

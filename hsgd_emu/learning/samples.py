@@ -113,6 +113,11 @@ class ResidentData:
         scaled = x.to(self.dtype).div_(255) if x.dtype == torch.uint8 else x.to(self.dtype)
         return scaled if self.mean is None or self.std is None else (scaled - self.mean) / self.std
 
+    def sample(self) -> torch.Tensor:
+        """Return two training samples as the network sees them (images without their padding)."""
+        x, crop = self.normalised(self.train_x[:2]), self.augmentation.augment.crop
+        return x[..., crop:-crop, crop:-crop] if crop else x
+
     def indices(self, workers: Sequence[int], iteration: int, num_steps: int) -> torch.Tensor:
         """Return the samples of the next steps of workers with equal batch sizes: (num_steps, W, B)."""
         pieces = [self.order.batches(worker, iteration, num_steps) for worker in workers]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from hsgd_emu.config.run_schema import TrainSpec
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
-from hsgd_emu.learning.models import in_short, logits_of
+from hsgd_emu.learning.models import has_convolutions, in_short, logits_of
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.requests import Average, HandDown, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
@@ -92,20 +92,14 @@ class StackedLearner:
         self.data, self.setup, self.train = data, setup, setup.train
         self.device, self.dtype = data.device, data.dtype
         model = model.to(self.device, self.dtype).train()
-        sample = data.normalised(data.train_x[:2])
-        dropouts = with_masked_dropout(model, self._sample(sample))
+        dropouts = with_masked_dropout(model, data.sample())
         self.model = model
         self.masks = DropoutMasks(model, dropouts, setup.seed, setup.worker_names, self.dtype)
         self.layout = Layout(model)
         self._fill_rows()
-        self.way, self.reason = (way, "as asked") if way else self._choose(self._sample(sample))
+        self.way, self.reason = (way, "as asked") if way else self._choose()
         self.chunk = 1 if self.way == "one_by_one" else chunk or self._chunk()
         self._queue: list[Request] = []
-
-    def _sample(self, x: torch.Tensor) -> torch.Tensor:
-        """Return two samples of the size that the network sees (images without their padding)."""
-        crop = self.data.augmentation.augment.crop
-        return x[..., crop:-crop, crop:-crop] if crop else x
 
     def _fill_rows(self) -> None:
         num_workers = len(self.setup.worker_names)
@@ -303,13 +297,14 @@ class StackedLearner:
 
     # --- choosing how -----------------------------------------------------------------------------------
 
-    def _choose(self, sample: torch.Tensor) -> tuple[Way, str]:
+    def _choose(self) -> tuple[Way, str]:
         """Return how to take steps, and why."""
         if self.device.type == "cpu" and self.layout.size * self.rows.element_size() > _STACK_BYTES:
             return "one_by_one", "batching large models does not pay on a CPU"
         workers = range(len(self.setup.worker_names))[:2]
         trained, fixed, buffers = self._split(self.rows[: len(workers)], self.counts[: len(workers)])
         tensors = trained | fixed | self._own_copies(buffers)
+        sample = self.data.sample()
         x = sample.expand(len(workers), *sample.shape)
         try:
             with torch.no_grad():
@@ -323,8 +318,7 @@ class StackedLearner:
         """Return how many workers to batch: about a quarter of a GiB of parameters, and on a CPU no more images than
         pay: beyond, only the temporaries grow, and the system takes longer to hand out their pages."""
         fitting = max(1, _CHUNK_BYTES // max(1, self.layout.size * self.rows.element_size()))
-        is_convolutional = any(len(shape) > 2 for _, shape, _ in self.layout.entries)
-        return min(fitting, _CHUNK_IMAGES) if is_convolutional and self.device.type == "cpu" else fitting
+        return min(fitting, _CHUNK_IMAGES) if has_convolutions(self.model) and self.device.type == "cpu" else fitting
 
 
 def _select(matrix: torch.Tensor, slots: Sequence[int]) -> tuple[torch.Tensor, bool]:

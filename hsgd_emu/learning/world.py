@@ -15,7 +15,7 @@ import torch
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import Dataset, load_dataset, partition
-from hsgd_emu.learning.models import build_model, model_bytes
+from hsgd_emu.learning.models import build_model, has_convolutions, model_bytes
 from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
 from hsgd_emu.learning.stacked import StackedLearner, TrialSetup, Way
@@ -103,8 +103,8 @@ class World:
         takes as long with one as with two); on a busy machine threads that wait for each other are many times slower.
         """
         model = self.build(0)
-        has_convolutions = any(parameter.dim() > 2 for parameter in model.parameters())
-        return model_bytes(model), has_convolutions or model_bytes(model) > _SMALL_BYTES
+        num_bytes = model_bytes(model)
+        return num_bytes, has_convolutions(model) or num_bytes > _SMALL_BYTES
 
     def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
         return TrialSetup(seed, self.worker_names, slots, self.train)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hsgd_emu.experiment import load_experiment
-from hsgd_emu.run import Options, Quiet, run, run_experiment
+from hsgd_emu.run import Options, Progress, run, run_experiment
 
 # Evaluated every third global aggregation: most checkpoints hold losses of a row that is not yet written.
 RUN = """
@@ -106,7 +106,7 @@ class InterruptedRunError(Exception):
     """Stands for a kill."""
 
 
-class Interrupting(Quiet):
+class Interrupting(Progress):
     """Stops a run after some rounds, and remembers how far it was when it went on."""
 
     def __init__(self, rounds: int) -> None:
