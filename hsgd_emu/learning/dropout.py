@@ -80,42 +80,48 @@ class DropoutMasks:
     """Draws the masks of all dropout layers of some workers for one step."""
 
     def __init__(
-        self, model: nn.Module, names: Sequence[str], seed: int, workers: Sequence[str], dtype: torch.dtype
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        seed: int,
+        workers: Sequence[str],
+        sample: torch.Tensor,
     ) -> None:
-        """names: of the MaskedDropout layers; workers: names, for the streams (seed, "dropout", worker)."""
-        self.model, self.names, self.dtype = model, list(names), dtype
+        """names: of the MaskedDropout layers; workers: names, for the streams (seed, "dropout", worker); sample: a
+        batch (B, ...), to find out the shapes of masks."""
+        self.model, self.names, self.sample = model, list(names), sample
         layers = (model.get_submodule(name) for name in names)
         self.layers = [layer for layer in layers if isinstance(layer, MaskedDropout)]
         self.seeds = [seed_of(seed, "dropout", worker) for worker in workers]
-        self._shapes: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        self._shapes: dict[int, list[tuple[int, ...]]] = {}
 
     def seed(self, worker: int, iteration: int) -> int:
         """Return the seed of all randomness inside the network at one step of a worker."""
         return (self.seeds[worker] + iteration) % _LAST_SEED
 
-    def shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
-        """Return the shape of each layer's mask for a batch like `x` (B, ...)."""
-        key = tuple(x.shape)
-        if key not in self._shapes:
+    def shapes(self, batch_size: int) -> list[tuple[int, ...]]:
+        """Return the shape of each layer's mask for a batch."""
+        if batch_size not in self._shapes:
+            x = self.sample[:1].expand(batch_size, *self.sample.shape[1:])
             inputs = _inputs(self.model, self.layers, x)
-            self._shapes[key] = [_mask_shape(layer, s[0]) for layer, s in zip(self.layers, inputs, strict=True)]
-        return self._shapes[key]
+            self._shapes[batch_size] = [_mask_shape(layer, s[0]) for layer, s in zip(self.layers, inputs, strict=True)]
+        return self._shapes[batch_size]
 
-    def draw(self, x: torch.Tensor, workers: Sequence[int], iteration: int) -> dict[str, torch.Tensor]:
-        """Return by buffer name the masks (W, *shape) of one step; x: (W, B, ...)."""
+    def draw(self, batch_size: int, workers: Sequence[int], iteration: int) -> dict[str, torch.Tensor]:
+        """Return by buffer name the masks (W, *shape) of one step."""
         if not self.names:
             return {}
-        shapes = self.shapes(x[0])
+        shapes = self.shapes(batch_size)
         sizes = [int(torch.Size(shape).numel()) for shape in shapes]
-        drawn = torch.empty(len(workers), sum(sizes), device=x.device)
-        generator = torch.Generator(x.device)
+        drawn = torch.empty(len(workers), sum(sizes), device=self.sample.device)
+        generator = torch.Generator(self.sample.device)
         for row, worker in zip(drawn, workers, strict=True):
             generator.manual_seed(self.seed(worker, iteration))
             torch.rand(row.shape, generator=generator, out=row)
         masks = {}
         parts = torch.split(drawn, sizes, dim=1)
         for name, layer, part, shape in zip(self.names, self.layers, parts, shapes, strict=True):
-            keep = (part >= layer.p).to(self.dtype)
+            keep = (part >= layer.p).to(self.sample.dtype)
             if layer.p < 1:
                 keep.div_(1 - layer.p)
             masks[f"{name}.mask"] = keep.view(len(workers), *shape)

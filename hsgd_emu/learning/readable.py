@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
+from hsgd_emu.learning.engines import ByModule
+from hsgd_emu.learning.evaluation import evaluate
 from hsgd_emu.learning.models import logits_of
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.samples import ResidentData
-from hsgd_emu.learning.stacked import TrialSetup, evaluate
+from hsgd_emu.learning.network import TrialSetup
 
 
 class ReadableLearner:
@@ -27,7 +29,7 @@ class ReadableLearner:
         self.data, self.setup, self.train = data, setup, setup.train
         model = model.to(data.device, data.dtype).train()
         dropouts = with_masked_dropout(model, data.sample())
-        self.masks = DropoutMasks(model, dropouts, setup.seed, setup.worker_names, data.dtype)
+        self.masks = DropoutMasks(model, dropouts, setup.seed, setup.worker_names, data.sample())
         self.models = {slot: copy.deepcopy(model) for slot in setup.slots.values()}
         self.optimisers = {
             worker: torch.optim.SGD(
@@ -44,8 +46,8 @@ class ReadableLearner:
         slot = self.setup.slots[worker]
         model, optimiser = self.models[slot], self.optimisers[slot]
         for t in range(iteration, iteration + num_steps):
-            x, y = self.data.batch(self.data.indices([slot], t, 1)[0], [slot], t)
-            for name, mask in self.masks.draw(x, [slot], t).items():
+            x, y = self.data.batch(self.data.draws([slot], t, 1), 0)
+            for name, mask in self.masks.draw(len(y[0]), [slot], t).items():
                 model.get_submodule(name.removesuffix(".mask")).mask = mask[0]
             with torch.random.fork_rng():
                 torch.manual_seed(self.masks.seed(slot, t))
@@ -75,4 +77,4 @@ class ReadableLearner:
         self.losses.clear()
         model = self.models[self.setup.slots[server]]
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        return Metrics(train_loss, *evaluate(model, tensors, self.data))
+        return Metrics(train_loss, *evaluate(ByModule(model, batched=False).logits, [tensors], self.data)[0])

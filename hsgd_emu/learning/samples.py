@@ -6,7 +6,8 @@ cases of a seed share each worker's batch order, and a resumed trial needs no st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -74,17 +75,45 @@ class Augmentation:
         size = (_BLOCK, self.order.size(worker))
         return rng.integers(2 * self.augment.crop + 1, size=(*size, 2)), rng.random(size) < 0.5
 
-    def draws(self, workers: Sequence[int], iteration: int) -> tuple[Indices, Indices]:
-        """Return crop offsets (W, B, 2) and flips (W, B), 0 or 1, of the step after `iteration`."""
-        blocks = [self._block(worker, iteration // _BLOCK) for worker in workers]
-        at = iteration % _BLOCK
-        flips = np.stack([flip[at] for _, flip in blocks]).astype(np.int64)
-        return np.stack([offset[at] for offset, _ in blocks]), flips * int(self.augment.flip)
+    def draws(
+        self, workers: Sequence[int], iteration: int, num_steps: int
+    ) -> tuple[Indices, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Return crop offsets (num_steps, B, W, 2) and flips (num_steps, B, W) of the steps after `iteration`."""
+        pieces = [self._steps(worker, iteration, num_steps) for worker in workers]
+        return tuple(np.stack(parts, axis=2) for parts in zip(*pieces, strict=True))  # type: ignore[return-value]
+
+    def _steps(self, worker: int, iteration: int, num_steps: int) -> tuple[Indices, Any]:
+        first, last = iteration // _BLOCK, (iteration + num_steps - 1) // _BLOCK
+        blocks = [self._block(worker, block) for block in range(first, last + 1)]
+        start = iteration - first * _BLOCK
+        offsets, flips = (np.concatenate(parts)[start : start + num_steps] for parts in zip(*blocks, strict=True))
+        return offsets, flips if self.augment.flip else np.zeros_like(flips)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn for some steps of W workers with batches of one size B, on the device.
+
+    indices: (num_steps, B, W) samples; offsets: (num_steps, B, W, 2) of crops and flips: (num_steps, B, W) bool, or
+    None without augmentation.
+    """
+
+    indices: torch.Tensor
+    offsets: torch.Tensor | None
+    flips: torch.Tensor | None
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Return those that are there."""
+        return [tensor for tensor in (self.indices, self.offsets, self.flips) if tensor is not None]
 
 
 class ResidentData:
     """Training and test samples on the device; batches gathered, cropped, flipped and normalised for all workers
-    at once."""
+    at once.
+
+    Images of three channels of bytes are kept as one 32-bit number a pixel: numbers are gathered several times faster
+    than bytes (benchmarks/learning.py).
+    """
 
     def __init__(
         self,
@@ -95,55 +124,110 @@ class ResidentData:
         dtype: torch.dtype,
     ) -> None:
         self.order, self.augmentation, self.device, self.dtype = order, augmentation, device, dtype
-        self.train_x = torch.from_numpy(np.ascontiguousarray(dataset.train_x)).to(device)
+        train_x = torch.from_numpy(np.ascontiguousarray(dataset.train_x))
         self.train_y = torch.from_numpy(dataset.train_y).to(device)
         self.test_x = torch.from_numpy(np.ascontiguousarray(dataset.test_x)).to(device)
         self.test_y = torch.from_numpy(dataset.test_y).to(device)
-        shape = (-1,) + (1,) * (self.train_x.dim() - 2)
-        self.mean = torch.tensor(dataset.mean, dtype=dtype, device=device).view(shape) if dataset.mean else None
-        self.std = torch.tensor(dataset.std, dtype=dtype, device=device).view(shape) if dataset.mean else None
-        crop = augmentation.augment.crop
-        self._size = tuple(self.train_x.shape[-2:])
-        if crop:
-            # Padded once: a crop is then one gather from the padded image.
-            self.train_x = F.pad(self.train_x, (crop, crop, crop, crop))
+        self.is_image = train_x.dim() == 4
+        self._shape = tuple(train_x.shape[1:])
+        self._is_byte = train_x.dtype == torch.uint8
+        self.mean = torch.tensor(dataset.mean, dtype=dtype, device=device) if dataset.mean else None
+        self.std = torch.tensor(dataset.std, dtype=dtype, device=device) if dataset.mean else None
+        self._sample = self.normalised(train_x[:2].to(device))
+        self._is_packed = self.is_image and self._is_byte and self._shape[0] == 3
+        crop = augmentation.augment.crop if self.is_image else 0
+        self._train_x = _cells(train_x, crop, self._is_packed).to(device)
+        if self.is_image:
+            height, width = self._shape[1:]
+            self._windows = self._train_x.unfold(-2, height, 1).unfold(-2, width, 1)
+            if self._train_x.dim() == 4:  # (N, C, offsets, ...) -> (N, offsets, ..., C, height, width)
+                self._windows = self._windows.permute(0, 2, 3, 1, 4, 5)
 
     def normalised(self, x: torch.Tensor) -> torch.Tensor:
-        """Return samples (N, ...) as floats: bytes scaled to 0..1, then (x - mean) / std."""
-        scaled = x.to(self.dtype).div_(255) if x.dtype == torch.uint8 else x.to(self.dtype)
-        return scaled if self.mean is None or self.std is None else (scaled - self.mean) / self.std
+        """Return samples (N, C, ...) as floats: bytes scaled to 0..1, then (x - mean) / std."""
+        shape = (-1,) + (1,) * (x.dim() - 2)
+        scaled = x.to(self.dtype, copy=True)
+        if x.dtype == torch.uint8:
+            scaled.div_(255)
+        if self.mean is None or self.std is None:
+            return scaled
+        return scaled.sub_(self.mean.view(shape)).div_(self.std.view(shape))
 
     def sample(self) -> torch.Tensor:
         """Return two training samples as the network sees them (images without their padding)."""
-        x, crop = self.normalised(self.train_x[:2]), self.augmentation.augment.crop
-        return x[..., crop:-crop, crop:-crop] if crop else x
+        return self._sample
 
-    def indices(self, workers: Sequence[int], iteration: int, num_steps: int) -> torch.Tensor:
-        """Return the samples of the next steps of workers with equal batch sizes: (num_steps, W, B)."""
+    def test_batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the test set in order, as normalised samples (N, ...), images channels last in memory, and labels."""
+        for start in range(0, len(self.test_y), size):
+            x = self.test_x[start : start + size]
+            if self.is_image:
+                x = x.contiguous(memory_format=torch.channels_last)
+            yield self.normalised(x), self.test_y[start : start + size]
+
+    def draws(self, workers: Sequence[int], iteration: int, num_steps: int) -> Draws:
+        """Return what is drawn for the next steps of workers with equal batch sizes."""
         pieces = [self.order.batches(worker, iteration, num_steps) for worker in workers]
-        return torch.from_numpy(np.stack(pieces, axis=1)).to(self.device)
+        indices = torch.from_numpy(np.stack(pieces, axis=2)).to(self.device)
+        if not self.augmentation.is_on or not self.is_image:
+            return Draws(indices, None, None)
+        offsets, flips = self.augmentation.draws(workers, iteration, num_steps)
+        return Draws(indices, torch.from_numpy(offsets).to(self.device), torch.from_numpy(flips).to(self.device))
 
-    def batch(
-        self, indices_WB: torch.Tensor, workers: Sequence[int], iteration: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (W, B, ...) samples and (W, B) labels of one step."""
-        flat = indices_WB.flatten()
-        x = self._augmented(flat, workers, iteration) if self.augmentation.is_on else self.train_x[flat]
-        x = self.normalised(x)
-        return x.view(*indices_WB.shape, *x.shape[1:]), self.train_y[indices_WB]
+    def batch(self, draws: Draws, step: int, grouped: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the samples (W, B, ...) and labels (W, B) of one step.
 
-    def _augmented(self, flat: torch.Tensor, workers: Sequence[int], iteration: int) -> torch.Tensor:
-        offsets, flips = self.augmentation.draws(workers, iteration)
-        offset = torch.from_numpy(offsets).to(self.device).view(-1, 2)
-        flip = torch.from_numpy(flips).to(self.device).view(-1, 1)
-        height, width = self._size
-        rows = offset[:, :1] + torch.arange(height, device=self.device)
-        columns = torch.arange(width, device=self.device)
-        columns = offset[:, 1:] + torch.where(flip == 1, width - 1 - columns, columns)
-        channels = torch.arange(self.train_x.shape[1], device=self.device)
-        return self.train_x[
-            flat[:, None, None, None],
-            channels[None, :, None, None],
-            rows[:, None, :, None],
-            columns[:, None, None, :],
-        ]
+        grouped: images as (B, W x C, height, width), channels last in memory.
+        """
+        indices = draws.indices[step]
+        y = self.train_y[indices.T]
+        if not self.is_image:
+            rows = self._train_x.flatten(1).index_select(0, indices.T.reshape(-1))
+            return self.normalised(rows).view(*indices.T.shape, *self._shape), y
+        pixels = self._spread(self._gathered(indices, draws, step), indices.shape)
+        x = self._normalised_last(pixels)
+        if grouped:
+            return x.flatten(3).permute(0, 3, 1, 2), y
+        return x.permute(3, 0, 4, 1, 2).contiguous(), y
+
+    def _gathered(self, indices: torch.Tensor, draws: Draws, step: int) -> torch.Tensor:
+        """Return the images at indices (B, W), cropped and flipped, as (B x W, [C,] height, width)."""
+        flat = indices.reshape(-1)
+        if draws.offsets is None or draws.flips is None:
+            cells = self._train_x.flatten(1).index_select(0, flat)
+            return cells.view(len(flat), *self._train_x.shape[1:])
+        offsets = draws.offsets[step].view(-1, 2)
+        cells = self._windows[flat, offsets[:, 0], offsets[:, 1]]
+        flips = draws.flips[step].view(-1, *(1,) * (cells.dim() - 1))
+        return torch.where(flips, cells.flip(-1), cells) if self.augmentation.augment.flip else cells
+
+    def _spread(self, cells: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Return (B, height, width, W, C) floats of gathered cells."""
+        cells = cells.view(*shape, *cells.shape[1:])
+        if self._is_packed:
+            # Pixels are put in place as numbers, and only then taken apart into channels.
+            apart = cells.permute(0, 2, 3, 1).contiguous().unsqueeze(-1).view(torch.uint8)
+            out = torch.empty(*apart.shape[:-1], 3, dtype=self.dtype, device=self.device)
+            for channel in range(3):
+                out[..., channel] = apart[..., channel]
+            return out
+        if cells.dim() == 4:
+            cells = cells.unsqueeze(2)
+        return cells.permute(0, 3, 4, 1, 2).to(self.dtype, memory_format=torch.contiguous_format, copy=True)
+
+    def _normalised_last(self, x: torch.Tensor) -> torch.Tensor:
+        """As `normalised`, in place, for channels in the last dimension."""
+        if self._is_byte:
+            x.div_(255)
+        return x if self.mean is None or self.std is None else x.sub_(self.mean).div_(self.std)
+
+
+def _cells(x: torch.Tensor, crop: int, packed: bool) -> torch.Tensor:
+    """Return images as they are gathered from: padded, pixels of three bytes as one number (N, height, width)."""
+    if crop:
+        x = F.pad(x, (crop, crop, crop, crop))
+    if packed:
+        pixels = torch.zeros(len(x), *x.shape[2:], 4, dtype=torch.uint8)
+        pixels[..., :3] = x.permute(0, 2, 3, 1)
+        return pixels.view(torch.int32).squeeze(-1)
+    return x.squeeze(1) if x.dim() == 4 and x.shape[1] == 1 else x

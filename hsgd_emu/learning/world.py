@@ -18,7 +18,9 @@ from hsgd_emu.learning.data import Dataset, load_dataset, partition
 from hsgd_emu.learning.models import build_model, has_convolutions, model_bytes
 from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
-from hsgd_emu.learning.stacked import StackedLearner, TrialSetup, Way
+from hsgd_emu.learning.network import TrialSetup
+from hsgd_emu.learning.stacked import StackedLearner
+from hsgd_emu.learning.tuning import Choice
 
 SHAPES = {
     "digits": ((64,), 10),
@@ -109,7 +111,7 @@ class World:
     def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
         return TrialSetup(seed, self.worker_names, slots, self.train)
 
-    def learner(self, seed: int, slots: dict[int, int], way: Way | None = None) -> StackedLearner:
+    def learner(self, seed: int, slots: dict[int, int], choice: Choice | None = None) -> StackedLearner:
         """Return the learner of one trial; slots: see `TrialSetup`.
 
         Raises:  ConfigError: the network cannot be trained on the smallest batch.
@@ -117,7 +119,7 @@ class World:
         model, data = self.build(seed), self.resident(seed)
         if min(data.order.size(worker) for worker in range(len(self.worker_names))) == 1:
             _try_one_sample(model, self.dataset.train_x.shape[1:])
-        return StackedLearner(model, data, self._setup(seed, slots), way)
+        return StackedLearner(model, data, self._setup(seed, slots), choice)
 
     def readable_learner(self, seed: int, slots: dict[int, int]) -> ReadableLearner:
         """Return the readable twin of the learner."""

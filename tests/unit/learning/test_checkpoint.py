@@ -26,7 +26,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("way", ["stacked", "one_by_one"])
+@pytest.mark.parametrize("way", ["layered", "vmap", "one_by_one"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("evaluate_every", [4, 8])
 def test_restored_learner_goes_on_bit_for_bit(kind, way, evaluate_every, tmp_path):
@@ -45,8 +45,13 @@ def test_restored_learner_goes_on_bit_for_bit(kind, way, evaluate_every, tmp_pat
     found += trial.run(resumed, begin=4, evaluate_every=evaluate_every)
     assert found == expected
     assert resumed.weights_hash(trial.root) == whole.weights_hash(trial.root)
-    assert torch.equal(resumed.rows, whole.rows)
-    assert torch.equal(resumed.momentum, whole.momentum)
+    assert_same(resumed.stacks.moving, whole.stacks.moving)
+    assert_same(resumed.stacks.momenta, whole.stacks.momenta)
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_restoring_forgets_what_was_asked_before():
@@ -63,10 +68,10 @@ def test_state_is_a_copy():
     trial = Trial(KINDS["plain"][0], synthetic((6,)))
     learner = trial.stacked()
     state = learner.state(trial.root)
-    before = state["row"].clone()
+    before = state["model"]["1.weight"].clone()
     trial.run(learner)
-    assert torch.equal(state["row"], before)
-    assert not torch.equal(learner.rows[trial.root], before)
+    assert torch.equal(state["model"]["1.weight"], before)
+    assert not torch.equal(learner.stacks.trained["1.weight"][trial.root], before)
 
 
 def test_weights_hash_tells_models_apart():
@@ -74,7 +79,7 @@ def test_weights_hash_tells_models_apart():
     learner = trial.stacked()
     before = learner.weights_hash(trial.root)
     assert before == trial.stacked().weights_hash(trial.root)
-    learner.rows[trial.root, -1] += 1e-12
+    learner.stacks.trained["1.weight"][trial.root, 0, -1] += 1e-12
     assert learner.weights_hash(trial.root) != before
 
 

@@ -37,12 +37,12 @@ def trial(name: str, device: str, **train) -> Trial:
     return Trial(make, synthetic(shape, images=len(shape) == 3), device=device, momentum=0.5, **options, **train)
 
 
-@pytest.mark.parametrize("way", ["stacked", "one_by_one"])
+@pytest.mark.parametrize("way", ["layered", "vmap", "one_by_one"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_cuda_equals_the_cpu(name, way):
     cpu, cuda = trial(name, "cpu"), trial(name, "cuda")
     expected, learner = cpu.run(cpu.stacked(way)), cuda.stacked(way)
-    assert learner.rows.is_cuda
+    assert next(iter(learner.stacks.trained.values())).is_cuda
     assert_close_metrics(cuda.run(learner), expected)
 
 
@@ -52,12 +52,12 @@ def test_cuda_twins(name):
     trial(name, "cuda").assert_twins()
 
 
-def test_torchvisions_vgg11_is_stacked_on_cuda():
+def test_torchvisions_vgg11_is_batched_on_cuda():
     data = synthetic((3, 32, 32), 8, images=True)
     make = partial(torchvision_models.vgg11, num_classes=1000)
     large = Trial(make, data, sizes=(2,) * 4, batch_size=2, iterations=2, learning_rate=0.01, device="cuda")
     learner = large.assert_twins(chunk=3, local=1, global_=2, evaluate_every=2)
-    assert learner.way == "stacked"
+    assert learner.way == "layered"
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *DROPOUTS])

@@ -91,8 +91,9 @@ def resident(dataset, augment=None, names=("a", "b"), batch_size=2, seed=1):
 def test_bytes_become_fractions_and_are_normalised_per_channel():
     dataset = images(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
     data = resident(dataset)
-    indices = data.indices([0, 1], 0, 1)[0]
-    x, y = data.batch(indices, [0, 1], 0)
+    draws = data.draws([0, 1], 0, 1)
+    indices = draws.indices[0].T
+    x, y = data.batch(draws, 0)
     assert x.shape == (2, 2, 3, 5, 4)
     mean, std = (np.array(v).reshape(3, 1, 1) for v in (dataset.mean, dataset.std))
     expected = (dataset.train_x[indices.numpy()] / 255 - mean) / std
@@ -102,7 +103,7 @@ def test_bytes_become_fractions_and_are_normalised_per_channel():
 
 def by_hand(dataset, augment, augmentation, indices, workers, iteration):
     """Pad with black, cut at the drawn offset, mirror where drawn: one image after the other."""
-    offsets, flips = augmentation.draws(workers, iteration)
+    offsets, flips = (drawn[0].swapaxes(0, 1) for drawn in augmentation.draws(workers, iteration, 1))
     out = []
     for w, samples in enumerate(indices.tolist()):
         for b, sample in enumerate(samples):
@@ -119,9 +120,9 @@ def test_crops_and_flips_equal_those_by_hand(augment):
     dataset = images(mean=(0.5,), std=(0.25,))
     data = resident(dataset, augment)
     for iteration in (0, 1, 63, 64, 200):
-        indices = data.indices([0, 1], iteration, 1)[0]
-        x, _ = data.batch(indices, [0, 1], iteration)
-        expected = by_hand(dataset, augment, data.augmentation, indices, [0, 1], iteration)
+        draws = data.draws([0, 1], iteration, 1)
+        x, _ = data.batch(draws, 0)
+        expected = by_hand(dataset, augment, data.augmentation, draws.indices[0].T, [0, 1], iteration)
         # Padding is black before the normalisation: it becomes (0 - 0.5) / 0.25 = -2.
         np.testing.assert_allclose(x.numpy(), (expected / 255 - 0.5) / 0.25, rtol=1e-14)
 
@@ -129,7 +130,7 @@ def test_crops_and_flips_equal_those_by_hand(augment):
 def test_padding_is_black_and_test_images_are_never_touched():
     dataset = images(mean=(0.5,), std=(0.25,))
     data = resident(dataset, Augment(crop=4, flip=True))
-    x = torch.stack([data.batch(data.indices([0, 1], t, 1)[0], [0, 1], t)[0] for t in range(20)])
+    x = torch.stack([data.batch(data.draws([0, 1], t, 1), 0)[0] for t in range(20)])
     assert float(x.min()) == -2.0
     np.testing.assert_array_equal(data.test_x.numpy(), dataset.test_x)
 
@@ -138,8 +139,8 @@ def test_offsets_and_flips_are_uniform():
     # 5 offsets each way and two sides, 64 * 16 * 2 draws: each of 25 cells expects 82, sd 8.9; flips 1024, sd 22.6.
     order = BatchOrder(1, NAMES, shards_of([8, 8, 8]), 2)
     augmentation = Augmentation(1, NAMES, Augment(crop=2, flip=True), order)
-    drawn = [augmentation.draws([0], t) for t in range(1024)]
-    offsets, flips = (np.concatenate([one[i][0] for one in drawn]) for i in (0, 1))
+    offsets, flips = augmentation.draws([0], 0, 1024)
+    offsets = offsets.reshape(-1, 2)
     counts = Counter(map(tuple, offsets.tolist()))
     assert sorted(counts) == [(row, column) for row in range(5) for column in range(5)]
     assert max(abs(count - 2048 / 25) for count in counts.values()) < 5 * 8.9
@@ -149,12 +150,12 @@ def test_offsets_and_flips_are_uniform():
 def test_augmentation_is_drawn_per_worker_and_iteration_whoever_else_is_asked():
     order = BatchOrder(1, NAMES, shards_of([8, 8, 8]), 4)
     augmentation = Augmentation(1, NAMES, Augment(crop=3, flip=True), order)
-    together, alone = augmentation.draws([0, 2], 70), augmentation.draws([2], 70)
+    together, alone = augmentation.draws([0, 2], 70, 3), augmentation.draws([2], 70, 3)
     for one, other in zip(together, alone, strict=True):
-        assert one[1].tolist() == other[0].tolist()
+        assert one[:, :, 1].tolist() == other[:, :, 0].tolist()
     again = Augmentation(1, NAMES, Augment(crop=3, flip=True), order)
-    assert again.draws([2], 70)[0].tolist() == alone[0].tolist()
-    different = [augmentation.draws([0], 70), augmentation.draws([2], 71), augmentation.draws([2], 70 + 64)]
+    assert again.draws([2], 70, 3)[0].tolist() == alone[0].tolist()
+    different = [augmentation.draws([0], 70, 3), augmentation.draws([2], 71, 3), augmentation.draws([2], 70 + 64, 3)]
     assert all(one[0].tolist() != alone[0].tolist() for one in different)
 
 
@@ -162,5 +163,5 @@ def test_full_batches_are_not_augmented():
     # The whole shard each step has no randomness (DESIGN, section 6).
     dataset = images()
     data = resident(dataset, Augment(crop=2, flip=True), batch_size="full")
-    x, _ = data.batch(data.indices([0, 1], 5, 1)[0], [0, 1], 5)
+    x, _ = data.batch(data.draws([0, 1], 5, 1), 0)
     np.testing.assert_allclose(x.flatten(0, 1).numpy(), dataset.train_x / 255, rtol=1e-14)

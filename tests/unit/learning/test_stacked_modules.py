@@ -147,6 +147,7 @@ STACKABLE = {
     "buffers": (Buffers, FLAT),
     "dropout_under_two_names": (DropoutUnderTwoNames, FLAT),
 }
+CHAINS = ("batch_norm", "dropouts", "partly_used", "dropout_under_two_names")
 UNSTACKABLE = {
     "shared_dropout": SharedDropout,
     "functional_dropout": FunctionalDropout,
@@ -155,13 +156,13 @@ UNSTACKABLE = {
 }
 
 
-@pytest.mark.parametrize(("way", "chunk"), [(None, None), ("stacked", 1), ("stacked", 3), ("one_by_one", None)])
+@pytest.mark.parametrize(("way", "chunk"), [(None, None), ("vmap", 1), ("vmap", 3), ("one_by_one", None)])
 @pytest.mark.parametrize("name", STACKABLE)
 def test_modules_that_can_be_stacked(name, way, chunk):
     make, shape = STACKABLE[name]
     trial = Trial(make, synthetic(shape, images=len(shape) == 3), momentum=0.5, weight_decay=0.01)
     learner = trial.assert_twins(way, chunk)
-    assert learner.way == (way or "stacked"), learner.reason
+    assert learner.way == (way or ("layered" if name in CHAINS else "vmap")), learner.network.why_not_batched
     assert steps_away(learner, trial.model()) > 1e-3
 
 
@@ -170,7 +171,7 @@ def test_modules_that_cannot_be_stacked_learn_one_by_one(name):
     trial = Trial(UNSTACKABLE[name], synthetic(FLAT), momentum=0.5)
     learner = trial.assert_twins()
     assert learner.way == "one_by_one"
-    assert learner.reason
+    assert learner.network.why_not_batched
 
 
 def test_a_parameter_that_is_not_used_stays_as_it_was():
@@ -180,7 +181,7 @@ def test_a_parameter_that_is_not_used_stays_as_it_was():
     start = trial.model()
     for name in ("spare.weight", "frozen.weight"):
         expected = start.get_parameter(name).double()
-        torch.testing.assert_close(learner._tensors_of(0)[name], expected, rtol=1e-14, atol=0)
+        torch.testing.assert_close(learner.model_of(0)[name], expected, rtol=1e-14, atol=0)
 
 
 def test_batch_norm_statistics_are_each_workers_own_and_then_averaged():
@@ -195,10 +196,10 @@ def test_batch_norm_statistics_are_each_workers_own_and_then_averaged():
     learner.flush()
     means = [trial.dataset.train_x[trial.data.order.batches(w, 0, 1)[0]].astype(float).mean(0) for w in range(4)]
     for worker, mean in enumerate(means):
-        torch.testing.assert_close(learner._tensors_of(worker)["0.running_mean"], torch.from_numpy(0.1 * mean))
+        torch.testing.assert_close(learner.model_of(worker)["0.running_mean"], torch.from_numpy(0.1 * mean))
     expected = torch.from_numpy(0.1 * sum(means) / 4)
-    torch.testing.assert_close(learner._tensors_of(6)["0.running_mean"], expected)
-    assert int(learner._tensors_of(6)["0.num_batches_tracked"]) == 1
+    torch.testing.assert_close(learner.model_of(6)["0.running_mean"], expected)
+    assert int(learner.model_of(6)["0.num_batches_tracked"]) == 1
 
 
 def test_counters_of_a_server_are_the_largest_of_its_childrens():
@@ -210,7 +211,7 @@ def test_counters_of_a_server_are_the_largest_of_its_childrens():
         one.local_steps(1, 0, 3)
         one.aggregate(4, [0, 1], [0.5, 0.5])
     learner.flush()
-    found, start = learner._tensors_of(4), trial.model()
+    found, start = learner.model_of(4), trial.model()
     assert int(found["steps"]) == int(readable.models[4].steps) == 3
     assert found["steps32"].tolist() == [6, 6]
     assert torch.equal(found["hidden"], start.hidden)

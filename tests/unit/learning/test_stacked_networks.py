@@ -18,7 +18,7 @@ OWN = {
     "cifar_cnn": (partial(models.cifar_cnn, 4), (3, 32, 32), True),
     "femnist_cnn": (partial(models.femnist_cnn, 4), (1, 28, 28), True),
 }
-HOW = [("stacked", 1), ("stacked", 3), ("stacked", 4), ("one_by_one", None)]
+HOW = [("layered", 1), ("layered", 3), ("layered", 4), ("vmap", 1), ("vmap", 3), ("vmap", 4), ("one_by_one", None)]
 
 
 @pytest.mark.parametrize(("way", "chunk"), HOW)
@@ -33,9 +33,9 @@ def test_own_networks_equal_the_readable_twin(name, way, chunk):
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_own_networks_are_stacked_by_default(name):
+def test_own_networks_are_batched_by_hand_by_default(name):
     make, shape, images = OWN[name]
-    assert Trial(make, synthetic(shape, images=images)).stacked().way == "stacked"
+    assert Trial(make, synthetic(shape, images=images)).stacked().way == "layered"
 
 
 def slim_vgg11():
@@ -48,20 +48,20 @@ def slim_vgg11():
     return network
 
 
-@pytest.mark.parametrize(("way", "chunk"), [("stacked", 3), ("one_by_one", None)])
+@pytest.mark.parametrize(("way", "chunk"), [("layered", 1), ("layered", 3), ("vmap", 3), ("one_by_one", None)])
 def test_vgg11(way, chunk):
     data = synthetic((3, 32, 32), 8, images=True)
     trial = Trial(slim_vgg11, data, sizes=(2, 2), batch_size=1, iterations=2, learning_rate=0.05)
     learner = trial.assert_twins(way, chunk, local=1, global_=2, evaluate_every=2)
-    assert len(learner.masks.names) == 2
+    assert len(learner.network.masks.names) == 2
 
 
 TORCHVISION = {
-    "resnet18": ("stacked", {}),
-    "squeezenet1_1": ("stacked", {}),
-    "mobilenet_v3_small": ("stacked", {}),
+    "resnet18": ("vmap", {}),
+    "squeezenet1_1": ("vmap", {}),
+    "mobilenet_v3_small": ("vmap", {}),
     "efficientnet_b0": ("one_by_one", {}),  # StochasticDepth draws inside the network
-    "googlenet": ("stacked", {"aux_logits": False, "init_weights": False}),
+    "googlenet": ("vmap", {"aux_logits": False, "init_weights": False}),
 }
 
 
@@ -75,4 +75,5 @@ def test_torchvision_networks_by_the_way_they_choose(name):
     learner = trial.assert_twins(way, local=1, global_=2, evaluate_every=2)
     assert learner.way == way
     if name == "resnet18":
-        assert learner.layout.num_counts == 20  # one counter per BatchNorm
+        counters = [b for b in learner.stacks.buffers.values() if not b.is_floating_point()]
+        assert len(counters) == 20  # one counter per BatchNorm

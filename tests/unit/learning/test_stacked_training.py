@@ -42,14 +42,14 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("way", "chunk"), [("stacked", 1), ("stacked", 3), ("stacked", 4), ("one_by_one", None)])
+@pytest.mark.parametrize(("way", "chunk"), [("layered", 1), ("layered", 3), ("layered", 4), ("vmap", 3), ("one_by_one", None)])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_twins_over_uneven_shards(name, way, chunk):
     # Shards of 3, 9, 3 and 7 samples: with `full`, workers 0 and 2 have batches of one size and are no neighbours.
     Trial(MLP, synthetic(FLAT), sizes=(3, 9, 3, 7), **SETTINGS[name]).assert_twins(way, chunk)
 
 
-@pytest.mark.parametrize(("way", "chunk"), [("stacked", 1), ("stacked", 2), ("stacked", 4), ("one_by_one", None)])
+@pytest.mark.parametrize(("way", "chunk"), [("layered", 1), ("layered", 2), ("layered", 4), ("vmap", 2), ("one_by_one", None)])
 @pytest.mark.parametrize("batch_size", [3, "full"])
 def test_twins_under_partial_participation(way, chunk, batch_size):
     # In each local period other workers step: rows that are no neighbours, momentum that rests.
@@ -67,7 +67,7 @@ def test_twins_under_partial_participation(way, chunk, batch_size):
     trial.assert_twins(way, chunk, members=lambda group, t: present[group, t])
 
 
-@pytest.mark.parametrize(("way", "chunk"), [("stacked", 3), ("stacked", 4), ("one_by_one", None)])
+@pytest.mark.parametrize(("way", "chunk"), [("layered", 3), ("layered", 4), ("vmap", 3), ("one_by_one", None)])
 @pytest.mark.parametrize("augment", [Augment(crop=2), Augment(flip=True), Augment(crop=1, flip=True)])
 def test_twins_with_augmentation(augment, way, chunk):
     data = synthetic((3, 8, 8), images=True)
@@ -98,11 +98,11 @@ def test_the_rate_is_that_of_the_iteration():
     learner = trial.stacked()
     trial.run(learner, local=1, global_=1, end=1)
     learner.flush()
-    bias = learner._tensors_of(0)["1.bias"].clone()
+    bias = learner.model_of(0)["1.bias"].clone()
     assert bias.tolist() == pytest.approx([0.1, -0.1], abs=1e-15)
     trial.run(learner, local=1, global_=1, begin=1)
     learner.flush()
-    moved = learner._tensors_of(0)["1.bias"] - bias
+    moved = learner.model_of(0)["1.bias"] - bias
     wrong = 1 / (1 + np.exp(0.2))  # softmax of (0.1, -0.1), class 1
     assert moved.tolist() == pytest.approx([0.1 * wrong, -0.1 * wrong], abs=1e-15)
 
@@ -141,7 +141,7 @@ def test_hsgd_with_periods_of_one_is_mini_batch_sgd_on_the_union_of_the_batches(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert_close_models(learner._tensors_of(trial.root), model, relative=1e-12)
+    assert_close_models(learner.model_of(trial.root), model, relative=1e-12)
 
 
 def test_averages_follow_the_weights():
@@ -151,8 +151,9 @@ def test_averages_follow_the_weights():
         learner.local_steps(worker, 0, 1)
     learner.aggregate(trial.root, [0, 2, 3], [0.2, 0.5, 0.3])
     learner.flush()
-    expected = 0.2 * learner.rows[0] + 0.5 * learner.rows[2] + 0.3 * learner.rows[3]
-    torch.testing.assert_close(learner.rows[trial.root], expected, rtol=1e-14, atol=1e-16)
+    for rows in learner.stacks.trained.values():
+        expected = 0.2 * rows[0] + 0.5 * rows[2] + 0.3 * rows[3]
+        torch.testing.assert_close(rows[trial.root], expected, rtol=1e-14, atol=1e-16)
 
 
 def test_requests_wait_until_a_value_is_needed(monkeypatch):

@@ -14,7 +14,10 @@ from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.learning.data.dataset import Dataset
 from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
-from hsgd_emu.learning.stacked import StackedLearner, TrialSetup, Way
+from hsgd_emu.learning.engines import Way
+from hsgd_emu.learning.network import TrialSetup
+from hsgd_emu.learning.stacked import StackedLearner
+from hsgd_emu.learning.tuning import Choice
 
 RELATIVE = 1e-9
 """Both twins work in float64 (about 1e-16); only the order in which they add differs."""
@@ -67,7 +70,8 @@ class Trial:
             return self.make_model()
 
     def stacked(self, way: Way | None = None, chunk: int | None = None) -> StackedLearner:
-        return StackedLearner(self.model(), self.data, self.setup, way, chunk)
+        choice = Choice(way, chunk or (1 if way == "one_by_one" else len(self.setup.worker_names))) if way else None
+        return StackedLearner(self.model(), self.data, self.setup, choice)
 
     def readable(self) -> ReadableLearner:
         return ReadableLearner(self.model(), self.data, self.setup)
@@ -109,7 +113,7 @@ class Trial:
         assert_close_metrics(found, expected)
         stacked.flush()
         for slot, model in readable.models.items():
-            assert_close_models(stacked._tensors_of(slot), model)
+            assert_close_models(stacked.model_of(slot), model)
         return stacked
 
 
@@ -135,6 +139,6 @@ def assert_close_models(tensors: dict[str, torch.Tensor], model: nn.Module, rela
 
 def steps_away(model: StackedLearner, start: nn.Module) -> float:
     """Return how far worker 0 is from the start, so that no test passes for want of learning."""
-    tensors = model._tensors_of(0)
+    tensors = model.model_of(0)
     pairs = [(tensors[name], p.detach().to(tensors[name].dtype)) for name, p in start.named_parameters()]
     return max(float((one - other).abs().max()) for one, other in pairs)

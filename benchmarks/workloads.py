@@ -1,0 +1,159 @@
+"""What the learning benchmarks share: the workloads, the driver of a learner, the hardware they ran on."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from hsgd_emu.config.run_schema import Augment, DataSpec, ModelSpec, TrainSpec
+from hsgd_emu.engine.port import Learner, Metrics
+from hsgd_emu.learning.world import World, make_deterministic
+
+SEED, ROOT = 1, 0
+BATCH_SIZE, LOCAL_PERIOD, LEARNING_RATE = 20, 10, 0.02
+_FOLDER = Path(__file__).resolve().parent
+_ENDLESS = 1_000_000
+
+_CIFAR = {"channels": 3, "size": 32, "num_classes": 10, "num_train": 50_000, "num_test": 10_000}
+_GREY = {"channels": 1, "size": 28, "num_train": 60_000, "num_test": 10_000}
+_AUGMENT = Augment(crop=4, flip=True)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network on data.
+
+    sizes: numbers of workers; real: the data set that stands for the synthetic one when asked for.
+    """
+
+    name: str
+    model: ModelSpec
+    data: DataSpec
+    real: DataSpec
+    sizes: tuple[int, ...]
+
+
+def _images(options: dict[str, int], augment: Augment) -> DataSpec:
+    return DataSpec(dataset="synthetic:images", options=options, augment=augment)
+
+
+_DIGITS = DataSpec(dataset="digits")
+_CIFAR_JPEG = DataSpec(dataset="image_folder", folder="cifar10_jpeg", augment=_AUGMENT)
+_FEMNIST = DataSpec(dataset="leaf", folder="femnist_leaf")
+_PLAIN = Augment()
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("mlp", ModelSpec(name="mlp", hidden=(200,)), _DIGITS, _DIGITS, (10, 50)),
+        Workload(
+            "lenet28",
+            ModelSpec(name="synthetic:lenet28"),
+            _images(_GREY | {"num_classes": 10}, _PLAIN),
+            _FEMNIST,
+            (10, 50),
+        ),
+        Workload(
+            "femnist_cnn",
+            ModelSpec(name="femnist_cnn"),
+            _images(_GREY | {"num_classes": 62}, _PLAIN),
+            _FEMNIST,
+            (10, 50),
+        ),
+        Workload("cifar_cnn", ModelSpec(name="cifar_cnn"), _images(_CIFAR, _AUGMENT), _CIFAR_JPEG, (10, 50, 100)),
+        Workload("vgg11", ModelSpec(name="vgg11"), _images(_CIFAR, _AUGMENT), _CIFAR_JPEG, (10,)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all variants have in common; precision: passed on to the product where it is given."""
+
+    device: torch.device
+    threads: int
+    precision: str | None = None
+
+    def apply(self) -> None:
+        """Pin threads, algorithms and precision as a run does."""
+        make_deterministic(self.device, self.threads, **self._options(make_deterministic))
+
+    def world(self, model: ModelSpec, data: DataSpec, num_workers: int) -> World:
+        """Return the world of `num_workers` workers in one group below the root.
+
+        Raises:  ConfigError: the data are not there.  TypeError: the product knows no precision.
+        """
+        if self.precision and not (self._options(World) or self._options(make_deterministic)):
+            raise TypeError("neither World nor make_deterministic takes a precision")
+        train = TrainSpec(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, iterations=_ENDLESS)
+        names, group = [f"worker-{i}" for i in range(num_workers)], list(range(num_workers))
+        return World(data, model, train, names, [group], _FOLDER, self.device, print, **self._options(World))
+
+    def _options(self, function: Callable[..., Any]) -> dict[str, Any]:
+        knows = "precision" in inspect.signature(function).parameters
+        return {"precision": self.precision} if self.precision and knows else {}
+
+
+def slots_of(num_workers: int) -> dict[int, int]:
+    """Return node -> row as a run does: the root is node 0, the workers follow; rows begin with the workers."""
+    return {worker + 1: worker for worker in range(num_workers)} | {ROOT: num_workers}
+
+
+class Driver:
+    """Calls a learner's port as the engine does, for one group of workers below the root."""
+
+    def __init__(self, learner: Learner, num_workers: int, num_steps: int, device: torch.device) -> None:
+        """num_steps: local steps per round."""
+        self.learner, self.num_steps, self.device = learner, num_steps, device
+        self.workers: Sequence[int] = range(1, num_workers + 1)
+        self.iteration = 0
+
+    def round(self, evaluated: bool) -> Metrics | None:
+        """Take one round and wait until all of it is done; return the figures if it is evaluated."""
+        workers, learner = self.workers, self.learner
+        for worker in workers:
+            learner.local_steps(worker, self.iteration, self.num_steps)
+        self.iteration += self.num_steps
+        learner.aggregate(ROOT, workers, [1 / len(workers)] * len(workers))
+        metrics = learner.evaluate(ROOT, self.iteration) if evaluated else None
+        for worker in workers:
+            learner.hand_down(ROOT, worker)
+        flush: Callable[[], None] = getattr(learner, "flush", lambda: None)
+        flush()
+        synchronise(self.device)
+        return metrics
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for, so that the clock may be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def engine_of(learner: object) -> str:
+    """Return the engine that a learner says it chose and its workers per batch, an empty string if it says nothing."""
+    engine = getattr(learner, "engine", "")
+    if isinstance(engine, str) and engine:
+        return engine
+    choice = getattr(learner, "choice", None)
+    if choice is not None:
+        return f"{choice.way}, {choice.chunk} at a time"
+    return str(getattr(learner, "way", ""))
+
+
+def hardware(settings: Settings, cores: int) -> list[str]:
+    """Return the lines that go with every figure: the hardware, then the versions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    parts = [names[0] if names else platform.processor(), f"{cores} cores", f"{settings.threads} threads"]
+    gpu = torch.cuda.get_device_name(settings.device) if settings.device.type == "cuda" else "no GPU used"
+    precision = [f"precision {settings.precision}"] if settings.precision else []
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    return [", ".join([*parts, gpu, *precision, platform.system()]), versions]

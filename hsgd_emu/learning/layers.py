@@ -1,0 +1,394 @@
+"""Layers with a leading worker axis and their derivatives, written by hand and batched over workers.
+
+Rows are (W, B, F). Images are (B, W x C, H, width), channels last in memory: the workers of a chunk are groups of
+channels, so that a grouped convolution computes them all. `backward` gives each parameter's gradient to the SGD
+update as soon as the layer below no longer needs the old weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hsgd_emu.learning.dropout import MaskedDropout
+from hsgd_emu.learning.models import ChannelNorm
+from hsgd_emu.learning.norm import channel_norm, channel_norm_backward
+from hsgd_emu.learning.sgd import Sgd
+
+_aten = torch.ops.aten
+
+
+@dataclass
+class Pass:
+    """What the layers of one forward pass share.
+
+    tensors: parameters, buffers and dropout masks (W, *shape) by name; low: the type of products, if not the data's.
+    """
+
+    num_workers: int
+    tensors: dict[str, torch.Tensor]
+    training: bool
+    low: torch.dtype | None = None
+    saved: dict[int, Any] = field(default_factory=dict)
+
+    def keep(self, layer: Layer, *values: Any) -> None:
+        """Keep what the layer's backward needs."""
+        if self.training:
+            self.saved[layer.number] = values
+
+    def lowered(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a factor of a product in the type of products."""
+        return x if self.low is None else x.to(self.low)
+
+
+class Layer:
+    """One link of a chain. What `backward` needs of `forward` is kept in `Pass.saved` under the layer's number."""
+
+    overwritable = False
+    """Whether the next layer may overwrite this one's output."""
+
+    def __init__(self, number: int, name: str) -> None:
+        """number: its place in the chain; name: in the network, "" for what has none."""
+        self.number, self.prefix = number, f"{name}." if name else ""
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        raise NotImplementedError
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        """Return the gradient with respect to the input, if needed, and update what the layer trains."""
+        raise NotImplementedError
+
+    def trained(self, name: str, sgd: Sgd) -> bool:
+        return self.prefix + name in sgd.weights
+
+    def trains(self, sgd: Sgd) -> bool:
+        """Return whether the layer has anything to train."""
+        return self.prefix != "" and (self.trained("weight", sgd) or self.trained("bias", sgd))
+
+
+class Linear(Layer):
+    """y = x A^T + b. Where the input was folded (`learning.fold`), its weight learns `factor` times as fast."""
+
+    overwritable = True
+
+    def __init__(self, number: int, name: str, module: nn.Linear) -> None:
+        super().__init__(number, name)
+        self.has_bias = module.bias is not None
+        self.factor = 1
+        self.kept = ""
+
+    def fold(self, factor: int, kept: str) -> None:
+        """Learn a folded weight; kept: name of the parameter that follows its decay, if any."""
+        self.factor, self.kept = factor, kept
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        x = run.lowered(x)
+        weight = run.lowered(run.tensors[f"{self.prefix}weight"])
+        run.keep(self, x)
+        if not self.has_bias:
+            return torch.bmm(x, weight.mT)
+        bias = run.lowered(run.tensors[f"{self.prefix}bias"])
+        if run.num_workers == 1:
+            return torch.addmm(bias[0], x[0], weight[0].mT)[None]
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        (x,) = run.saved.pop(self.number)
+        dy = run.lowered(dy)
+        dx = torch.bmm(dy, run.lowered(run.tensors[f"{self.prefix}weight"])) if need_dx else None
+        if self.trained("weight", sgd):
+            sgd.apply_product(f"{self.prefix}weight", dy.mT, x, self.factor)
+        if self.has_bias and self.trained("bias", sgd):
+            sgd.apply(f"{self.prefix}bias", dy.sum(1))
+        if self.kept:
+            sgd.apply(self.kept, torch.zeros_like(run.tensors[self.kept]))
+        return dx
+
+
+class Conv2d(Layer):
+    """Convolution; the groups are the workers' own."""
+
+    overwritable = True
+
+    def __init__(self, number: int, name: str, module: nn.Conv2d) -> None:
+        super().__init__(number, name)
+        self.stride, self.padding, self.dilation = list(module.stride), _pair(module.padding), list(module.dilation)
+        self.groups, self.has_bias = module.groups, module.bias is not None
+
+    def _weight(self, run: Pass) -> torch.Tensor:
+        return run.lowered(run.tensors[f"{self.prefix}weight"].flatten(0, 1))
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        x = run.lowered(x)
+        run.keep(self, x)
+        bias = run.lowered(run.tensors[f"{self.prefix}bias"].flatten()) if self.has_bias else None
+        groups = run.num_workers * self.groups
+        return F.conv2d(x, self._weight(run), bias, self.stride, self.padding, self.dilation, groups)
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        (x,) = run.saved.pop(self.number)
+        weight, dy = self._weight(run), run.lowered(dy)
+        wants = [need_dx, self.trained("weight", sgd), self.has_bias and self.trained("bias", sgd)]
+        dx, dw, db = _aten.convolution_backward(
+            dy,
+            x,
+            weight,
+            [len(weight)],
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            [0, 0],
+            run.num_workers * self.groups,
+            wants,
+        )
+        for name, gradient, wanted in (("weight", dw, wants[1]), ("bias", db, wants[2])):
+            if wanted:
+                sgd.apply(self.prefix + name, torch.unflatten(gradient, 0, (run.num_workers, -1)))
+        return dx if need_dx else None
+
+
+class Relu(Layer):
+    """max(0, x), in place where the layer below allows it."""
+
+    overwritable = False
+    in_place = False
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        y = x.relu_() if self.in_place else x.relu()
+        run.keep(self, y)
+        return y
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        dx: torch.Tensor = _aten.threshold_backward(dy, *run.saved.pop(self.number), 0)
+        return dx
+
+
+class MaxPool2d(Layer):
+    """Max pooling; of equal entries the first takes the gradient, as in PyTorch."""
+
+    overwritable = True
+
+    def __init__(self, number: int, name: str, module: nn.MaxPool2d) -> None:
+        super().__init__(number, name)
+        stride = module.stride if module.stride is not None else module.kernel_size
+        self.window = [_pair(module.kernel_size), _pair(stride), _pair(module.padding), _pair(module.dilation)]
+        self.ceil_mode = module.ceil_mode
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        kernel, stride, padding, dilation = self.window
+        if not run.training:
+            return F.max_pool2d(x, kernel, stride, padding, dilation, self.ceil_mode)
+        y, indices = _aten.max_pool2d_with_indices(x, *self.window, self.ceil_mode)
+        run.keep(self, x, indices)
+        pooled: torch.Tensor = y
+        return pooled
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        x, indices = run.saved.pop(self.number)
+        dx: torch.Tensor = _aten.max_pool2d_with_indices_backward(dy, x, *self.window, self.ceil_mode, indices)
+        return dx
+
+
+class Flatten(Layer):
+    """Images to rows; rows of any shape to plain rows."""
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        run.keep(self, x.shape)
+        if x.dim() == 4:
+            x = torch.unflatten(x, 1, (run.num_workers, -1)).transpose(0, 1)
+        return x.flatten(2)
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        (shape,) = run.saved.pop(self.number)
+        if len(shape) != 4:
+            return dy.view(shape)
+        _, channels, height, width = shape
+        images = dy.view(run.num_workers, -1, channels // run.num_workers, height, width)
+        return images.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
+
+
+class Dropout(Layer):
+    """Multiplies by a mask given from outside."""
+
+    def __init__(self, number: int, name: str, module: MaskedDropout) -> None:
+        super().__init__(number, name)
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        if not run.training:
+            return x
+        mask = run.tensors[f"{self.prefix}mask"]
+        if x.dim() == 4:  # (W, B, C, ...) -> (B, W x C, ...)
+            mask = mask.transpose(0, 1).flatten(1, 2)
+        run.keep(self, mask)
+        return x * mask
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        (mask,) = run.saved.pop(self.number)
+        masked: torch.Tensor = dy * mask
+        return masked
+
+
+class Norm(Layer):
+    """Local response normalisation over each worker's own channels."""
+
+    overwritable = True
+
+    def __init__(self, number: int, name: str, module: ChannelNorm | nn.LocalResponseNorm) -> None:
+        super().__init__(number, name)
+        self.settings = (module.size, module.alpha, module.beta, module.k)
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        images = torch.unflatten(x.permute(0, 2, 3, 1), 3, (run.num_workers, -1))
+        y, kept = channel_norm(images, self.settings)
+        run.keep(self, images, kept)
+        return y.flatten(3).permute(0, 3, 1, 2)
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        images, kept = run.saved.pop(self.number)
+        dy = torch.unflatten(dy.permute(0, 2, 3, 1), 3, (run.num_workers, -1))
+        return channel_norm_backward(dy, images, kept, self.settings).flatten(3).permute(0, 3, 1, 2)
+
+
+class ByAutograd(Layer):
+    """Any layer without parameters that treats channels (or the entries of a row) apart; PyTorch differentiates it."""
+
+    def __init__(self, number: int, name: str, module: nn.Module) -> None:
+        super().__init__(number, name)
+        self.module = module
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        if not run.training:
+            y: torch.Tensor = self.module(x)
+            return y
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            y = self.module(leaf)
+        run.keep(self, leaf, y)
+        return y.detach()
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        leaf, y = run.saved.pop(self.number)
+        dx: torch.Tensor = torch.autograd.grad(y, leaf, dy)[0]
+        return dx
+
+
+class BatchNorm(Layer):
+    """Normalises each worker's channels over its own batch; running statistics are updated in place."""
+
+    def __init__(self, number: int, name: str, module: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__(number, name)
+        assert module.momentum is not None
+        self.eps, self.momentum = module.eps, module.momentum
+
+    def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        flat = x.transpose(0, 1).flatten(1) if x.dim() == 3 else x
+        weight, bias, mean, var = (
+            run.tensors[self.prefix + name].view(-1) for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        if run.training:
+            run.tensors[f"{self.prefix}num_batches_tracked"].add_(1)
+        with torch.set_grad_enabled(run.training):
+            leaves = [tensor.detach().requires_grad_(run.training) for tensor in (flat, weight, bias)]
+            y = F.batch_norm(leaves[0], mean, var, leaves[1], leaves[2], run.training, self.momentum, self.eps)
+        run.keep(self, leaves, y)
+        return self._like(y.detach(), x, run)
+
+    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+        leaves, y = run.saved.pop(self.number)
+        flat = dy.transpose(0, 1).flatten(1) if dy.dim() == 3 else dy
+        dx, *gradients = torch.autograd.grad(y, leaves, flat)
+        for name, gradient in zip(("weight", "bias"), gradients, strict=True):
+            if self.trained(name, sgd):
+                sgd.apply(self.prefix + name, gradient.view(run.num_workers, -1))
+        return self._like(dx, dy, run)
+
+    @staticmethod
+    def _like(flat: torch.Tensor, x: torch.Tensor, run: Pass) -> torch.Tensor:
+        return torch.unflatten(flat, 1, (run.num_workers, -1)).transpose(0, 1) if x.dim() == 3 else flat
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
+
+
+_CHANNELWISE = (
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.GELU,
+    nn.ELU,
+    nn.LeakyReLU,
+    nn.Hardswish,
+    nn.ReLU6,
+    nn.Softplus,
+)
+_KINDS: dict[type[nn.Module], Any] = {
+    nn.Linear: Linear,
+    nn.Conv2d: Conv2d,
+    nn.MaxPool2d: MaxPool2d,
+    MaskedDropout: Dropout,
+    ChannelNorm: Norm,
+    nn.LocalResponseNorm: Norm,
+    nn.BatchNorm1d: BatchNorm,
+    nn.BatchNorm2d: BatchNorm,
+}
+
+
+def layers_of(links: list[tuple[str, nn.Module]], sample: torch.Tensor) -> list[Layer] | None:
+    """Return the batched layers of a chain, or None where one of them is not known.
+
+    sample: a batch (B, ...), to follow the shapes: rows (B, F) or images (B, C, H, width).
+    """
+    links = list(links)
+    for place in range(len(links) - 1):
+        # A ReLU after the pooling has the same values and gradients, and less to do.
+        if isinstance(links[place][1], nn.ReLU) and isinstance(links[place + 1][1], nn.MaxPool2d):
+            links[place], links[place + 1] = links[place + 1], links[place]
+    parameters = [id(parameter) for _, module in links for parameter in module.parameters()]
+    if len(set(parameters)) < len(parameters):  # one used twice: its gradients would have to be added
+        return None
+    layers: list[Layer] = []
+    x = sample
+    with torch.no_grad():
+        for name, module in links:
+            layer = _layer_of(len(layers), name, module, x.dim())
+            if layer is None:
+                return None
+            if isinstance(layer, Relu):
+                layer.in_place = bool(layers) and layers[-1].overwritable
+            layers.append(layer)
+            x = module.eval()(x)
+    return layers if x.dim() == 2 else None
+
+
+def _layer_of(number: int, name: str, module: nn.Module, num_dims: int) -> Layer | None:
+    kind = type(module)
+    if isinstance(module, nn.Flatten):
+        return Flatten(number, name) if (module.start_dim, module.end_dim) == (1, -1) else None
+    if kind is nn.ReLU:
+        return Relu(number, name)
+    if getattr(module, "return_indices", False):
+        return None
+    if kind in _CHANNELWISE:
+        return ByAutograd(number, name, module)
+    if kind not in _KINDS or num_dims not in (2, 4):
+        return None
+    is_image = kind in (nn.Conv2d, nn.MaxPool2d, ChannelNorm, nn.LocalResponseNorm, nn.BatchNorm2d)
+    if kind is not MaskedDropout and is_image != (num_dims == 4):
+        return None
+    if isinstance(module, nn.Conv2d) and (isinstance(module.padding, str) or module.padding_mode != "zeros"):
+        return None
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and (
+        module.momentum is None or not module.affine or not module.track_running_stats
+    ):
+        return None
+    layer: Layer = _KINDS[kind](number, name, module)
+    return layer

@@ -1,0 +1,118 @@
+"""All nodes' models: one tensor with a leading axis over nodes for every parameter and buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The models of some workers, to take steps on: views of the stacks, or copies that `Stacks.put` puts back.
+
+    All tensors are (W, *shape) by name; momenta: of the trained ones, empty without momentum.
+    """
+
+    trained: Tensors
+    fixed: Tensors
+    buffers: Tensors
+    momenta: Tensors
+    is_view: bool
+
+
+class Stacks:
+    """What is trained, and buffers, as (S, *shape); what is fixed once for all nodes.
+
+    S: the nodes' rows, workers first.
+    """
+
+    def __init__(self, trained: Tensors, fixed: Tensors, buffers: Tensors, num_rows: int, num_momenta: int) -> None:
+        """trained, fixed, buffers: the initial model by name; num_momenta: workers, or 0 without momentum."""
+        self.fixed = fixed
+        self.trained = {name: _repeated(start, num_rows) for name, start in trained.items()}
+        self.buffers = {name: _repeated(start, num_rows) for name, start in buffers.items()}
+        self.momenta = {name: start.new_zeros(num_momenta, *start.shape) for name, start in trained.items()}
+        self.has_momenta = num_momenta > 0
+
+    @property
+    def moving(self) -> Tensors:
+        """What differs between nodes."""
+        return self.trained | self.buffers
+
+    def average(self, server: int, children: Sequence[int], weights: torch.Tensor) -> None:
+        """Set a server's model to the weighted mean of its children's; counters to the largest."""
+        for stack in self.moving.values():
+            below = _select(stack, children)[0].reshape(len(children), -1)
+            mean = weights.to(stack.dtype) @ below if stack.is_floating_point() else below.amax(0)
+            stack[server] = mean.view(stack.shape[1:])
+
+    def hand_down(self, server: int, children: Sequence[int]) -> None:
+        """Copy a server's model to nodes in ascending order."""
+        for stack in self.moving.values():
+            _put(stack, children, stack[server].clone())
+
+    def model(self, row: int) -> Tensors:
+        """Return a node's parameters and buffers."""
+        return {name: stack[row] for name, stack in self.trained.items()} | self.fixed | {
+            name: stack[row] for name, stack in self.buffers.items()
+        }
+
+    def part(self, workers: Sequence[int]) -> Part:
+        """Return the models of workers in ascending order."""
+        is_view = workers[-1] - workers[0] + 1 == len(workers)
+        fixed = {name: tensor.expand(len(workers), *tensor.shape) for name, tensor in self.fixed.items()}
+        trained, buffers = _parts(self.trained, workers), _parts(self.buffers, workers)
+        return Part(trained, fixed, buffers, _parts(self.momenta, workers) if self.has_momenta else {}, is_view)
+
+    def put(self, workers: Sequence[int], part: Part) -> None:
+        """Put copies back."""
+        if part.is_view:
+            return
+        for stacks, values in (
+            (self.trained, part.trained),
+            (self.buffers, part.buffers),
+            (self.momenta, part.momenta),
+        ):
+            for name, value in values.items():
+                _put(stacks[name], workers, value)
+
+    def state(self, row: int) -> dict[str, Tensors]:
+        """Return one node's model and all momenta, on the CPU."""
+        model = {name: stack[row].detach().cpu().clone() for name, stack in self.moving.items()}
+        return {"model": model, "momenta": {name: stack.cpu().clone() for name, stack in self.momenta.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set every node to a stored model."""
+        for name, stack in self.moving.items():
+            stack.copy_(state["model"][name].expand_as(stack))
+        for name, stack in self.momenta.items():
+            stack.copy_(state["momenta"][name])
+
+
+def _repeated(start: torch.Tensor, num_rows: int) -> torch.Tensor:
+    return start.detach().repeat(num_rows, *(1,) * start.dim())
+
+
+def _parts(stacks: Tensors, workers: Sequence[int]) -> Tensors:
+    return {name: _select(stack, workers)[0] for name, stack in stacks.items()}
+
+
+def _select(stack: torch.Tensor, rows: Sequence[int]) -> tuple[torch.Tensor, bool]:
+    """Return ascending `rows` of a stack, and whether they are a view (neighbours) or a copy."""
+    first, last = rows[0], rows[-1]
+    if last - first + 1 == len(rows):
+        return stack[first : last + 1], True
+    return stack[list(rows)], False
+
+
+def _put(stack: torch.Tensor, rows: Sequence[int], values: torch.Tensor) -> None:
+    view, is_view = _select(stack, rows)
+    if is_view:
+        view.copy_(values)
+    else:
+        stack[list(rows)] = values
