@@ -137,9 +137,9 @@ def table(trials: Sequence[Trial]) -> str:
 def _line(trial: Trial, seed: str) -> str:
     learner_s, storing_s = trial.sum_s(LEARNER), trial.sum_s(STORING)
     engine_s = trial.wall_s - learner_s - storing_s
-    cells = [trial.case, seed, f"{trial.wall_s:.2f}"]
+    cells = [trial.case, seed, f"{trial.wall_s:.3f}"]
     cells += [f"{part_s / trial.wall_s:.1%}" for part_s in (learner_s, storing_s, engine_s)]
-    cells += [f"{engine_s:.2f}", *(f"{trial.inside_wall_s[name]:.2f}" for name in (*LEARNER, *STORING))]
+    cells += [f"{engine_s:.3f}", *(f"{trial.inside_wall_s[name]:.3f}" for name in (*LEARNER, *STORING))]
     return f"| {' | '.join(cells)} |"
 
 

@@ -152,7 +152,7 @@ def hardware(settings: Settings, cores: int) -> list[str]:
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
     names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    parts = [names[0] if names else platform.processor(), f"{cores} cores", f"{settings.threads} threads"]
+    parts = [names[0] if names else platform.processor(), f"{cores} cores", f"torch threads {settings.threads}"]
     gpu = torch.cuda.get_device_name(settings.device) if settings.device.type == "cuda" else "no GPU used"
     precision = [f"precision {settings.precision}"] if settings.precision else []
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
