@@ -39,6 +39,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Precision(StrEnum):
+    auto = "auto"
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
 class Format(StrEnum):
     csv = "csv"
     parquet = "parquet"
@@ -97,6 +104,17 @@ def run(
             min=1, help="Threads of torch (default: all cores; 1 for small networks). The last bits depend on it."
         ),
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of products in the learning; auto is tf32 on CUDA and fp32 on a CPU.")
+    ] = Precision.auto,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY[:WORKERS]",
+            help="How steps are taken: layered, vmap or one_by_one, and how many workers at once, such as layered:5 "
+            "(default: chosen by a short trial and remembered). The last bits depend on it.",
+        ),
+    ] = "auto",
 ) -> None:
     """Train and emulate every case and seed of a run file; print the time-to-target table; write a report."""
     from hsgd_emu.experiment import load_experiment
@@ -104,7 +122,7 @@ def run(
     from hsgd_emu.run import Options, run_experiment
 
     experiment = load_experiment(file, sets or [])
-    options = Options(device.value, resume, force, timing_only, threads)
+    options = Options(device.value, precision.value, engine, resume, force, timing_only, threads)
     num_trials = len(experiment.cases) * len(experiment.seeds)
     with show_progress(num_trials, experiment.train.iterations) as progress:
         folder = run_experiment(experiment, out, options, progress)

@@ -58,10 +58,14 @@ class Progress:
 class Options:
     """How to run, beside what the run file says.
 
-    resume: go on with an unfinished run; force: replace what is there; threads: of torch (default: all cores).
+    resume: go on with an unfinished run; force: replace what is there; threads: of torch (default: all cores);
+    precision: of products, fp32, tf32 or bf16 (default: tf32 on CUDA, else fp32); engine: how steps are taken, such as
+    "layered:5" (default: chosen by a short trial).
     """
 
     device: str = "auto"
+    precision: str = "auto"
+    engine: str = "auto"
     resume: bool = False
     force: bool = False
     timing_only: bool = False
@@ -82,8 +86,7 @@ def run_experiment(
     folder = out or Path("runs/out") / experiment.name
     _check_folder(folder, experiment, options)
     if options.resume and is_run_folder(folder):
-        # The last bits depend on the number of threads: the one the run was begun with.
-        options = replace(options, threads=options.threads or read_environment(folder).get("threads"))
+        options = _as_begun(options, read_environment(folder))
     try:
         session = _Session.start(experiment, options, progress)
         keys = [TrialKey(case.name, seed) for case in experiment.cases for seed in experiment.seeds]
@@ -107,6 +110,16 @@ def run_experiment(
     return folder
 
 
+def _as_begun(options: Options, before: dict[str, Any]) -> Options:
+    """Return options with what the last bits depend on as the run was begun with, where nothing else is asked for."""
+    return replace(
+        options,
+        threads=options.threads or before.get("threads"),
+        precision=before.get("precision", "auto") if options.precision == "auto" else options.precision,
+        engine=before.get("engine", "auto") if options.engine == "auto" else options.engine,
+    )
+
+
 def run(
     path: Path | str,
     out: Path | str | None = None,
@@ -117,6 +130,8 @@ def run(
     force: bool = False,
     timing_only: bool = False,
     threads: int | None = None,
+    precision: str = "auto",
+    engine: str = "auto",
 ) -> Any:
     """Run a run file and return its results (see `hsgd_emu.read`).
 
@@ -126,7 +141,7 @@ def run(
     from hsgd_emu.results.read import read_run
 
     experiment = load_experiment(path, sets)
-    options = Options(device, resume, force, timing_only, threads)
+    options = Options(device, precision, engine, resume, force, timing_only, threads)
     return read_run(run_experiment(experiment, Path(out) if out else None, options))
 
 
@@ -215,11 +230,14 @@ class _Session:
             from hsgd_emu.learning import world as worlds
 
             device = worlds.choose_device(options.device)
-            world = _world(experiment, device, progress.say)
+            precision = worlds.choose_precision(options.precision, device, experiment.train.dtype)
+            world = _world(experiment, device, precision, progress.say)
             model_bytes, threads_pay = world.measure()
             threads = options.threads or (default_threads() if threads_pay else 1)
-            worlds.make_deterministic(device, threads)
-            environment = worlds.environment(device, threads)
+            worlds.make_deterministic(device, threads, precision)
+            progress.say("choosing how to learn")
+            engine = world.choose(experiment.seeds[0], options.engine)
+            environment = worlds.environment(device, threads, precision, engine)
             num_bytes = experiment.message_bytes or model_bytes
         try:
             network = experiment.network(num_bytes)
@@ -236,7 +254,7 @@ class _Session:
         return self.experiment.plan(schedule, self.network, routes, self.message_bytes, key.seed, samples)
 
 
-def _world(experiment: Experiment, device: Any, say: Callable[[str], None] | None) -> World:
+def _world(experiment: Experiment, device: Any, precision: Any, say: Callable[[str], None] | None) -> World:
     from hsgd_emu.learning.world import World
 
     groups = experiment.topology.groups()
@@ -248,6 +266,7 @@ def _world(experiment: Experiment, device: Any, say: Callable[[str], None] | Non
         groups,
         experiment.base,
         device,
+        precision,
         say,
     )
 
@@ -274,6 +293,7 @@ class _Trial:
         self.plan = session.plan(key)
         self.names = [node.name for node in session.experiment.topology.nodes]
         self.done = store.trial_state(key).iteration
+        self.begun = 0
         self.real: StackedLearner | None = None
 
     def run(self) -> None:
@@ -284,7 +304,7 @@ class _Trial:
         keep = self.session.experiment.timeline
         timeline_hash = emulate(self.plan, learner, self._commit, keep, self._checkpoint)
         weights_hash = self.real.weights_hash(0) if self.real else None
-        engine = self.real.way if self.real else "silent"
+        engine = self.real.choice.text() if self.real else "silent"
         self.store.finish_trial(self.key, weights_hash, timeline_hash, engine, time.perf_counter() - begin)
         if self.real:
             self.checkpoints.remove()
@@ -304,17 +324,17 @@ class _Trial:
             self.store.restart_trial(self.key)
             self.done = 0
             return self.real
+        self.begun = state["iteration"]
         self.real.restore(state)
         metrics = {
             row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy)
             for row in self.store.curve_rows(self.key)
         }
-        return ResumingLearner(RecordedLearner(metrics), self.done, self.real)
+        return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
 
     def _checkpoint(self, iteration: int) -> None:
-        if self.real is not None and iteration > self.done:
-            round_ = iteration // self.plan.schedule.global_period
-            self.checkpoints.save(round_, iteration, self.real.state(0))
+        if self.real is not None and iteration > self.begun and self.checkpoints.is_due():
+            self.checkpoints.save(iteration, self.real.state(0))
 
     def _commit(self, record: RoundRecord) -> None:
         if record.iteration <= self.done:

@@ -70,10 +70,7 @@ class Layered:
     def step(self, part: Part, sgd: Sgd, step: Step) -> torch.Tensor:
         run = Pass(len(step.y), part.trained | part.fixed | part.buffers | step.masks, True, self.low)
         logits = self.forward(step.x, run)
-        log_p = F.log_softmax(logits.to(step.x.dtype), -1)
-        losses = log_p.gather(-1, step.y[..., None]).squeeze(-1).mean(1).neg_()
-        classes = torch.arange(log_p.shape[-1], device=log_p.device)
-        gradient = log_p.exp_().sub_((step.y[..., None] == classes).to(log_p.dtype))
+        losses, gradient = _cross_entropy(logits.to(step.x.dtype), step.y)
         gradient.mul_(sgd.begin_step(step.rate) / step.y.shape[1])
         self._backward(gradient, run, sgd)
         return losses
@@ -90,6 +87,20 @@ class Layered:
         stacked = {name: tensor[None] for name, tensor in model.items()}
         run = Pass(1, stacked, False, self.low)
         return self.forward(x if x.dim() == 4 else x[None], run)[0].to(x.dtype)
+
+
+def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each worker's mean loss (W,), and for each sample the gradient of its loss (W, B, C).
+
+    logits: (W, B, C). Classes come first while they are reduced: on a CPU that is several times faster for few classes.
+    """
+    first = logits.flatten(0, 1).T.contiguous()
+    log_p = F.log_softmax(first, 0)
+    labels = y.reshape(1, -1)
+    losses = log_p.gather(0, labels).neg_().view(y.shape).mean(1)
+    classes = torch.arange(len(first), device=first.device)[:, None]
+    gradient = log_p.exp_().sub_((labels == classes).to(log_p.dtype))
+    return losses, gradient.T.contiguous().view(logits.shape)
 
 
 class ByModule:

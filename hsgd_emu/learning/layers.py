@@ -59,7 +59,10 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
-        """Return the gradient with respect to the input, if needed, and update what the layer trains."""
+        """Return the gradient with respect to the input, if needed, and update what the layer trains.
+
+        dy may be overwritten.
+        """
         raise NotImplementedError
 
     def trained(self, name: str, sgd: Sgd) -> bool:
@@ -164,7 +167,8 @@ class Relu(Layer):
         return y
 
     def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
-        dx: torch.Tensor = _aten.threshold_backward(dy, *run.saved.pop(self.number), 0)
+        (y,) = run.saved.pop(self.number)
+        dx: torch.Tensor = _aten.threshold_backward.grad_input(dy, y, 0, grad_input=dy)
         return dx
 
 

@@ -37,11 +37,9 @@ class TrialSetup:
 class Network:
     """The initial model of a trial, its dropout layers given masks from outside."""
 
-    def __init__(
-        self, model: nn.Module, data: ResidentData, setup: TrialSetup, precision: Precision = "fp32"
-    ) -> None:
+    def __init__(self, model: nn.Module, data: ResidentData, setup: TrialSetup, precision: Precision = "fp32") -> None:
         self.train, self.precision, self.sample = setup.train, precision, data.sample()
-        self.device = data.device
+        self.device, self.num_workers = data.device, len(setup.worker_names)
         self.model = model.to(data.device, data.dtype).train()
         self.has_convolutions = has_convolutions(model)
         dropouts = with_masked_dropout(self.model, self.sample)

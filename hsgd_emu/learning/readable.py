@@ -17,9 +17,9 @@ from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
 from hsgd_emu.learning.evaluation import evaluate
 from hsgd_emu.learning.models import logits_of
+from hsgd_emu.learning.network import TrialSetup
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.samples import ResidentData
-from hsgd_emu.learning.network import TrialSetup
 
 
 class ReadableLearner:
@@ -46,7 +46,7 @@ class ReadableLearner:
         slot = self.setup.slots[worker]
         model, optimiser = self.models[slot], self.optimisers[slot]
         for t in range(iteration, iteration + num_steps):
-            x, y = self.data.batch(self.data.draws([slot], t, 1), 0)
+            ((x, y),) = self.data.batches(self.data.draws([slot], t, 1))
             for name, mask in self.masks.draw(len(y[0]), [slot], t).items():
                 model.get_submodule(name.removesuffix(".mask")).mask = mask[0]
             with torch.random.fork_rng():

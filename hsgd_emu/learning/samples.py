@@ -20,6 +20,10 @@ from hsgd_emu.learning.data import Dataset
 from hsgd_emu.rng import stream
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+_AT_ONCE = 2**18
+"""Vectors are gathered for as many steps at a time as make about this many numbers."""
+_SHUFFLED = 4096
+"""Samples shuffled at a time: a stream takes longer to make than a small shard takes to shuffle."""
 _BLOCK = 64
 """Augmentation draws are made for this many iterations at a time."""
 
@@ -28,18 +32,24 @@ class BatchOrder:
     """The order in which each worker goes through its shard.
 
     A worker's samples form one endless sequence: a fresh shuffle of its shard, then another, and so on (stream
-    (seed, "batches", worker, shuffle number)). Batch t is the t-th piece of `batch_size` samples of it, so every
-    batch is full, and one may reach over the end of a shuffle. `full` is the whole shard in its own order.
+    (seed, "batches", worker, block), a block being as many shuffles as make about `_SHUFFLED` samples, at least one).
+    Batch t is the t-th piece of `batch_size` samples of it, so every batch is full, and one may reach over the end of
+    a shuffle. `full` is the whole shard in its own order.
     """
 
     def __init__(
         self, seed: int, names: Sequence[str], shards: Sequence[Indices], batch_size: int | Literal["full"]
     ) -> None:
         self.seed, self.names, self.shards, self.batch_size = seed, names, shards, batch_size
-        self._shuffle = lru_cache(maxsize=4 * len(names))(self._draw_shuffle)
+        self._shuffles = lru_cache(maxsize=4 * len(names))(self._draw_shuffles)
 
-    def _draw_shuffle(self, worker: int, number: int) -> Indices:
-        return stream(self.seed, "batches", self.names[worker], number).permutation(self.shards[worker])
+    def _shuffles_per_block(self, worker: int) -> int:
+        return max(1, _SHUFFLED // len(self.shards[worker]))
+
+    def _draw_shuffles(self, worker: int, block: int) -> Indices:
+        rng = stream(self.seed, "batches", self.names[worker], block)
+        shuffles = np.tile(self.shards[worker], (self._shuffles_per_block(worker), 1))
+        return rng.permuted(shuffles, axis=1, out=shuffles).ravel()
 
     def size(self, worker: int) -> int:
         """Return the number of samples in each of a worker's batches."""
@@ -50,10 +60,11 @@ class BatchOrder:
         shard = self.shards[worker]
         if self.batch_size == "full":
             return np.broadcast_to(shard, (num_steps, len(shard)))
+        length = self._shuffles_per_block(worker) * len(shard)
         begin, end = iteration * self.batch_size, (iteration + num_steps) * self.batch_size
-        first, last = begin // len(shard), (end - 1) // len(shard)
-        sequence = np.concatenate([self._shuffle(worker, number) for number in range(first, last + 1)])
-        start = begin - first * len(shard)
+        first, last = begin // length, (end - 1) // length
+        sequence = np.concatenate([self._shuffles(worker, block) for block in range(first, last + 1)])
+        start = begin - first * length
         return sequence[start : start + end - begin].reshape(num_steps, self.batch_size)
 
 
@@ -130,6 +141,7 @@ class ResidentData:
         self.test_y = torch.from_numpy(dataset.test_y).to(device)
         self.is_image = train_x.dim() == 4
         self._shape = tuple(train_x.shape[1:])
+        self._numel = train_x[0].numel()
         self._is_byte = train_x.dtype == torch.uint8
         self.mean = torch.tensor(dataset.mean, dtype=dtype, device=device) if dataset.mean else None
         self.std = torch.tensor(dataset.std, dtype=dtype, device=device) if dataset.mean else None
@@ -146,11 +158,11 @@ class ResidentData:
     def normalised(self, x: torch.Tensor) -> torch.Tensor:
         """Return samples (N, C, ...) as floats: bytes scaled to 0..1, then (x - mean) / std."""
         shape = (-1,) + (1,) * (x.dim() - 2)
+        if self.mean is None or self.std is None:
+            return x.to(self.dtype).div(255) if x.dtype == torch.uint8 else x.to(self.dtype)
         scaled = x.to(self.dtype, copy=True)
         if x.dtype == torch.uint8:
             scaled.div_(255)
-        if self.mean is None or self.std is None:
-            return scaled
         return scaled.sub_(self.mean.view(shape)).div_(self.std.view(shape))
 
     def sample(self) -> torch.Tensor:
@@ -174,21 +186,27 @@ class ResidentData:
         offsets, flips = self.augmentation.draws(workers, iteration, num_steps)
         return Draws(indices, torch.from_numpy(offsets).to(self.device), torch.from_numpy(flips).to(self.device))
 
-    def batch(self, draws: Draws, step: int, grouped: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the samples (W, B, ...) and labels (W, B) of one step.
+    def batches(self, draws: Draws, grouped: bool = False) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the samples (W, B, ...) and labels (W, B) of each step.
 
         grouped: images as (B, W x C, height, width), channels last in memory.
         """
+        at_once = 1 if self.is_image else max(1, _AT_ONCE // max(1, draws.indices[0].numel() * self._numel))
+        for start in range(0, len(draws.indices), at_once):
+            indices_SWB = draws.indices[start : start + at_once].transpose(1, 2)
+            flat = indices_SWB.reshape(-1)
+            y_SWB = self.train_y.index_select(0, flat).view(indices_SWB.shape)
+            if self.is_image:
+                yield self._images(draws, start, grouped), y_SWB[0]
+            else:
+                rows = self.normalised(self._train_x.index_select(0, flat))
+                yield from zip(rows.view(*indices_SWB.shape, *self._shape), y_SWB, strict=True)
+
+    def _images(self, draws: Draws, step: int, grouped: bool) -> torch.Tensor:
         indices = draws.indices[step]
-        y = self.train_y[indices.T]
-        if not self.is_image:
-            rows = self._train_x.flatten(1).index_select(0, indices.T.reshape(-1))
-            return self.normalised(rows).view(*indices.T.shape, *self._shape), y
         pixels = self._spread(self._gathered(indices, draws, step), indices.shape)
         x = self._normalised_last(pixels)
-        if grouped:
-            return x.flatten(3).permute(0, 3, 1, 2), y
-        return x.permute(3, 0, 4, 1, 2).contiguous(), y
+        return x.flatten(3).permute(0, 3, 1, 2) if grouped else x.permute(3, 0, 4, 1, 2).contiguous()
 
     def _gathered(self, indices: torch.Tensor, draws: Draws, step: int) -> torch.Tensor:
         """Return the images at indices (B, W), cropped and flipped, as (B x W, [C,] height, width)."""

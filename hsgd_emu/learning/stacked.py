@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from hsgd_emu.engine.port import Metrics
-from hsgd_emu.learning.engines import Precision, Step, Way
+from hsgd_emu.learning.engines import Precision, Way
 from hsgd_emu.learning.evaluation import evaluate
 from hsgd_emu.learning.network import Network, TrialSetup
-from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.requests import Average, HandDown, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
-from hsgd_emu.learning.sgd import Sgd
 from hsgd_emu.learning.stacks import Tensors
+from hsgd_emu.learning.steps import take_steps
 from hsgd_emu.learning.tuning import Choice, usual_choice
 
 
@@ -38,10 +37,10 @@ class StackedLearner:
         precision: Precision = "fp32",
     ) -> None:
         """choice: how steps are taken (default: the usual one for the network and device)."""
-        self.data, self.setup, self.train = data, setup, setup.train
+        self.data, self.setup = data, setup
         self.network = Network(model, data, setup, precision)
         num_workers = len(setup.worker_names)
-        self.choice = choice or usual_choice(self.network, num_workers)
+        self.choice = choice or usual_choice(self.network)
         self.engine = self.network.engine(self.choice.way)
         self.stacks = self.network.stacks(self.choice.way, len(setup.slots), num_workers)
         self.loss_sums = torch.zeros(num_workers, dtype=torch.float64, device=data.device)
@@ -124,16 +123,5 @@ class StackedLearner:
 
     def _take_chunk(self, workers: list[int], iteration: int, num_steps: int) -> None:
         """Take steps on workers whose batches have one size."""
-        part = self.stacks.part(workers)
-        sgd = Sgd(part.trained, part.momenta, self.train.momentum, self.train.weight_decay)
-        draws = self.data.draws(workers, iteration, num_steps)
-        losses_W = torch.zeros(len(workers), dtype=torch.float64, device=self.data.device)
-        masks = self.network.masks
-        for step in range(num_steps):
-            t = iteration + step
-            x, y = self.data.batch(draws, step, self.engine.grouped)
-            drawn = masks.draw(y.shape[1], workers, t)
-            batch = Step(x, y, drawn, learning_rate(self.train, t), masks.seed(workers[0], t))
-            losses_W += self.engine.step(part, sgd, batch)
-        self.loss_sums[workers] += losses_W
-        self.stacks.put(workers, part)
+        losses = take_steps(self.network, self.engine, self.stacks, self.data, workers, iteration, num_steps)
+        self.loss_sums[workers] += losses

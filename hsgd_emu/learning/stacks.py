@@ -58,9 +58,11 @@ class Stacks:
 
     def model(self, row: int) -> Tensors:
         """Return a node's parameters and buffers."""
-        return {name: stack[row] for name, stack in self.trained.items()} | self.fixed | {
-            name: stack[row] for name, stack in self.buffers.items()
-        }
+        return (
+            {name: stack[row] for name, stack in self.trained.items()}
+            | self.fixed
+            | {name: stack[row] for name, stack in self.buffers.items()}
+        )
 
     def part(self, workers: Sequence[int]) -> Part:
         """Return the models of workers in ascending order."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ import torch
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import Dataset, load_dataset, partition
+from hsgd_emu.learning.engines import Precision
 from hsgd_emu.learning.models import build_model, has_convolutions, model_bytes
+from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
-from hsgd_emu.learning.network import TrialSetup
 from hsgd_emu.learning.stacked import StackedLearner
-from hsgd_emu.learning.tuning import Choice
+from hsgd_emu.learning.tuning import Choice, choice_of, tuned_choice
 
 SHAPES = {
     "digits": ((64,), 10),
@@ -43,19 +44,34 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_deterministic(device: torch.device, threads: int) -> None:
+def choose_precision(name: str, device: torch.device, dtype: str) -> Precision:
+    """Return the precision that --precision names.
+
+    Raises:  ConfigError: the device does not have it, or the run file asks for float64.
+    """
+    if name == "auto":
+        return "tf32" if device.type == "cuda" and dtype == "float32" else "fp32"
+    if name == "tf32" and device.type != "cuda":
+        raise ConfigError.of("--precision tf32", "", f"only CUDA devices have it, this is {device.type}; use fp32")
+    if name != "fp32" and dtype != "float32":
+        text = f"products would be less precise than train.dtype: {dtype}; use float32, or --precision fp32"
+        raise ConfigError.of(f"--precision {name}", "", text)
+    return cast(Precision, name)
+
+
+def make_deterministic(device: torch.device, threads: int, precision: Precision = "fp32") -> None:
     """Pin what changes the bits of a result: threads, algorithms, reduced precision."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-_SMALL_BYTES = 2**20
+_SMALL_BYTES = 2**21
 
 
 class World:
@@ -70,10 +86,13 @@ class World:
         groups: Sequence[Sequence[int]],
         base: Path,
         device: torch.device,
+        precision: Precision = "fp32",
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.data, self.model, self.train = data, model, train
-        self.worker_names, self.groups, self.base, self.device = worker_names, groups, base, device
+        self.worker_names, self.groups, self.base = worker_names, groups, base
+        self.device, self.precision = device, precision
+        self.choice: Choice | None = None
         self.dtype = torch.float64 if train.dtype == "float64" else torch.float32
         self.dataset: Dataset = load_dataset(data, base, progress)
         # The seeds of a run come one after the other: what they share is kept for the current one only.
@@ -101,25 +120,32 @@ class World:
     def measure(self) -> tuple[int, bool]:
         """Return the size of one model message, and whether several threads pay.
 
-        They do not for small networks without convolutions, whose batched steps are too short to be shared (the demo
-        takes as long with one as with two); on a busy machine threads that wait for each other are many times slower.
+        They do not for a few small networks without convolutions, whose batched steps are too short to be shared (the
+        demo gains little by two); on a busy machine threads that wait for each other are many times slower.
         """
         model = self.build(0)
         num_bytes = model_bytes(model)
-        return num_bytes, has_convolutions(model) or num_bytes > _SMALL_BYTES
+        return num_bytes, has_convolutions(model) or num_bytes * len(self.worker_names) > _SMALL_BYTES
 
     def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
         return TrialSetup(seed, self.worker_names, slots, self.train)
 
-    def learner(self, seed: int, slots: dict[int, int], choice: Choice | None = None) -> StackedLearner:
-        """Return the learner of one trial; slots: see `TrialSetup`.
+    def choose(self, seed: int, engine: str = "auto") -> Choice:
+        """Decide how steps are taken in all trials, as `engine` says or by a short trial (see `learning.tuning`).
 
-        Raises:  ConfigError: the network cannot be trained on the smallest batch.
+        Raises:  ConfigError: the network cannot be trained on the smallest batch, or not in the way asked for.
         """
         model, data = self.build(seed), self.resident(seed)
         if min(data.order.size(worker) for worker in range(len(self.worker_names))) == 1:
             _try_one_sample(model, self.dataset.train_x.shape[1:])
-        return StackedLearner(model, data, self._setup(seed, slots), choice)
+        network = Network(model, data, self._setup(seed, {}), self.precision)
+        self.choice = choice_of(engine, network) if engine != "auto" else tuned_choice(network, data)
+        return self.choice
+
+    def learner(self, seed: int, slots: dict[int, int]) -> StackedLearner:
+        """Return the learner of one trial; slots: see `TrialSetup`."""
+        choice = self.choice or self.choose(seed)
+        return StackedLearner(self.build(seed), self.resident(seed), self._setup(seed, slots), choice, self.precision)
 
     def readable_learner(self, seed: int, slots: dict[int, int]) -> ReadableLearner:
         """Return the readable twin of the learner."""
@@ -136,7 +162,7 @@ def _try_one_sample(model: torch.nn.Module, shape: Sequence[int]) -> None:
         raise ConfigError.of("", "train.batch_size", text) from None
 
 
-def environment(device: torch.device, threads: int) -> dict[str, Any]:
+def environment(device: torch.device, threads: int, precision: Precision, choice: Choice) -> dict[str, Any]:
     """Return the versions and hardware that the bits of a result depend on."""
     import torchvision
 
@@ -147,5 +173,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
         "device": device.type,
         "device_name": name,
         "threads": threads,
+        "precision": precision,
+        "engine": choice.text(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }

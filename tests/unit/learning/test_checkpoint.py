@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from hsgd_emu.learning import checkpoint
 from hsgd_emu.learning.checkpoint import Checkpoints
 from hsgd_emu.learning.models import mlp
 
@@ -39,7 +40,7 @@ def test_restored_learner_goes_on_bit_for_bit(kind, way, evaluate_every, tmp_pat
     half = trial.stacked(way)
     found = trial.run(half, end=4, evaluate_every=evaluate_every)
     checkpoints = Checkpoints(tmp_path / "checkpoints", 0)
-    checkpoints.save(1, 4, half.state(trial.root))
+    checkpoints.save(4, half.state(trial.root))
     resumed = trial.stacked(way)
     resumed.restore(checkpoints.load(4))
     found += trial.run(resumed, begin=4, evaluate_every=evaluate_every)
@@ -84,17 +85,43 @@ def test_weights_hash_tells_models_apart():
 
 
 def save(checkpoints: Checkpoints, round_: int) -> None:
-    checkpoints.save(round_, 10 * round_, {"row": torch.full((3,), float(round_))})
+    checkpoints.save(10 * round_, {"row": torch.full((3,), float(round_))})
 
 
-def test_the_last_two_checkpoints_are_kept(tmp_path):
-    # The round before the last may be the one that the database names: the kill came between the two writes.
+def test_the_last_two_checkpoints_are_kept_and_the_newest_that_is_old_enough_is_used(tmp_path):
+    # A round may be newer than what the database names: the kill came between the two writes.
     checkpoints = Checkpoints(tmp_path, 5)
-    for round_ in (1, 2, 3):
+    for round_ in (1, 2, 4):
         save(checkpoints, round_)
-    assert checkpoints.load(10) is None
-    for round_ in (2, 3):
-        assert checkpoints.load(10 * round_)["row"].tolist() == [round_] * 3
+    found = {iteration: checkpoints.load(iteration) for iteration in (10, 20, 30, 40, 50)}
+    assert found[10] is None
+    rounds = [found[iteration]["row"].tolist()[0] for iteration in (20, 30, 40, 50)]
+    assert rounds == [2, 2, 4, 4]
+
+
+def test_after_a_resume_the_checkpoint_in_use_is_not_the_one_overwritten(tmp_path):
+    first = Checkpoints(tmp_path, 5)
+    for round_ in (1, 2):
+        save(first, round_)
+    resumed = Checkpoints(tmp_path, 5)
+    assert resumed.load(10)["iteration"] == 10  # the second was never committed
+    save(resumed, 3)
+    assert Checkpoints(tmp_path, 5).load(20)["iteration"] == 10
+
+
+def test_writing_takes_a_small_part_of_the_time(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: clock[0])
+    checkpoints = Checkpoints(tmp_path, 5)
+    assert checkpoints.is_due()
+    monkeypatch.setattr(
+        checkpoint.torch, "save", lambda state, path: (path.write_bytes(b""), clock.append(clock.pop() + 1))
+    )
+    save(checkpoints, 1)  # takes one second
+    clock[0] = 20.5
+    assert not checkpoints.is_due()
+    clock[0] = 21.5
+    assert checkpoints.is_due()
 
 
 def test_torn_and_missing_files_are_not_used(tmp_path):
@@ -104,14 +131,15 @@ def test_torn_and_missing_files_are_not_used(tmp_path):
     save(checkpoints, 2)
     torn = tmp_path / "0-1.pt"
     torn.write_bytes(torn.read_bytes()[:-100])
-    assert checkpoints.load(10) is None
-    assert checkpoints.load(20) is not None
+    assert checkpoints.load(20)["iteration"] == 10
+    (tmp_path / "0-0.pt").unlink()
+    assert checkpoints.load(20) is None
 
 
 def test_what_a_kill_leaves_half_written_harms_nothing(tmp_path):
     checkpoints = Checkpoints(tmp_path, 0)
     save(checkpoints, 1)
-    (tmp_path / "0-0.new").write_bytes(b"half")
+    (tmp_path / "0-1.new").write_bytes(b"half")
     assert checkpoints.load(10) is not None
     save(checkpoints, 2)
     assert checkpoints.load(20) is not None

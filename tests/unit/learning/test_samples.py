@@ -28,12 +28,14 @@ def order_of(batch_size=3, seed=1, names=NAMES, shards=SHARDS):
 
 @pytest.mark.parametrize("worker", [0, 1, 2])
 def test_batches_are_the_pieces_of_shuffle_after_shuffle(worker):
-    # The law, spelled out: concatenate permutations drawn from (seed, "batches", worker, number), cut in threes.
+    # The law, spelled out: blocks of 4096 // shard size shuffles, each block drawn from (seed, "batches", worker,
+    # block), one after the other, cut in threes. Here the border of the first block is crossed.
     # Worker 2 holds two samples: a batch of three reaches over one or two shuffles.
     shard = SHARDS[worker]
-    shuffles = [stream(1, "batches", NAMES[worker], k).permutation(shard) for k in range(40)]
-    expected = np.concatenate(shuffles)[:60].reshape(20, 3)
-    assert order_of().batches(worker, 0, 20).tolist() == expected.tolist()
+    num = 4096 // len(shard)
+    blocks = [stream(1, "batches", NAMES[worker], block).permuted([shard] * num, axis=1) for block in (0, 1)]
+    expected = np.concatenate(blocks).reshape(-1)[: 3 * 1400].reshape(1400, 3)
+    assert order_of().batches(worker, 0, 1400).tolist() == expected.tolist()
 
 
 def test_every_batch_is_full_and_every_shuffle_has_each_sample_once():
@@ -93,7 +95,7 @@ def test_bytes_become_fractions_and_are_normalised_per_channel():
     data = resident(dataset)
     draws = data.draws([0, 1], 0, 1)
     indices = draws.indices[0].T
-    x, y = data.batch(draws, 0)
+    ((x, y),) = data.batches(draws)
     assert x.shape == (2, 2, 3, 5, 4)
     mean, std = (np.array(v).reshape(3, 1, 1) for v in (dataset.mean, dataset.std))
     expected = (dataset.train_x[indices.numpy()] / 255 - mean) / std
@@ -121,7 +123,7 @@ def test_crops_and_flips_equal_those_by_hand(augment):
     data = resident(dataset, augment)
     for iteration in (0, 1, 63, 64, 200):
         draws = data.draws([0, 1], iteration, 1)
-        x, _ = data.batch(draws, 0)
+        ((x, _),) = data.batches(draws)
         expected = by_hand(dataset, augment, data.augmentation, draws.indices[0].T, [0, 1], iteration)
         # Padding is black before the normalisation: it becomes (0 - 0.5) / 0.25 = -2.
         np.testing.assert_allclose(x.numpy(), (expected / 255 - 0.5) / 0.25, rtol=1e-14)
@@ -130,7 +132,7 @@ def test_crops_and_flips_equal_those_by_hand(augment):
 def test_padding_is_black_and_test_images_are_never_touched():
     dataset = images(mean=(0.5,), std=(0.25,))
     data = resident(dataset, Augment(crop=4, flip=True))
-    x = torch.stack([data.batch(data.draws([0, 1], t, 1), 0)[0] for t in range(20)])
+    x = torch.stack([x for x, _ in data.batches(data.draws([0, 1], 0, 20))])
     assert float(x.min()) == -2.0
     np.testing.assert_array_equal(data.test_x.numpy(), dataset.test_x)
 
@@ -163,5 +165,5 @@ def test_full_batches_are_not_augmented():
     # The whole shard each step has no randomness (DESIGN, section 6).
     dataset = images()
     data = resident(dataset, Augment(crop=2, flip=True), batch_size="full")
-    x, _ = data.batch(data.draws([0, 1], 5, 1), 0)
+    ((x, _),) = data.batches(data.draws([0, 1], 5, 1))
     np.testing.assert_allclose(x.flatten(0, 1).numpy(), dataset.train_x / 255, rtol=1e-14)

@@ -17,6 +17,7 @@ from .twins import Trial, assert_close_metrics, assert_close_models, synthetic
 
 MLP = partial(mlp, (6,), (8,), 4)
 FLAT = (6,)
+HOW = [("layered", 3), ("layered", 4), ("vmap", 3), ("one_by_one", None)]
 
 
 def conv_net():
@@ -42,14 +43,18 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("way", "chunk"), [("layered", 1), ("layered", 3), ("layered", 4), ("vmap", 3), ("one_by_one", None)])
+@pytest.mark.parametrize(
+    ("way", "chunk"), [("layered", 1), ("layered", 3), ("layered", 4), ("vmap", 3), ("one_by_one", None)]
+)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_twins_over_uneven_shards(name, way, chunk):
     # Shards of 3, 9, 3 and 7 samples: with `full`, workers 0 and 2 have batches of one size and are no neighbours.
     Trial(MLP, synthetic(FLAT), sizes=(3, 9, 3, 7), **SETTINGS[name]).assert_twins(way, chunk)
 
 
-@pytest.mark.parametrize(("way", "chunk"), [("layered", 1), ("layered", 2), ("layered", 4), ("vmap", 2), ("one_by_one", None)])
+@pytest.mark.parametrize(
+    ("way", "chunk"), [("layered", 1), ("layered", 2), ("layered", 4), ("vmap", 2), ("one_by_one", None)]
+)
 @pytest.mark.parametrize("batch_size", [3, "full"])
 def test_twins_under_partial_participation(way, chunk, batch_size):
     # In each local period other workers step: rows that are no neighbours, momentum that rests.
@@ -67,7 +72,7 @@ def test_twins_under_partial_participation(way, chunk, batch_size):
     trial.assert_twins(way, chunk, members=lambda group, t: present[group, t])
 
 
-@pytest.mark.parametrize(("way", "chunk"), [("layered", 3), ("layered", 4), ("vmap", 3), ("one_by_one", None)])
+@pytest.mark.parametrize(("way", "chunk"), HOW)
 @pytest.mark.parametrize("augment", [Augment(crop=2), Augment(flip=True), Augment(crop=1, flip=True)])
 def test_twins_with_augmentation(augment, way, chunk):
     data = synthetic((3, 8, 8), images=True)

@@ -12,10 +12,10 @@ from torch import nn
 from hsgd_emu.config.run_schema import Augment, TrainSpec
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.learning.data.dataset import Dataset
-from hsgd_emu.learning.readable import ReadableLearner
-from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
 from hsgd_emu.learning.engines import Way
 from hsgd_emu.learning.network import TrialSetup
+from hsgd_emu.learning.readable import ReadableLearner
+from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
 from hsgd_emu.learning.stacked import StackedLearner
 from hsgd_emu.learning.tuning import Choice
 
