@@ -107,6 +107,11 @@ class DropoutMasks:
             self._shapes[batch_size] = [_mask_shape(layer, s[0]) for layer, s in zip(self.layers, inputs, strict=True)]
         return self._shapes[batch_size]
 
+    def num_bytes(self, batch_size: int) -> int:
+        """Return the size of one worker's masks of one step."""
+        numbers = sum(int(torch.Size(shape).numel()) for shape in self.shapes(batch_size)) if self.names else 0
+        return numbers * self.sample.element_size()
+
     def draw(self, batch_size: int, workers: Sequence[int], iteration: int) -> dict[str, torch.Tensor]:
         """Return by buffer name the masks (W, *shape) of one step."""
         if not self.names:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
 
-BATCH = 500
+BATCH = 250
 """Samples at a time on a CPU, where larger batches no longer fit the cache; a GPU takes `GPU_BATCH`."""
 GPU_BATCH = 5000
 

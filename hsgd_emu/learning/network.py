@@ -108,6 +108,10 @@ class Network:
         trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
         fixed = {name: p.detach() for name, p in self.model.named_parameters() if not p.requires_grad}
         buffers = {name: b for name, b in self.model.named_buffers() if name in self.names}
+        if way == "layered":  # as convolutions of images with channels last want them
+            for tensors in (trained, fixed):
+                for name in [name for name, tensor in tensors.items() if tensor.dim() == 4]:
+                    tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
         if way == "layered" and self.fold:
             for tensors in (trained, fixed):
                 if self.fold.weight in tensors:

@@ -6,7 +6,7 @@ cases of a seed share each worker's batch order, and a resumed trial needs no st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from hsgd_emu.learning.data import Dataset
 from hsgd_emu.rng import stream
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+_KEPT_BYTES = 2**28
 _AT_ONCE = 2**18
 """Vectors are gathered for as many steps at a time as make about this many numbers."""
 _SHUFFLED = 4096
@@ -103,12 +104,13 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for some steps of W workers with batches of one size B, on the device.
+    """What is drawn for the steps after `iteration` of W workers with batches of one size B, on the device.
 
     indices: (num_steps, B, W) samples; offsets: (num_steps, B, W, 2) of crops and flips: (num_steps, B, W) bool, or
     None without augmentation.
     """
 
+    iteration: int
     indices: torch.Tensor
     offsets: torch.Tensor | None
     flips: torch.Tensor | None
@@ -145,6 +147,7 @@ class ResidentData:
         self._is_byte = train_x.dtype == torch.uint8
         self.mean = torch.tensor(dataset.mean, dtype=dtype, device=device) if dataset.mean else None
         self.std = torch.tensor(dataset.std, dtype=dtype, device=device) if dataset.mean else None
+        self._kept: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self._sample = self.normalised(train_x[:2].to(device))
         self._is_packed = self.is_image and self._is_byte and self._shape[0] == 3
         crop = augmentation.augment.crop if self.is_image else 0
@@ -169,8 +172,19 @@ class ResidentData:
         """Return two training samples as the network sees them (images without their padding)."""
         return self._sample
 
-    def test_batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the test set in order, as normalised samples (N, ...), images channels last in memory, and labels."""
+    def test_batches(self, size: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the test set in order, as normalised samples (N, ...), images channels last in memory, and labels.
+
+        A test set that is not too large is normalised once and kept.
+        """
+        num_bytes = self.test_x.numel() * torch.finfo(self.dtype).bits // 8
+        if num_bytes > _KEPT_BYTES:
+            return self._make_test_batches(size)
+        if size not in self._kept:
+            self._kept[size] = list(self._make_test_batches(size))
+        return self._kept[size]
+
+    def _make_test_batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for start in range(0, len(self.test_y), size):
             x = self.test_x[start : start + size]
             if self.is_image:
@@ -182,9 +196,10 @@ class ResidentData:
         pieces = [self.order.batches(worker, iteration, num_steps) for worker in workers]
         indices = torch.from_numpy(np.stack(pieces, axis=2)).to(self.device)
         if not self.augmentation.is_on or not self.is_image:
-            return Draws(indices, None, None)
+            return Draws(iteration, indices, None, None)
         offsets, flips = self.augmentation.draws(workers, iteration, num_steps)
-        return Draws(indices, torch.from_numpy(offsets).to(self.device), torch.from_numpy(flips).to(self.device))
+        there = (torch.from_numpy(drawn).to(self.device) for drawn in (offsets, flips))
+        return Draws(iteration, indices, *there)
 
     def batches(self, draws: Draws, grouped: bool = False) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the samples (W, B, ...) and labels (W, B) of each step.

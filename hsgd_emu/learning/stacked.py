@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from torch import nn
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.engines import Precision, Way
 from hsgd_emu.learning.evaluation import evaluate
+from hsgd_emu.learning.graphs import Periods
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.requests import Average, HandDown, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
-from hsgd_emu.learning.steps import take_steps
+from hsgd_emu.learning.steps import Taker
 from hsgd_emu.learning.tuning import Choice, usual_choice
 
 
@@ -35,8 +37,10 @@ class StackedLearner:
         setup: TrialSetup,
         choice: Choice | None = None,
         precision: Precision = "fp32",
+        graphs: bool = True,
     ) -> None:
-        """choice: how steps are taken (default: the usual one for the network and device)."""
+        """choice: how steps are taken (default: the usual one for the network and device); graphs: capture local
+        periods on CUDA."""
         self.data, self.setup = data, setup
         self.network = Network(model, data, setup, precision)
         num_workers = len(setup.worker_names)
@@ -45,6 +49,11 @@ class StackedLearner:
         self.stacks = self.network.stacks(self.choice.way, len(setup.slots), num_workers)
         self.loss_sums = torch.zeros(num_workers, dtype=torch.float64, device=data.device)
         self.num_losses = 0
+        self.taker = Taker(self.network, self.engine, self.stacks, data)
+        captures = data.device.type == "cuda" and self.way == "layered" and graphs
+        self.periods = Periods(self.taker) if captures else None
+        self._can_run_out = data.device.type == "cuda"
+        self._fitting: set[tuple[int, int]] = set()
         self._queue: list[Request] = []
 
     @property
@@ -116,12 +125,46 @@ class StackedLearner:
     def _take_steps(self, workers: list[int], iteration: int, num_steps: int) -> None:
         order = self.data.order
         for size in sorted({order.size(worker) for worker in workers}):
-            alike = [worker for worker in workers if order.size(worker) == size]
-            for start in range(0, len(alike), self.choice.chunk):
-                self._take_chunk(alike[start : start + self.choice.chunk], iteration, num_steps)
+            self._take_alike([worker for worker in workers if order.size(worker) == size], iteration, num_steps)
         self.num_losses += len(workers) * num_steps
 
-    def _take_chunk(self, workers: list[int], iteration: int, num_steps: int) -> None:
+    def _take_alike(self, workers: list[int], iteration: int, num_steps: int) -> None:
         """Take steps on workers whose batches have one size."""
-        losses = take_steps(self.network, self.engine, self.stacks, self.data, workers, iteration, num_steps)
-        self.loss_sums[workers] += losses
+        losses = self.periods.take(workers, self.choice.chunk, iteration, num_steps) if self.periods else None
+        if losses is not None:
+            self.loss_sums[workers] += losses
+            return
+        waiting = workers
+        while waiting:
+            chunk = waiting[: self.choice.chunk]
+            try:
+                self.loss_sums[chunk] += self._take_chunk(chunk, iteration, num_steps)
+            except torch.OutOfMemoryError:
+                if len(chunk) == 1:
+                    raise
+                self._shrink(len(chunk) // 2)
+            else:
+                waiting = waiting[len(chunk) :]
+
+    def _take_chunk(self, chunk: list[int], iteration: int, num_steps: int) -> torch.Tensor:
+        """Take steps on a chunk; if the device's memory does not suffice, leave its models as they were."""
+        key = len(chunk), num_steps
+        if not self._can_run_out or key in self._fitting:
+            return self.taker.take(chunk, iteration, num_steps)
+        backup = self.stacks.backup(chunk)
+        try:
+            losses = self.taker.take(chunk, iteration, num_steps)
+            losses.sum().item()  # waits for the device, which may say only now that its memory is full
+        except torch.OutOfMemoryError:
+            self.stacks.put(chunk, backup)
+            raise
+        self._fitting.add(key)
+        return losses
+
+    def _shrink(self, chunk: int) -> None:
+        """Go on with smaller chunks."""
+        self.choice = replace(self.choice, chunk=chunk)
+        if self.periods:
+            self.periods.forget()
+        if self.data.device.type == "cuda":
+            torch.cuda.empty_cache()

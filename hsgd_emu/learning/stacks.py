@@ -28,7 +28,7 @@ class Part:
 class Stacks:
     """What is trained, and buffers, as (S, *shape); what is fixed once for all nodes.
 
-    S: the nodes' rows, workers first.
+    S: the nodes' rows, workers first. Tensors keep the memory layout of the initial model's.
     """
 
     def __init__(self, trained: Tensors, fixed: Tensors, buffers: Tensors, num_rows: int, num_momenta: int) -> None:
@@ -36,7 +36,7 @@ class Stacks:
         self.fixed = fixed
         self.trained = {name: _repeated(start, num_rows) for name, start in trained.items()}
         self.buffers = {name: _repeated(start, num_rows) for name, start in buffers.items()}
-        self.momenta = {name: start.new_zeros(num_momenta, *start.shape) for name, start in trained.items()}
+        self.momenta = {name: torch.zeros_like(stack[:num_momenta]) for name, stack in self.trained.items()}
         self.has_momenta = num_momenta > 0
 
     @property
@@ -47,9 +47,9 @@ class Stacks:
     def average(self, server: int, children: Sequence[int], weights: torch.Tensor) -> None:
         """Set a server's model to the weighted mean of its children's; counters to the largest."""
         for stack in self.moving.values():
-            below = _select(stack, children)[0].reshape(len(children), -1)
-            mean = weights.to(stack.dtype) @ below if stack.is_floating_point() else below.amax(0)
-            stack[server] = mean.view(stack.shape[1:])
+            flat = _flat(stack)
+            below = _select(flat, children)[0]
+            flat[server] = weights.to(stack.dtype) @ below if stack.is_floating_point() else below.amax(0)
 
     def hand_down(self, server: int, children: Sequence[int]) -> None:
         """Copy a server's model to nodes in ascending order."""
@@ -70,6 +70,13 @@ class Stacks:
         fixed = {name: tensor.expand(len(workers), *tensor.shape) for name, tensor in self.fixed.items()}
         trained, buffers = _parts(self.trained, workers), _parts(self.buffers, workers)
         return Part(trained, fixed, buffers, _parts(self.momenta, workers) if self.has_momenta else {}, is_view)
+
+    def backup(self, workers: Sequence[int]) -> Part:
+        """Return copies of the models of workers, for `put` to put back."""
+        part = self.part(workers)
+        copies = ({n: t.clone() for n, t in tensors.items()} for tensors in (part.trained, part.buffers, part.momenta))
+        trained, buffers, momenta = copies
+        return Part(trained, part.fixed, buffers, momenta, is_view=False)
 
     def put(self, workers: Sequence[int], part: Part) -> None:
         """Put copies back."""
@@ -97,7 +104,15 @@ class Stacks:
 
 
 def _repeated(start: torch.Tensor, num_rows: int) -> torch.Tensor:
-    return start.detach().repeat(num_rows, *(1,) * start.dim())
+    start = start.detach()
+    if start.is_contiguous():
+        return start.repeat(num_rows, *(1,) * start.dim())
+    return start.permute(0, 2, 3, 1).repeat(num_rows, 1, 1, 1, 1).permute(0, 1, 4, 2, 3)
+
+
+def _flat(stack: torch.Tensor) -> torch.Tensor:
+    """Return a stack as (S, numel), in the order of its memory: contiguous, or channels last."""
+    return (stack if stack.is_contiguous() else stack.permute(0, 1, 3, 4, 2)).view(len(stack), -1)
 
 
 def _parts(stacks: Tensors, workers: Sequence[int]) -> Tensors:

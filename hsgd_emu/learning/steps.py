@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from hsgd_emu.learning.engines import Engine, Step
 from hsgd_emu.learning.network import Network
 from hsgd_emu.learning.rates import learning_rate
-from hsgd_emu.learning.samples import ResidentData
+from hsgd_emu.learning.samples import Draws, ResidentData
 from hsgd_emu.learning.sgd import Sgd
-from hsgd_emu.learning.stacks import Stacks
+from hsgd_emu.learning.stacks import Part, Stacks, Tensors
+
+Rates = Sequence[float] | torch.Tensor
+Masks = Callable[[int], Tensors]
+"""Returns the dropout masks of a step of a sequence."""
 
 
-def take_steps(
-    network: Network,
-    engine: Engine,
-    stacks: Stacks,
-    data: ResidentData,
-    workers: Sequence[int],
-    iteration: int,
-    num_steps: int,
-) -> torch.Tensor:
-    """Take the steps after `iteration` on workers in ascending order whose batches have one size.
+@dataclass(frozen=True)
+class Taker:
+    """Takes steps on the workers of one trial."""
 
-    Returns the sum of each worker's mini-batch losses (W,).
-    """
-    train, masks = network.train, network.masks
-    part = stacks.part(workers)
-    sgd = Sgd(part.trained, part.momenta, train.momentum, train.weight_decay)
-    draws = data.draws(workers, iteration, num_steps)
-    losses_W = torch.zeros(len(workers), dtype=torch.float64, device=data.device)
-    for t, (x, y) in enumerate(data.batches(draws, engine.grouped), start=iteration):
-        drawn = masks.draw(y.shape[1], workers, t)
-        losses_W += engine.step(part, sgd, Step(x, y, drawn, learning_rate(train, t), masks.seed(workers[0], t)))
-    stacks.put(workers, part)
-    return losses_W
+    network: Network
+    engine: Engine
+    stacks: Stacks
+    data: ResidentData
+
+    def take(self, workers: Sequence[int], iteration: int, num_steps: int) -> torch.Tensor:
+        """Take the steps after `iteration` on workers in ascending order whose batches have one size.
+
+        Returns the sum of each worker's mini-batch losses (W,).
+        """
+        part = self.stacks.part(workers)
+        draws = self.data.draws(workers, iteration, num_steps)
+        rates = self.rates(iteration, num_steps)
+        losses_W = self.run(part, draws, rates, lambda step: self.masks(workers, iteration + step), workers[0])
+        self.stacks.put(workers, part)
+        return losses_W
+
+    def rates(self, iteration: int, num_steps: int) -> Rates:
+        """Return the learning rates of some steps: on CUDA as a tensor, which a captured period reads anew."""
+        found = [learning_rate(self.network.train, t) for t in range(iteration, iteration + num_steps)]
+        on_cuda = self.data.device.type == "cuda"
+        return torch.tensor(found, dtype=self.data.dtype, device=self.data.device) if on_cuda else found
+
+    def masks(self, workers: Sequence[int], iteration: int) -> Tensors:
+        """Return the dropout masks (W, *shape) of one step."""
+        return self.network.masks.draw(self.data.order.size(workers[0]), workers, iteration)
+
+    def run(self, part: Part, draws: Draws, rates: Rates, masks: Masks, first: int) -> torch.Tensor:
+        """Take steps from what was drawn; first: the first worker, whose seed is for all other randomness."""
+        train = self.network.train
+        sgd = Sgd(part.trained, part.momenta, train.momentum, train.weight_decay)
+        losses_W = torch.zeros(draws.indices.shape[2], dtype=torch.float64, device=self.data.device)
+        for step, (x, y) in enumerate(self.data.batches(draws, self.engine.grouped)):
+            seed = self.network.masks.seed(first, draws.iteration + step)
+            losses_W += self.engine.step(part, sgd, Step(x, y, masks(step), rates[step], seed))
+        return losses_W

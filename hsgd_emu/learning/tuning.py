@@ -21,9 +21,10 @@ import torch
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.learning.data.roots import user_cache
 from hsgd_emu.learning.engines import Way
+from hsgd_emu.learning.graphs import Period, cuda_capture
 from hsgd_emu.learning.network import Network
 from hsgd_emu.learning.samples import ResidentData
-from hsgd_emu.learning.steps import take_steps
+from hsgd_emu.learning.steps import Taker
 
 FORMAT = 1
 """Counted up when the ways change, so that older choices are no longer found."""
@@ -120,13 +121,24 @@ def _try_all(network: Network, data: ResidentData, candidates: list[Choice]) -> 
 
 
 def _try(network: Network, data: ResidentData, choice: Choice) -> float:
-    order = data.order
-    alike = [worker for worker in range(network.num_workers) if order.size(worker) == order.size(0)]
-    workers = list(range(min(choice.chunk, len(alike))))
+    """Return host seconds per worker step: on CUDA of a captured period of all workers, else of one chunk."""
+    alike = [worker for worker in range(network.num_workers) if data.order.size(worker) == data.order.size(0)]
+    on_cuda = data.device.type == "cuda"
+    workers = list(range(len(alike) if on_cuda else min(choice.chunk, len(alike))))
+    stacks = network.stacks(choice.way, len(workers), len(workers))
+    taker = Taker(network, network.engine(choice.way), stacks, data)
+    chunks = [workers[start : start + choice.chunk] for start in range(0, len(workers), choice.chunk)]
     try:
-        stacks = network.stacks(choice.way, len(workers), len(workers))
+        if on_cuda:
+            for chunk in chunks:
+                taker.take(chunk, 0, 1)
+        period = Period(taker, chunks, 0, 1, cuda_capture) if on_cuda and choice.way == "layered" else None
         begin = _now(data.device)
-        take_steps(network, network.engine(choice.way), stacks, data, workers, 0, 1)
+        if period:
+            period.take(0)
+        else:
+            for chunk in chunks:
+                taker.take(chunk, 0, 1)
         return (_now(data.device) - begin) / len(workers)
     except torch.OutOfMemoryError:
         return float("inf")
