@@ -27,12 +27,22 @@ from typing import Any
 import torch
 from conventional import Conventional, Samples, samples_of
 from rows import VARIANTS, Row, tables
-from workloads import LOCAL_PERIOD, SEED, WORKLOADS, Driver, Settings, Workload, engine_of, hardware, slots_of
+from workloads import (
+    LOCAL_PERIOD,
+    SEED,
+    WORKLOADS,
+    Driver,
+    Settings,
+    Workload,
+    engine_of,
+    hardware,
+    num_cores,
+    slots_of,
+)
 
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.world import World, choose_device
-from hsgd_emu.run import default_threads
 
 MIN_TURNS, TURN_S = 3, 0.3
 CHECK_ROUNDS = 6
@@ -153,21 +163,26 @@ def _test_loss(round_: Round) -> float:
     return metrics.test_loss
 
 
-def profile(args: argparse.Namespace, settings: Settings) -> None:
-    """Print where one round of the batched learner spends its time, training alone."""
+def profiled(work: Callable[[], object], device: str) -> Any:
+    """Return what torch.profiler found in some work, by the name of the operation or kernel."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    with profiler(activities=activities) as found:
+        work()
+    return found.key_averages()
+
+
+def profile(args: argparse.Namespace, settings: Settings) -> None:
+    """Print where one round of the batched learner spends its time, training alone."""
     args.workloads, args.variants = [args.profile], ["batched"]
-    activities, key = [ProfilerActivity.CPU], "self_cpu_time_total"
-    if args.device == "cuda":
-        activities, key = [*activities, ProfilerActivity.CUDA], "self_device_time_total"
+    key = "self_device_time_total" if args.device == "cuda" else "self_cpu_time_total"
     workload, num_workers, bench = next(benches(args, settings))
     bench.rounds["batched"](False)
-    with profiler(activities=activities) as found:
-        bench.rounds["batched"](False)
+    found = profiled(lambda: bench.rounds["batched"](False), args.device)
     print(f"{workload.name}, {num_workers} workers, engine {bench.engine or 'unknown'}, one round")
-    print(found.key_averages().table(sort_by=key, row_limit=15))
+    print(found.table(sort_by=key, row_limit=15))
 
 
 def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -180,7 +195,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="timed work per row, three turns at least")
     parser.add_argument("--vgg-steps", type=int, help="local steps per round of vgg11 (2 on a CPU, else 10)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--threads", type=int, default=num_cores())
     parser.add_argument("--precision", help="handed to the product: fp32, tf32 or bf16")
     text = "let the conventional loop see the digits as 8x8 images through PIL too, not as tensors"
     parser.add_argument("--digit-images", action="store_true", help=text)
@@ -198,7 +213,7 @@ def run(args: argparse.Namespace) -> None:
     settings = Settings(choose_device(args.device), args.threads, args.precision)
     settings.apply()
     torch.manual_seed(SEED)  # of the conventional loop; the learners have streams of their own
-    lines = hardware(settings, default_threads())
+    lines = hardware(settings, num_cores())
     if args.check or args.profile:
         (check if args.check else profile)(args, settings)
         print("\n".join(lines))

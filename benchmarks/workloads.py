@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
+import os
 import platform
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,15 @@ WORKLOADS = {
         Workload("vgg11", ModelSpec(name="vgg11"), _images(_CIFAR, _AUGMENT), _CIFAR_JPEG, (10,)),
     )
 }
+# The digits are too few for thousands of workers: 64 numbers a sample again, twenty samples for each of 10,000.
+_VECTORS = DataSpec(
+    dataset="synthetic:vectors",
+    options={"num_features": 64, "num_classes": 10, "num_train": 200_000, "num_test": 1000},
+)
+MLP_VECTORS = replace(WORKLOADS["mlp"], data=_VECTORS, sizes=(50, 1000, 10_000))
+_FEW_IMAGES = _images(_CIFAR | {"num_train": 2000, "num_test": 500}, _AUGMENT)
+REHEARSAL = replace(WORKLOADS["cifar_cnn"], name="rehearsal", data=_FEW_IMAGES, sizes=(10,))
+"""A convolutional network on so few images that everything which is done with vgg11 is done in seconds."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class Settings:
             raise TypeError("neither World nor make_deterministic takes a precision")
         train = TrainSpec(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, iterations=_ENDLESS)
         names, group = [f"worker-{i}" for i in range(num_workers)], list(range(num_workers))
-        return World(data, model, train, names, [group], _FOLDER, self.device, print, **self._options(World))
+        return World(data, model, train, names, [group], _FOLDER, self.device, progress=print, **self._options(World))
 
     def _options(self, function: Callable[..., Any]) -> dict[str, Any]:
         knows = "precision" in inspect.signature(function).parameters
@@ -129,11 +141,32 @@ class Driver:
         synchronise(self.device)
         return metrics
 
+    def rounds_wall_s(self, warm_up: int, at_least: int, seconds: float) -> list[float]:
+        """Return the seconds of each of some rounds without evaluation, after the warm-up."""
+        for _ in range(warm_up):
+            self.round(False)
+        spans: list[float] = []
+        while len(spans) < at_least or sum(spans) < seconds:
+            begun = time.perf_counter()
+            self.round(False)
+            spans.append(time.perf_counter() - begun)
+        return spans
+
 
 def synchronise(device: torch.device) -> None:
     """Wait until a GPU has done what it was asked for, so that the clock may be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def release(device: torch.device) -> int:
+    """Free what no one uses any more and count the peak of the GPU's memory from here; return the bytes in use."""
+    gc.collect()
+    if device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
 
 
 def engine_of(learner: object) -> str:
@@ -145,6 +178,11 @@ def engine_of(learner: object) -> str:
     if choice is not None:
         return f"{choice.way}, {choice.chunk} at a time"
     return str(getattr(learner, "way", ""))
+
+
+def num_cores() -> int:
+    """Return the cores this process may run on: `hsgd_emu.run.default_threads` without the engine that it imports."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def hardware(settings: Settings, cores: int) -> list[str]:

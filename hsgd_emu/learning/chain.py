@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,11 +31,25 @@ def find_chain(model: nn.Module, x: torch.Tensor) -> list[Link] | None:
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            graph = _Tracer().trace(copy.deepcopy(model).train())
+            traced = copy.deepcopy(model).train()
+            graph = _Tracer().trace(traced)
         except Exception:  # whatever a network does that cannot be followed: it is no chain
+            return None
+        if has_hooks(model) or not _same_buffers(model, traced):
             return None
         links = _follow(graph, dict(model.named_modules()))
         return links if links is not None and _is_same(model, links, x) else None
+
+
+def has_hooks(model: nn.Module, kinds: Sequence[str] = ("forward", "forward_pre", "backward", "backward_pre")) -> bool:
+    """Return whether some part of a network has hooks of some kinds."""
+    return any(getattr(module, f"_{kind}_hooks") for module in model.modules() for kind in kinds)
+
+
+def _same_buffers(model: nn.Module, traced: nn.Module) -> bool:
+    """Return whether following the network left its buffers alone."""
+    pairs = zip(model.buffers(), traced.buffers(), strict=True)
+    return all(type(other) is type(one) and torch.equal(one, other) for one, other in pairs)
 
 
 def _follow(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> list[Link] | None:
@@ -76,8 +90,7 @@ def _layer(node: fx.Node, last: fx.Node | None, modules: Mapping[str, nn.Module]
     if node.op == "call_module":
         name = str(node.target)
         module = modules[name]
-        is_plain = len(node.args) == 1 and not node.kwargs and not module._forward_hooks and not module._backward_hooks
-        return (name, module) if is_plain else None
+        return (name, module) if len(node.args) == 1 and not node.kwargs else None
     make = _FUNCTIONS.get(node.target)
     if make is None or any(isinstance(a, fx.Node) and a not in sizes for a in [*node.args[1:], *node.kwargs.values()]):
         return None

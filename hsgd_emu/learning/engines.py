@@ -117,7 +117,7 @@ class ByModule:
         # The network updates its buffers in place.
         tensors = leaves | part.fixed | part.buffers | step.masks
         with torch.autocast(step.x.device.type, torch.bfloat16, enabled=self.low):
-            logits = self._forward(tensors, step.x, step.seed).to(step.x.dtype)
+            logits = self._forward(tensors, part.buffers, step.x, step.seed).to(step.x.dtype)
         losses = F.cross_entropy(logits.flatten(0, 1), step.y.flatten(), reduction="none").view(step.y.shape).mean(1)
         scale = sgd.begin_step(step.rate)
         gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
@@ -130,15 +130,20 @@ class ByModule:
                     sgd.apply(name, gradient * scale)
         return losses.detach()
 
-    def _forward(self, tensors: Tensors, x: torch.Tensor, seed: int) -> torch.Tensor:
-        """Return logits (W, B, C)."""
+    def _forward(self, tensors: Tensors, buffers: Tensors, x: torch.Tensor, seed: int) -> torch.Tensor:
+        """Return logits (W, B, C); buffers are updated in place."""
         if self.batched:
             forward: Callable[..., torch.Tensor] = vmap(self._one, randomness="error")
             return forward(tensors, x)
         # Randomness inside the network other than dropout layers comes from torch's global generator.
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            return self._one({name: tensor[0] for name, tensor in tensors.items()}, x[0])[None]
+            own = {name: tensor[0] for name, tensor in tensors.items()}
+            logits = self._one(own, x[0])[None]
+        for name, buffer in buffers.items():
+            if own[name].data_ptr() != buffer.data_ptr():  # the network put a new one in its place
+                buffer[0] = own[name].detach()
+        return logits
 
     def _one(self, tensors: Tensors, x: torch.Tensor) -> torch.Tensor:
         return logits_of(functional_call(self.model, tensors, (x,)))
@@ -148,6 +153,6 @@ class ByModule:
         self.model.eval()
         try:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.low):
-                return self._one(model, x).to(x.dtype)
+                return self._one(model, x.clone()).to(x.dtype)  # a first layer may work in place
         finally:
             self.model.train()

@@ -57,8 +57,8 @@ class Fold:
         return (self.full.view(self._shape()) * kept + spread).view(self.full.shape)
 
 
-def find_fold(links: list[tuple[str, nn.Module]], sample: torch.Tensor) -> tuple[nn.Module, Fold] | None:
-    """Return the pooling that a fold makes needless, and the fold; None where there is none.
+def find_fold(links: list[tuple[str, nn.Module]], sample: torch.Tensor) -> tuple[int, Fold] | None:
+    """Return the place of the pooling that a fold makes needless, and the fold; None where there is none.
 
     Looked for: an adaptive pooling whose output repeats each entry of its input a whole number of times, then flatten,
     then a linear layer. sample: a batch (B, ...).
@@ -75,7 +75,7 @@ def find_fold(links: list[tuple[str, nn.Module]], sample: torch.Tensor) -> tuple
                 and _repeats(x, y)
             ):
                 inner, outer = (x.shape[2], x.shape[3]), (y.shape[2], y.shape[3])
-                return module, Fold(f"{name}.weight", inner, outer, linear.weight.detach().clone())
+                return place, Fold(f"{name}.weight", inner, outer, linear.weight.detach().clone())
             x = y
     return None
 

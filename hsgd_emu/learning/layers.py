@@ -7,6 +7,7 @@ update as soon as the layer below no longer needs the old weights.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,12 +82,7 @@ class Linear(Layer):
     def __init__(self, number: int, name: str, module: nn.Linear) -> None:
         super().__init__(number, name)
         self.has_bias = module.bias is not None
-        self.factor = 1
-        self.kept = ""
-
-    def fold(self, factor: int, kept: str) -> None:
-        """Learn a folded weight; kept: name of the parameter that follows its decay, if any."""
-        self.factor, self.kept = factor, kept
+        self.factor, self.decaying = 1, ""
 
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
         x = run.lowered(x)
@@ -107,8 +103,8 @@ class Linear(Layer):
             sgd.apply_product(f"{self.prefix}weight", dy.mT, x, self.factor)
         if self.has_bias and self.trained("bias", sgd):
             sgd.apply(f"{self.prefix}bias", dy.sum(1))
-        if self.kept:
-            sgd.apply(self.kept, torch.zeros_like(run.tensors[self.kept]))
+        if self.decaying in sgd.weights:
+            sgd.apply(self.decaying, torch.zeros_like(run.tensors[self.decaying]))
         return dx
 
 
@@ -263,7 +259,9 @@ class ByAutograd(Layer):
 
     def __init__(self, number: int, name: str, module: nn.Module) -> None:
         super().__init__(number, name)
-        self.module = module
+        self.module = copy.copy(module)
+        if hasattr(module, "inplace"):
+            self.module.inplace = False  # type: ignore[assignment]
 
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
         if not run.training:
@@ -292,7 +290,7 @@ class BatchNorm(Layer):
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
         flat = x.transpose(0, 1).flatten(1) if x.dim() == 3 else x
         weight, bias, mean, var = (
-            run.tensors[self.prefix + name].view(-1) for name in ("weight", "bias", "running_mean", "running_var")
+            run.tensors[self.prefix + name].reshape(-1) for name in ("weight", "bias", "running_mean", "running_var")
         )
         if run.training:
             run.tensors[f"{self.prefix}num_batches_tracked"].add_(1)
@@ -318,81 +316,3 @@ class BatchNorm(Layer):
 
 def _pair(value: Any) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
-
-
-_CHANNELWISE = (
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Tanh,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.GELU,
-    nn.ELU,
-    nn.LeakyReLU,
-    nn.Hardswish,
-    nn.ReLU6,
-    nn.Softplus,
-)
-_KINDS: dict[type[nn.Module], Any] = {
-    nn.Linear: Linear,
-    nn.Conv2d: Conv2d,
-    nn.MaxPool2d: MaxPool2d,
-    MaskedDropout: Dropout,
-    ChannelNorm: Norm,
-    nn.LocalResponseNorm: Norm,
-    nn.BatchNorm1d: BatchNorm,
-    nn.BatchNorm2d: BatchNorm,
-}
-
-
-def layers_of(links: list[tuple[str, nn.Module]], sample: torch.Tensor) -> list[Layer] | None:
-    """Return the batched layers of a chain, or None where one of them is not known.
-
-    sample: a batch (B, ...), to follow the shapes: rows (B, F) or images (B, C, H, width).
-    """
-    links = list(links)
-    for place in range(len(links) - 1):
-        # A ReLU after the pooling has the same values and gradients, and less to do.
-        if isinstance(links[place][1], nn.ReLU) and isinstance(links[place + 1][1], nn.MaxPool2d):
-            links[place], links[place + 1] = links[place + 1], links[place]
-    parameters = [id(parameter) for _, module in links for parameter in module.parameters()]
-    if len(set(parameters)) < len(parameters):  # one used twice: its gradients would have to be added
-        return None
-    layers: list[Layer] = []
-    x = sample
-    with torch.no_grad():
-        for name, module in links:
-            layer = _layer_of(len(layers), name, module, x.dim())
-            if layer is None:
-                return None
-            if isinstance(layer, Relu):
-                layer.in_place = bool(layers) and layers[-1].overwritable
-            layers.append(layer)
-            x = module.eval()(x)
-    return layers if x.dim() == 2 else None
-
-
-def _layer_of(number: int, name: str, module: nn.Module, num_dims: int) -> Layer | None:
-    kind = type(module)
-    if isinstance(module, nn.Flatten):
-        return Flatten(number, name) if (module.start_dim, module.end_dim) == (1, -1) else None
-    if kind is nn.ReLU:
-        return Relu(number, name)
-    if getattr(module, "return_indices", False):
-        return None
-    if kind in _CHANNELWISE:
-        return ByAutograd(number, name, module)
-    if kind not in _KINDS or num_dims not in (2, 4):
-        return None
-    is_image = kind in (nn.Conv2d, nn.MaxPool2d, ChannelNorm, nn.LocalResponseNorm, nn.BatchNorm2d)
-    if kind is not MaskedDropout and is_image != (num_dims == 4):
-        return None
-    if isinstance(module, nn.Conv2d) and (isinstance(module.padding, str) or module.padding_mode != "zeros"):
-        return None
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and (
-        module.momentum is None or not module.affine or not module.track_running_stats
-    ):
-        return None
-    layer: Layer = _KINDS[kind](number, name, module)
-    return layer

@@ -11,11 +11,12 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from hsgd_emu.config.run_schema import TrainSpec
-from hsgd_emu.learning.chain import find_chain
+from hsgd_emu.learning.chain import find_chain, has_hooks
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule, Engine, Layered, Precision, Way
 from hsgd_emu.learning.fold import Fold, find_fold
-from hsgd_emu.learning.layers import ByAutograd, Layer, Linear, layers_of
+from hsgd_emu.learning.layering import layers_of
+from hsgd_emu.learning.layers import Layer
 from hsgd_emu.learning.models import has_convolutions, in_short, logits_of
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Stacks, Tensors
@@ -57,33 +58,38 @@ class Network:
             return None, None
         with torch.random.fork_rng(devices=[]):
             links = find_chain(self.model, self.sample)
-            folding = find_fold(links, self.sample) if links else None
             layers = layers_of(links, self.sample) if links else None
+            folding = find_fold(links, self.sample) if links and layers else None
+            if links and folding:
+                links = [link for place, link in enumerate(links) if place != folding[0]]
+                layers = layers_of(links, self.sample, folding[1])
         self.model.train()
-        if layers is None or folding is None:
-            return layers, None
-        pooling, fold = folding
-        kept = fold.kept if self.train.weight_decay else ""
-        layers = [layer for layer in layers if not (isinstance(layer, ByAutograd) and layer.module is pooling)]
-        for layer in layers:
-            if isinstance(layer, Linear) and f"{layer.prefix}weight" == fold.weight:
-                layer.fold(fold.factor, kept)
-        return layers, fold
+        return layers, folding[1] if folding else None
 
     @cached_property
     def can_batch(self) -> bool:
         """Whether vmap can batch the network; if not, `why_not_batched` says why."""
+        if has_hooks(self.model, ("backward", "backward_pre")):
+            self.why_not_batched = "the network has hooks on gradients, which are each worker's own"
+            return False
         start = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         tensors = {name: start[name].detach().repeat(2, *(1,) * start[name].dim()) for name in self.names}
         x = self.sample.expand(2, *self.sample.shape)
         try:
             with torch.no_grad():
                 tensors |= self.masks.draw(len(self.sample), [0, min(1, len(self.masks.seeds) - 1)], 0)
-                vmap(lambda t, x: logits_of(functional_call(self.model, t, (x,))), randomness="error")(tensors, x)
+                vmap(self._probe, randomness="error")(tensors, x)
         except Exception as error:  # whatever a user's network does that vmap cannot batch
             self.why_not_batched = f"the network cannot be batched: {in_short(error)}"
             return False
         return True
+
+    def _probe(self, tensors: Tensors, x: torch.Tensor) -> torch.Tensor:
+        given = dict(tensors)
+        logits = logits_of(functional_call(self.model, tensors, (x,)))
+        if any(tensors[name] is not given[name] for name in given):  # functional_call puts new ones back
+            raise TypeError("it puts new tensors in the place of its buffers")
+        return logits
 
     def ways(self) -> list[Way]:
         """Return the ways it can take steps in, the one to prefer first."""

@@ -23,7 +23,7 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 _KEPT_BYTES = 2**28
 _AT_ONCE = 2**18
 """Vectors are gathered for as many steps at a time as make about this many numbers."""
-_SHUFFLED = 4096
+_SHUFFLED = 1024
 """Samples shuffled at a time: a stream takes longer to make than a small shard takes to shuffle."""
 _BLOCK = 64
 """Augmentation draws are made for this many iterations at a time."""
@@ -42,7 +42,7 @@ class BatchOrder:
         self, seed: int, names: Sequence[str], shards: Sequence[Indices], batch_size: int | Literal["full"]
     ) -> None:
         self.seed, self.names, self.shards, self.batch_size = seed, names, shards, batch_size
-        self._shuffles = lru_cache(maxsize=4 * len(names))(self._draw_shuffles)
+        self._shuffles = lru_cache(maxsize=2 * len(names))(self._draw_shuffles)
 
     def _shuffles_per_block(self, worker: int) -> int:
         return max(1, _SHUFFLED // len(self.shards[worker]))
@@ -148,7 +148,7 @@ class ResidentData:
         self.mean = torch.tensor(dataset.mean, dtype=dtype, device=device) if dataset.mean else None
         self.std = torch.tensor(dataset.std, dtype=dtype, device=device) if dataset.mean else None
         self._kept: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-        self._sample = self.normalised(train_x[:2].to(device))
+        self._sample = self.normalised(train_x[:2].clone().to(device))
         self._is_packed = self.is_image and self._is_byte and self._shape[0] == 3
         crop = augmentation.augment.crop if self.is_image else 0
         self._train_x = _cells(train_x, crop, self._is_packed).to(device)

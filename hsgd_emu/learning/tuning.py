@@ -7,6 +7,7 @@ one must be clearly faster.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -180,4 +181,5 @@ def _remember(key: str, choice: Choice) -> None:
         beside.write_text(json.dumps({"way": choice.way, "chunk": choice.chunk}), encoding="utf-8")
         os.replace(beside, path)
     except OSError:  # no place to remember it: the next run tries again
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from hsgd_emu.experiment import load_experiment
+from hsgd_emu.learning.checkpoint import Checkpoints
 from hsgd_emu.run import Options, Progress, run, run_experiment
 
 # Evaluated every third global aggregation: most checkpoints hold losses of a row that is not yet written.
@@ -153,6 +155,32 @@ def test_a_run_goes_on_with_the_threads_it_was_begun_with(tmp_path):
     assert run(path, tmp_path / "out", device="cpu", resume=True).environment["threads"] == 2
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
+
+
+def test_rounds_without_a_checkpoint_are_learned_again(tmp_path, monkeypatch):
+    # Only every fourth round is kept: stopped after seven, a trial goes on from the fourth; none of its rows is lost.
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN % 48)  # 12 rounds for each of four trials
+    asked = itertools.count(1)
+    monkeypatch.setattr(Checkpoints, "is_due", lambda self: next(asked) % 4 == 0)
+    assert interrupted(path, tmp_path / "out", 7) == [0]
+    (kept,) = (tmp_path / "out" / "checkpoints").iterdir()
+    assert torch.load(kept)["iteration"] == 16
+    assert interrupted(path, tmp_path / "out", 2, resume=True) == [7]
+    assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
+
+
+def test_a_run_goes_on_with_the_engine_and_precision_it_was_begun_with(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN % 48)
+    begun = Options("cpu", precision="bf16", engine="vmap:2")
+    with pytest.raises(InterruptedRunError):
+        run_experiment(load_experiment(path), tmp_path / "out", begun, Interrupting(5))
+    resumed = run(path, tmp_path / "out", device="cpu", resume=True)
+    whole = run(path, tmp_path / "whole", device="cpu", precision="bf16", engine="vmap:2")
+    assert_same(resumed, whole)
+    assert (resumed.environment["engine"], resumed.environment["precision"]) == ("vmap:2", "bf16")
+    assert set(resumed.trials["engine"]) == {"vmap:2"}
 
 
 @pytest.mark.parametrize("harm", ["lost", "torn"])

@@ -47,7 +47,24 @@ def test_run_prints_table_and_answer_and_is_quiet_on_stderr_in_a_pipe(folder):
     environment = json.loads((folder / "runs/out/small/environment.json").read_text())
     assert environment["device"] == "cpu"
     assert environment["threads"] >= 1
+    assert (environment["precision"], environment["engine"]) == ("fp32", "layered:4")
     assert str(folder) not in (folder / "runs/out/small/run.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--precision", "tf32", "--device", "cpu"], "only CUDA devices have it"),
+        (["--precision", "bf16", "--set", "train.dtype=float64"], "less precise than train.dtype: float64"),
+        (["--engine", "fast"], "this network can be trained by layered, vmap, one_by_one"),
+        (["--engine", "layered:0"], "with a number of workers such as layered:5"),
+    ],
+)
+def test_what_cannot_be_learned_as_asked_is_bad_input(folder, options, said):
+    done = command("run", "small.yaml", *options, cwd=folder)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_timing_of_the_documented_example(folder):

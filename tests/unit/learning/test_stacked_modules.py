@@ -223,3 +223,34 @@ def test_the_learner_leaves_torchs_own_generator_as_it_was():
     before = torch.random.get_rng_state()
     Trial(SharedDropout, synthetic(FLAT)).assert_twins()
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class NewBuffer(nn.Module):
+    """A running mean that is a new tensor after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return self.layer(x - self.mean)
+
+
+def halve(module, gradients_in, gradients_out):
+    return tuple(None if g is None else g / 2 for g in gradients_in)
+
+
+def hooked():
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    network[2].register_full_backward_hook(halve)
+    return network
+
+
+@pytest.mark.parametrize("make", [NewBuffer, hooked])
+def test_what_vmap_would_lose_is_learned_one_by_one(make):
+    learner = Trial(make, synthetic(FLAT), momentum=0.5).assert_twins()
+    assert learner.way == "one_by_one"
+    assert learner.network.why_not_batched
