@@ -15,8 +15,10 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from hsgd_emu.learning.blocks import BlockConv
 from hsgd_emu.learning.layers import Layer, Pass
 from hsgd_emu.learning.models import logits_of
+from hsgd_emu.learning.samples import Form
 from hsgd_emu.learning.sgd import Sgd
 from hsgd_emu.learning.stacks import Part, Tensors
 
@@ -39,8 +41,8 @@ class Step:
 class Engine(Protocol):
     """Takes steps and computes logits."""
 
-    grouped: bool
-    """Whether images come as groups of channels (see `ResidentData.batch`)."""
+    form: Form
+    """In which form images come (see `learning.samples`)."""
 
     def step(self, part: Part, sgd: Sgd, step: Step) -> torch.Tensor:
         """Take one SGD step and return each worker's mini-batch loss before it (W,)."""
@@ -54,10 +56,9 @@ class Engine(Protocol):
 class Layered:
     """A chain of layers, batched over workers (channels of images: by groups), differentiated by hand."""
 
-    grouped = True
-
     def __init__(self, layers: Sequence[Layer], precision: Precision = "fp32") -> None:
         self.layers = list(layers)
+        self.form: Form = "blocks" if isinstance(layers[0], BlockConv) else "grouped"
         self.low = torch.bfloat16 if precision == "bf16" else None
 
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
@@ -106,7 +107,7 @@ def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor,
 class ByModule:
     """Calls the network; PyTorch differentiates it."""
 
-    grouped = False
+    form: Form = "plain"
 
     def __init__(self, model: nn.Module, batched: bool, precision: Precision = "fp32") -> None:
         """batched: all workers at once by vmap, else chunks of one worker."""

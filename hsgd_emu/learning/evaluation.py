@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
 
+from hsgd_emu.learning.engines import Engine
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
 
@@ -15,19 +16,17 @@ BATCH = 250
 GPU_BATCH = 5000
 
 
-def evaluate(
-    logits: Callable[[Tensors, torch.Tensor], torch.Tensor], models: Sequence[Tensors], data: ResidentData
-) -> list[tuple[float, float]]:
+def evaluate(engine: Engine, models: Sequence[Tensors], data: ResidentData) -> list[tuple[float, float]]:
     """Return (mean cross-entropy, accuracy) of each model on the test set, without augmentation.
 
-    logits: of a model for a batch (B, ...), in evaluation mode. Each batch is prepared once for all models.
+    Each batch is prepared once for all models.
     """
     losses = torch.zeros(len(models), dtype=torch.float64, device=data.device)
     correct = torch.zeros(len(models), dtype=torch.int64, device=data.device)
     with torch.no_grad():
-        for x, y in data.test_batches(GPU_BATCH if data.device.type == "cuda" else BATCH):
+        for x, y in data.test_batches(GPU_BATCH if data.device.type == "cuda" else BATCH, engine.form):
             for number, model in enumerate(models):
-                found = logits(model, x)
+                found = engine.logits(model, x)
                 losses[number] += F.cross_entropy(found, y, reduction="none").double().sum()
                 correct[number] += (found.argmax(1) == y).sum()
     num = len(data.test_y)

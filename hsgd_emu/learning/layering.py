@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from hsgd_emu.learning.blocks import BlockConv, can_use_blocks
 from hsgd_emu.learning.dropout import MaskedDropout
 from hsgd_emu.learning.fold import Fold
 from hsgd_emu.learning.layers import (
@@ -49,11 +50,13 @@ _KINDS: dict[type[nn.Module], Any] = {
 }
 
 
-def layers_of(links: list[tuple[str, nn.Module]], sample: torch.Tensor, fold: Fold | None = None) -> list[Layer] | None:
+def layers_of(
+    links: list[tuple[str, nn.Module]], sample: torch.Tensor, fold: Fold | None = None, blocks: bool = False
+) -> list[Layer] | None:
     """Return the batched layers of a chain, or None where one of them is not known.
 
     sample: a batch (B, ...), to follow the shapes: rows (B, F) or images (B, C, H, width); fold: of a linear layer,
-    the pooling before it left out of the chain.
+    the pooling before it left out of the chain; blocks: compute a small first convolution on blocks of pixels.
     """
     links = list(links)
     for place in range(len(links) - 1):
@@ -66,13 +69,16 @@ def layers_of(links: list[tuple[str, nn.Module]], sample: torch.Tensor, fold: Fo
     layers: list[Layer] = []
     x = sample.clone()
     with torch.no_grad():
-        for name, module in links:
-            layer = _layer_of(len(layers), name, module, x.dim())
+        for number, (name, module) in enumerate(links):
+            layer = _layer_of(number, name, module, x.dim())
             if layer is None:
                 return None
+            if blocks and len(layers) == 1 and can_use_blocks(links[0][1], module, sample.shape):
+                layers = [BlockConv(0, links[0][0], cast(nn.Conv2d, links[0][1]))]
+            else:
+                layers.append(layer)
             if isinstance(layer, Relu):
-                layer.in_place = bool(layers) and layers[-1].overwritable
-            layers.append(layer)
+                layer.in_place = len(layers) > 1 and layers[-2].overwritable
             if fold and isinstance(layer, Linear) and fold.weight == f"{layer.prefix}weight":
                 layer.factor, layer.decaying = fold.factor, fold.kept
                 x = x.new_zeros((len(x), len(fold.full)))

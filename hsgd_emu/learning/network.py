@@ -58,7 +58,7 @@ class Network:
             return None, None
         with torch.random.fork_rng(devices=[]):
             links = find_chain(self.model, self.sample)
-            layers = layers_of(links, self.sample) if links else None
+            layers = layers_of(links, self.sample, blocks=self.device.type == "cpu") if links else None
             folding = find_fold(links, self.sample) if links and layers else None
             if links and folding:
                 links = [link for place, link in enumerate(links) if place != folding[0]]

@@ -77,4 +77,4 @@ class ReadableLearner:
         self.losses.clear()
         model = self.models[self.setup.slots[server]]
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        return Metrics(train_loss, *evaluate(ByModule(model, batched=False).logits, [tensors], self.data)[0])
+        return Metrics(train_loss, *evaluate(ByModule(model, batched=False), [tensors], self.data)[0])

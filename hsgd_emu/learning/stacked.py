@@ -78,7 +78,7 @@ class StackedLearner:
         self.loss_sums.zero_()
         self.num_losses = 0
         model = self.stacks.model(self.setup.slots[server])
-        return Metrics(train_loss, *evaluate(self.engine.logits, [model], self.data)[0])
+        return Metrics(train_loss, *evaluate(self.engine, [model], self.data)[0])
 
     def flush(self) -> None:
         """Carry out every queued request."""

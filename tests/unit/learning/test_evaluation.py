@@ -91,7 +91,7 @@ def test_figures_equal_those_by_hand(name, way, batch, monkeypatch):
     trial = trial_of(name)
     learner = after_some_steps(trial, way)
     for worker in (0, 3):
-        [found] = evaluate(learner.engine.logits, [learner.stacks.model(worker)], trial.data)
+        [found] = evaluate(learner.engine, [learner.stacks.model(worker)], trial.data)
         expected = by_hand(trial, learner.model_of(worker))
         assert found == pytest.approx(expected, rel=1e-12)
 
@@ -103,8 +103,8 @@ def test_several_models_at_once_equal_one_at_a_time(name, way, monkeypatch):
     trial = trial_of(name)
     learner = after_some_steps(trial, way)
     models = [learner.stacks.model(worker) for worker in range(4)]
-    at_once = evaluate(learner.engine.logits, models, trial.data)
-    assert at_once == [evaluate(learner.engine.logits, [model], trial.data)[0] for model in models]
+    at_once = evaluate(learner.engine, models, trial.data)
+    assert at_once == [evaluate(learner.engine, [model], trial.data)[0] for model in models]
     assert len({loss for loss, _ in at_once}) == 4
 
 
@@ -124,7 +124,7 @@ def test_an_evaluation_leaves_models_and_modes_as_they_were(way):
     trial = trial_of("rgb")
     learner, other = after_some_steps(trial, way), after_some_steps(trial, way)
     before = learner.weights_hash(0)
-    evaluate(learner.engine.logits, [learner.stacks.model(0)], trial.data)
+    evaluate(learner.engine, [learner.stacks.model(0)], trial.data)
     assert learner.weights_hash(0) == before
     for one in (learner, other):
         one.local_steps(0, 1, 2)
@@ -140,9 +140,9 @@ def test_a_first_layer_that_works_in_place_does_not_change_the_samples(way, firs
     train_x, test_x = data.train_x.copy(), data.test_x.copy()
     trial = Trial(lambda: nn.Sequential(first, nn.Linear(7, CLASSES)), data, sizes=(3, 3, 3, 3), dtype=dtype)
     learner = trial.stacked(way)
-    logits, model = learner.engine.logits, learner.stacks.model(0)
-    one, again = evaluate(logits, [model, model], trial.data)
-    assert one == again == evaluate(logits, [model], trial.data)[0]
+    engine, model = learner.engine, learner.stacks.model(0)
+    one, again = evaluate(engine, [model, model], trial.data)
+    assert one == again == evaluate(engine, [model], trial.data)[0]
     np.testing.assert_array_equal(data.test_x, test_x)
     np.testing.assert_array_equal(data.train_x, train_x)
 
@@ -156,5 +156,5 @@ def test_accuracy_and_loss_by_hand():
         nn.init.zeros_(parameter)
     trial = Trial(lambda: network, data, sizes=(2, 3), batch_size=1)
     learner = trial.stacked("layered")
-    [(loss, accuracy)] = evaluate(learner.engine.logits, [learner.stacks.model(0)], trial.data)
+    [(loss, accuracy)] = evaluate(learner.engine, [learner.stacks.model(0)], trial.data)
     assert (loss, accuracy) == (pytest.approx(np.log(2), rel=1e-15), 0.6)
