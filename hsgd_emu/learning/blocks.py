@@ -2,8 +2,8 @@
 
 CPUs compute eight or sixteen channels at a time, so six channels waste most of it. A convolution on blocks has four
 times as many: the four pixels of a block become channels of the input, the four outputs that are pooled together
-become channels of the output, and the pooling is a maximum over them. The larger kernel is mostly the same numbers
-(36 of the 25 for a 5x5 one), yet forward and backward take two thirds of the time (docs/performance.md).
+become channels of the output, and the pooling is a maximum over them. For evaluation only: there it takes half the
+time; in training the gradient of that maximum costs what the convolution gains (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from hsgd_emu.learning.layers import Layer, Pass
-from hsgd_emu.learning.sgd import Sgd
 
 MOST_CHANNELS = 8
 """With more output channels the plain convolution is as fast."""
@@ -55,12 +54,9 @@ def can_use_blocks(convolution: nn.Module, pooling: nn.Module, shape: torch.Size
 
 
 @lru_cache(maxsize=8)
-def _places(out_channels: int, in_channels: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return for each entry of the kernel on blocks which one of the plain kernel it is, and the way back.
-
-    The first, flat over (4 out, 4 in, size', size'): an index into the flat plain kernel, or its length where there
-    is none. The second (out x in x size x size, 4): where each plain entry stands, once for each of the four outputs.
-    """
+def _places(out_channels: int, in_channels: int, size: int) -> torch.Tensor:
+    """Return for each entry of the kernel on blocks, flat over (4 out, 4 in, half, half), its place in the flat plain
+    kernel, or that one's length where it has none."""
     half = (size + 1) // 2
     plain = torch.arange(out_channels * in_channels * size * size).view(out_channels, in_channels, size, size)
     found = torch.full((2, 2, out_channels, 2, 2, in_channels, half, half), plain.numel())
@@ -71,66 +67,27 @@ def _places(out_channels: int, in_channels: int, size: int) -> tuple[torch.Tenso
             wide[:, :, down : down + size, right : right + size] = plain
             apart = wide.view(out_channels, in_channels, half, 2, half, 2)
             found[down, right] = apart.permute(0, 3, 5, 1, 2, 4)
-    flat = found.flatten()
-    back = torch.argsort(flat, stable=True)[: 4 * plain.numel()].view(plain.numel(), 4)
-    return flat, back
+    return found.flatten()
 
 
 class BlockConv(Layer):
-    """Convolution and max pooling on blocks; the input is given as blocks and needs no gradient."""
+    """Convolution and max pooling on blocks of one model's images."""
 
     overwritable = True
 
     def __init__(self, number: int, name: str, module: nn.Conv2d) -> None:
         super().__init__(number, name)
         self.shape = (module.out_channels, module.in_channels, module.kernel_size[0])
-        self.half = (module.kernel_size[0] + 1) // 2
         self.padding = [int(module.padding[0]) // 2] * 2
         self.has_bias = module.bias is not None
 
-    def _weight(self, run: Pass) -> torch.Tensor:
-        """Return the workers' kernels on blocks (W x 4 out, 4 in, half, half)."""
-        out, in_, _ = self.shape
-        flat = F.pad(run.tensors[f"{self.prefix}weight"].reshape(run.num_workers, -1), (0, 1))
-        weight = flat.index_select(1, _places(*self.shape)[0])
-        return run.lowered(weight.view(run.num_workers * 4 * out, 4 * in_, self.half, self.half))
-
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
-        x = run.lowered(x)
-        weight, bias = self._weight(run), None
-        if self.has_bias:
-            own = run.lowered(run.tensors[f"{self.prefix}bias"])
-            bias = own[:, None].expand(run.num_workers, 4, self.shape[0]).flatten()
-        y = F.conv2d(x, weight, bias, 1, self.padding, 1, run.num_workers)
-        four = self._apart(y, run)
-        upper, lower = torch.maximum(four[0], four[1]), torch.maximum(four[2], four[3])
-        run.keep(self, x, weight, four, upper, lower)
-        return torch.maximum(upper, lower).flatten(3).permute(0, 3, 1, 2)
-
-    def _apart(self, y: torch.Tensor, run: Pass) -> tuple[torch.Tensor, ...]:
-        """Return the four outputs of each block, each (B, H', width', W, out)."""
-        return torch.unflatten(y.permute(0, 2, 3, 1), 3, (run.num_workers, 4, self.shape[0])).unbind(4)
-
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
-        x, weight, four, upper, lower = run.saved.pop(self.number)
-        gradient = torch.unflatten(run.lowered(dy).permute(0, 2, 3, 1), 3, (run.num_workers, self.shape[0]))
-        num, height, width = gradient.shape[:3]
-        dy_blocks = gradient.new_empty(num, height, width, len(weight)).permute(0, 3, 1, 2)
-        into = self._apart(dy_blocks, run)
-        # Of equal outputs the first takes the gradient, as in PyTorch.
-        to_upper = gradient * (upper >= lower)
-        for first, part in ((0, to_upper), (2, gradient - to_upper)):
-            torch.mul(part, four[first] >= four[first + 1], out=into[first])
-            torch.sub(part, into[first], out=into[first + 1])
-        wants = [False, self.trained("weight", sgd), self.has_bias and self.trained("bias", sgd)]
-        _, dw, db = torch.ops.aten.convolution_backward(
-            dy_blocks, x, weight, [len(weight)], [1, 1], self.padding, [1, 1], False, [0, 0], run.num_workers, wants
-        )
-        if wants[1]:
-            back = _places(*self.shape)[1]
-            plain = dw.reshape(run.num_workers, -1).index_select(1, back.flatten())
-            whole = run.tensors[f"{self.prefix}weight"]
-            sgd.apply(f"{self.prefix}weight", plain.view(run.num_workers, -1, 4).sum(2).view(whole.shape))
-        if wants[2]:
-            sgd.apply(f"{self.prefix}bias", db.view(run.num_workers, 4, -1).sum(1))
-        return None
+        (weight,) = run.tensors[f"{self.prefix}weight"]
+        out, in_, size = self.shape
+        on_blocks = F.pad(weight.reshape(-1), (0, 1))[_places(out, in_, size)]
+        kernel = on_blocks.view(4 * out, 4 * in_, (size + 1) // 2, -1)
+        bias = run.lowered(run.tensors[f"{self.prefix}bias"][0].repeat(4)) if self.has_bias else None
+        y = F.conv2d(run.lowered(x), run.lowered(kernel), bias, 1, self.padding)
+        four = torch.split(y, out, 1)
+        pooled = torch.maximum(torch.maximum(four[0], four[1]), torch.maximum(four[2], four[3]))
+        return pooled.contiguous(memory_format=torch.channels_last)

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from hsgd_emu.learning.blocks import BlockConv
 from hsgd_emu.learning.layers import Layer, Pass
 from hsgd_emu.learning.models import logits_of
-from hsgd_emu.learning.samples import Form
 from hsgd_emu.learning.sgd import Sgd
 from hsgd_emu.learning.stacks import Part, Tensors
 
@@ -41,8 +40,10 @@ class Step:
 class Engine(Protocol):
     """Takes steps and computes logits."""
 
-    form: Form
-    """In which form images come (see `learning.samples`)."""
+    grouped: bool
+    """Whether images come as groups of channels (see `ResidentData.batches`)."""
+    blocks: bool
+    """Whether test images come as blocks of pixels (see `learning.blocks`)."""
 
     def step(self, part: Part, sgd: Sgd, step: Step) -> torch.Tensor:
         """Take one SGD step and return each worker's mini-batch loss before it (W,)."""
@@ -56,14 +57,19 @@ class Engine(Protocol):
 class Layered:
     """A chain of layers, batched over workers (channels of images: by groups), differentiated by hand."""
 
-    def __init__(self, layers: Sequence[Layer], precision: Precision = "fp32") -> None:
-        self.layers = list(layers)
-        self.form: Form = "blocks" if isinstance(layers[0], BlockConv) else "grouped"
+    grouped = True
+
+    def __init__(
+        self, layers: Sequence[Layer], precision: Precision = "fp32", evaluation_layers: Sequence[Layer] | None = None
+    ) -> None:
+        """evaluation_layers: for evaluation (default: the same)."""
+        self.layers, self.evaluation_layers = list(layers), list(evaluation_layers or layers)
+        self.blocks = isinstance(self.evaluation_layers[0], BlockConv)
         self.low = torch.bfloat16 if precision == "bf16" else None
 
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
         """Return logits (W, B, C)."""
-        for layer in self.layers:
+        for layer in self.layers if run.training else self.evaluation_layers:
             x = layer.forward(x, run)
         return x
 
@@ -107,7 +113,7 @@ def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor,
 class ByModule:
     """Calls the network; PyTorch differentiates it."""
 
-    form: Form = "plain"
+    grouped, blocks = False, False
 
     def __init__(self, model: nn.Module, batched: bool, precision: Precision = "fp32") -> None:
         """batched: all workers at once by vmap, else chunks of one worker."""

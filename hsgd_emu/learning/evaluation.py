@@ -24,7 +24,7 @@ def evaluate(engine: Engine, models: Sequence[Tensors], data: ResidentData) -> l
     losses = torch.zeros(len(models), dtype=torch.float64, device=data.device)
     correct = torch.zeros(len(models), dtype=torch.int64, device=data.device)
     with torch.no_grad():
-        for x, y in data.test_batches(GPU_BATCH if data.device.type == "cuda" else BATCH, engine.form):
+        for x, y in data.test_batches(GPU_BATCH if data.device.type == "cuda" else BATCH, engine.blocks):
             for number, model in enumerate(models):
                 found = engine.logits(model, x)
                 losses[number] += F.cross_entropy(found, y, reduction="none").double().sum()

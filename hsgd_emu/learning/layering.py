@@ -50,13 +50,11 @@ _KINDS: dict[type[nn.Module], Any] = {
 }
 
 
-def layers_of(
-    links: list[tuple[str, nn.Module]], sample: torch.Tensor, fold: Fold | None = None, blocks: bool = False
-) -> list[Layer] | None:
+def layers_of(links: list[tuple[str, nn.Module]], sample: torch.Tensor, fold: Fold | None = None) -> list[Layer] | None:
     """Return the batched layers of a chain, or None where one of them is not known.
 
     sample: a batch (B, ...), to follow the shapes: rows (B, F) or images (B, C, H, width); fold: of a linear layer,
-    the pooling before it left out of the chain; blocks: compute a small first convolution on blocks of pixels.
+    the pooling before it left out of the chain.
     """
     links = list(links)
     for place in range(len(links) - 1):
@@ -73,12 +71,9 @@ def layers_of(
             layer = _layer_of(number, name, module, x.dim())
             if layer is None:
                 return None
-            if blocks and len(layers) == 1 and can_use_blocks(links[0][1], module, sample.shape):
-                layers = [BlockConv(0, links[0][0], cast(nn.Conv2d, links[0][1]))]
-            else:
-                layers.append(layer)
             if isinstance(layer, Relu):
-                layer.in_place = len(layers) > 1 and layers[-2].overwritable
+                layer.in_place = bool(layers) and layers[-1].overwritable
+            layers.append(layer)
             if fold and isinstance(layer, Linear) and fold.weight == f"{layer.prefix}weight":
                 layer.factor, layer.decaying = fold.factor, fold.kept
                 x = x.new_zeros((len(x), len(fold.full)))
@@ -112,3 +107,15 @@ def _layer_of(number: int, name: str, module: nn.Module, num_dims: int) -> Layer
         return None
     layer: Layer = _KINDS[kind](number, name, module)
     return layer
+
+
+def evaluation_layers_of(layers: list[Layer], links: list[tuple[str, nn.Module]], sample: torch.Tensor) -> list[Layer]:
+    """Return the layers to evaluate with on a CPU: a small first convolution and its pooling on blocks of pixels."""
+    modules = [module for _, module in links]
+    # What stands between the two is a ReLU, which `layers_of` put behind the pooling.
+    pooling = next((module for module in modules[1:3] if isinstance(module, nn.MaxPool2d)), None)
+    if pooling is None or not can_use_blocks(modules[0], pooling, sample.shape):
+        return layers
+    if not isinstance(layers[1], MaxPool2d):
+        return layers
+    return [BlockConv(0, links[0][0], cast(nn.Conv2d, modules[0])), *layers[2:]]

@@ -15,7 +15,7 @@ from hsgd_emu.learning.chain import find_chain, has_hooks
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule, Engine, Layered, Precision, Way
 from hsgd_emu.learning.fold import Fold, find_fold
-from hsgd_emu.learning.layering import layers_of
+from hsgd_emu.learning.layering import layers_of, evaluation_layers_of
 from hsgd_emu.learning.layers import Layer
 from hsgd_emu.learning.models import has_convolutions, in_short, logits_of
 from hsgd_emu.learning.samples import ResidentData
@@ -49,6 +49,7 @@ class Network:
         self.names = [
             name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()] if name not in own
         ]
+        self.evaluation_layers: list[Layer] | None = None
         self.layers, self.fold = self._find_layers()
         self.why_not_batched = ""
 
@@ -58,11 +59,13 @@ class Network:
             return None, None
         with torch.random.fork_rng(devices=[]):
             links = find_chain(self.model, self.sample)
-            layers = layers_of(links, self.sample, blocks=self.device.type == "cpu") if links else None
+            layers = layers_of(links, self.sample) if links else None
             folding = find_fold(links, self.sample) if links and layers else None
             if links and folding:
                 links = [link for place, link in enumerate(links) if place != folding[0]]
                 layers = layers_of(links, self.sample, folding[1])
+        if links and layers and self.device.type == "cpu":
+            self.evaluation_layers = evaluation_layers_of(layers, links, self.sample)
         self.model.train()
         return layers, folding[1] if folding else None
 
@@ -101,7 +104,7 @@ class Network:
         """Return what takes the steps."""
         if way == "layered":
             assert self.layers is not None
-            return Layered(self.layers, self.precision)
+            return Layered(self.layers, self.precision, self.evaluation_layers)
         return ByModule(self.model, way == "vmap", self.precision)
 
     def num_bytes(self, way: Way) -> int:

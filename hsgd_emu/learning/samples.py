@@ -20,9 +20,6 @@ from hsgd_emu.learning.blocks import blocks_of
 from hsgd_emu.learning.data import Dataset
 from hsgd_emu.rng import stream
 
-Form = Literal["plain", "grouped", "blocks"]
-"""How images reach the network: (W, B, C, height, width); or, channels last in memory, (B, W x C, height, width), or
-blocks of 2x2 pixels (B, W x 4 x C, height / 2, width / 2) (`learning.blocks`). Vectors always are (W, B, ...)."""
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 _KEPT_BYTES = 2**28
 _AT_ONCE = 2**18
@@ -151,7 +148,7 @@ class ResidentData:
         self._is_byte = train_x.dtype == torch.uint8
         self.mean = torch.tensor(dataset.mean, dtype=dtype, device=device) if dataset.mean else None
         self.std = torch.tensor(dataset.std, dtype=dtype, device=device) if dataset.mean else None
-        self._kept: dict[tuple[int, Form], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._kept: dict[tuple[int, bool], list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self._sample = self.normalised(train_x[:2].clone().to(device))
         self._is_packed = self.is_image and self._is_byte and self._shape[0] == 3
         crop = augmentation.augment.crop if self.is_image else 0
@@ -176,25 +173,27 @@ class ResidentData:
         """Return two training samples as the network sees them (images without their padding)."""
         return self._sample
 
-    def test_batches(self, size: int, form: Form = "plain") -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    def test_batches(self, size: int, blocks: bool = False) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """Return the test set in order, as normalised samples (N, ...) and labels; images channels last in memory.
+
+        blocks: of 2x2 pixels (N, 4 x C, height / 2, width / 2), see `learning.blocks`.
 
         A test set that is not too large is normalised once and kept.
         """
         num_bytes = self.test_x.numel() * torch.finfo(self.dtype).bits // 8
         if num_bytes > _KEPT_BYTES:
-            return self._make_test_batches(size, form)
-        if (size, form) not in self._kept:
-            self._kept[size, form] = list(self._make_test_batches(size, form))
-        return self._kept[size, form]
+            return self._make_test_batches(size, blocks)
+        if (size, blocks) not in self._kept:
+            self._kept[size, blocks] = list(self._make_test_batches(size, blocks))
+        return self._kept[size, blocks]
 
-    def _make_test_batches(self, size: int, form: Form) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _make_test_batches(self, size: int, blocks: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for start in range(0, len(self.test_y), size):
             x = self.test_x[start : start + size]
             if self.is_image:
                 x = x.contiguous(memory_format=torch.channels_last)
             x = self.normalised(x)
-            yield blocks_of(x) if form == "blocks" else x, self.test_y[start : start + size]
+            yield blocks_of(x) if blocks else x, self.test_y[start : start + size]
 
     def draws(self, workers: Sequence[int], iteration: int, num_steps: int) -> Draws:
         """Return what is drawn for the next steps of workers with equal batch sizes."""
@@ -206,24 +205,26 @@ class ResidentData:
         there = (torch.from_numpy(drawn).to(self.device) for drawn in (offsets, flips))
         return Draws(iteration, indices, *there)
 
-    def batches(self, draws: Draws, form: Form = "plain") -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the samples and labels (W, B) of each step."""
+    def batches(self, draws: Draws, grouped: bool = False) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the samples (W, B, ...) and labels (W, B) of each step.
+
+        grouped: images as (B, W x C, height, width), channels last in memory.
+        """
         at_once = 1 if self.is_image else max(1, _AT_ONCE // max(1, draws.indices[0].numel() * self._numel))
         for start in range(0, len(draws.indices), at_once):
             indices_SWB = draws.indices[start : start + at_once].transpose(1, 2)
             flat = indices_SWB.reshape(-1)
             y_SWB = self.train_y.index_select(0, flat).view(indices_SWB.shape)
             if self.is_image:
-                yield self._images(draws, start, form), y_SWB[0]
+                yield self._images(draws, start, grouped), y_SWB[0]
             else:
                 rows = self.normalised(self._train_x.index_select(0, flat))
                 yield from zip(rows.view(*indices_SWB.shape, *self._shape), y_SWB, strict=True)
 
-    def _images(self, draws: Draws, step: int, form: Form) -> torch.Tensor:
+    def _images(self, draws: Draws, step: int, grouped: bool) -> torch.Tensor:
         indices = draws.indices[step]
-        pixels = self._spread(self._gathered(indices, draws, step), indices.shape, form)
-        x = self._normalised_last(pixels)
-        return x.permute(3, 0, 4, 1, 2).contiguous() if form == "plain" else x.flatten(3).permute(0, 3, 1, 2)
+        x = self._normalised_last(self._spread(self._gathered(indices, draws, step), indices.shape))
+        return x.flatten(3).permute(0, 3, 1, 2) if grouped else x.permute(3, 0, 4, 1, 2).contiguous()
 
     def _gathered(self, indices: torch.Tensor, draws: Draws, step: int) -> torch.Tensor:
         """Return the images at indices (B, W), cropped and flipped, as (B x W, [C,] height, width)."""
@@ -236,22 +237,15 @@ class ResidentData:
         flips = draws.flips[step].view(-1, *(1,) * (cells.dim() - 1))
         return torch.where(flips, cells.flip(-1), cells) if self.augmentation.augment.flip else cells
 
-    def _spread(self, cells: torch.Tensor, shape: torch.Size, form: Form) -> torch.Tensor:
-        """Return floats of gathered cells: (B, height, width, W, C), or (B, height / 2, width / 2, W, 2, 2, C)."""
-        if not self._is_packed and cells.dim() == 3:
-            cells = cells.unsqueeze(1)
-        apart = cells.view(*shape, *cells.shape[1:])  # (B, W, [C,] height, width)
-        if form == "blocks":
-            height, width = apart.shape[-2:]
-            apart = apart.view(*apart.shape[:-2], height // 2, 2, width // 2, 2)
-            order = [0, 2, 4, 1, 3, 5] if self._is_packed else [0, 3, 5, 1, 4, 6, 2]
-        else:
-            order = [0, 2, 3, 1] if self._is_packed else [0, 3, 4, 1, 2]
-        placed = apart.permute(order)
+    def _spread(self, cells: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Return (B, height, width, W, C) floats of gathered cells."""
+        cells = cells.view(*shape, *cells.shape[1:])  # (B, W, [C,] height, width)
         if not self._is_packed:
-            return placed.to(self.dtype, memory_format=torch.contiguous_format, copy=True)
+            with_channels = cells.unsqueeze(2) if cells.dim() == 4 else cells
+            apart = with_channels.permute(0, 3, 4, 1, 2)
+            return apart.to(self.dtype, memory_format=torch.contiguous_format, copy=True)
         # Pixels are put in place as numbers, and only then taken apart into channels.
-        channels = placed.contiguous().unsqueeze(-1).view(torch.uint8)
+        channels = cells.permute(0, 2, 3, 1).contiguous().unsqueeze(-1).view(torch.uint8)
         out = torch.empty(*channels.shape[:-1], 3, dtype=self.dtype, device=self.device)
         for channel in range(3):
             out[..., channel] = channels[..., channel]

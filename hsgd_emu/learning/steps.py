@@ -55,7 +55,7 @@ class Taker:
         train = self.network.train
         sgd = Sgd(part.trained, part.momenta, train.momentum, train.weight_decay)
         losses_W = torch.zeros(draws.indices.shape[2], dtype=torch.float64, device=self.data.device)
-        for step, (x, y) in enumerate(self.data.batches(draws, self.engine.form)):
+        for step, (x, y) in enumerate(self.data.batches(draws, self.engine.grouped)):
             seed = self.network.masks.seed(first, draws.iteration + step)
             losses_W += self.engine.step(part, sgd, Step(x, y, masks(step), rates[step], seed))
         return losses_W

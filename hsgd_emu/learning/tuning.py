@@ -80,7 +80,7 @@ def usual_choice(network: Network) -> Choice:
     fitting = _fitting(network, way)
     if not on_cpu or not network.has_convolutions:
         return Choice(way, fitting)
-    return Choice(way, min(fitting, 5 if way == "layered" else 20))
+    return Choice(way, min(fitting, 10 if way == "layered" else 20))
 
 
 def tuned_choice(network: Network, data: ResidentData) -> Choice:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -59,8 +61,24 @@ def choose_precision(name: str, device: torch.device, dtype: str) -> Precision:
     return cast(Precision, name)
 
 
+def _keep_freed_memory() -> None:
+    """Let this process keep the memory it frees, where the C library is glibc (elsewhere nothing is done).
+
+    A step makes and frees the same arrays of some megabytes again and again. Given back to the system each time, their
+    pages are cleared anew at the next use, which takes a fifth of a step of the small CIFAR network.
+    """
+    top_pad, mmap_threshold, trim_threshold = -2, -3, -1  # of mallopt(3)
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        if hasattr(library, "gnu_get_libc_version"):
+            for parameter, num_bytes in ((mmap_threshold, 2**25), (trim_threshold, 2**31 - 1), (top_pad, 2**26)):
+                library.mallopt(parameter, num_bytes)
+
+
 def make_deterministic(device: torch.device, threads: int, precision: Precision = "fp32") -> None:
     """Pin what changes the bits of a result: threads, algorithms, reduced precision."""
+    if device.type == "cpu":
+        _keep_freed_memory()
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

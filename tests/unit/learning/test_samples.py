@@ -205,7 +205,7 @@ ITERATIONS = (0, 3, 63, 64, 130)
 
 def one_step(data: ResidentData, workers, iteration: int, grouped: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the samples (W, B, ...), taken out of their groups, and labels (W, B) of one step."""
-    [(x, y)] = data.batches(data.draws(workers, iteration, 1), "grouped" if grouped else "plain")
+    [(x, y)] = data.batches(data.draws(workers, iteration, 1), grouped)
     return (x.unflatten(1, (len(workers), -1)).transpose(0, 1) if grouped and data.is_image else x), y
 
 
@@ -217,7 +217,7 @@ def test_images_as_groups_of_channels_hold_the_same_numbers(kind, augment):
     for iteration in ITERATIONS:
         draws = data.draws([0, 1, 2], iteration, 1)
         [(x, y)] = data.batches(draws)
-        [(grouped, same_y)] = data.batches(draws, "grouped")
+        [(grouped, same_y)] = data.batches(draws, grouped=True)
         assert (x.shape, grouped.shape) == ((3, 2, channels, height, width), (2, 3 * channels, height, width))
         # Channel c of worker w is number w x C + c; in memory channels come last.
         for worker in range(3):
@@ -228,21 +228,14 @@ def test_images_as_groups_of_channels_hold_the_same_numbers(kind, augment):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-@pytest.mark.parametrize("augment", [Augment(), Augment(crop=2, flip=True)])
-def test_blocks_of_pixels_hold_the_same_numbers(channels, augment):
-    # Channel (w, a, b, c) of block (i, j) is channel c of worker w's pixel (2 i + a, 2 j + b).
-    data = resident(images(num=9, channels=channels, height=6, width=4), augment, WORKERS)
-    draws = data.draws([0, 1, 2], 0, 1)
-    [(x, _)] = data.batches(draws)
-    [(blocks, _)] = data.batches(draws, "blocks")
-    assert blocks.shape == (2, 3 * 4 * channels, 3, 2)
-    assert blocks.is_contiguous(memory_format=torch.channels_last)
-    apart = blocks.view(2, 3, 2, 2, channels, 3, 2)
-    for a, b in itertools.product(range(2), range(2)):
-        assert torch.equal(apart[:, :, a, b].transpose(0, 1), x[..., a::2, b::2])
+def test_test_images_as_blocks_of_pixels_hold_the_same_numbers(channels):
+    # Channel (a, b, c) of block (i, j) is channel c of pixel (2 i + a, 2 j + b).
+    data = resident(images(num=9, channels=channels, height=6, width=4), Augment(), WORKERS)
     [(test, _)] = data.test_batches(9)
-    [(in_blocks, _)] = data.test_batches(9, "blocks")
-    assert torch.equal(in_blocks.view(len(test), 2, 2, channels, 3, 2)[:, 1, 0], test[..., 1::2, 0::2])
+    [(blocks, _)] = data.test_batches(9, blocks=True)
+    assert blocks.is_contiguous(memory_format=torch.channels_last)
+    for a, b in itertools.product(range(2), range(2)):
+        assert torch.equal(blocks.view(len(test), 2, 2, channels, 3, 2)[:, a, b], test[..., a::2, b::2])
 
 
 @pytest.mark.parametrize("grouped", [False, True])

@@ -50,7 +50,7 @@ def residual():
     ("make", "shape", "num_workers", "expected"),
     [
         (MLP, (6,), 40, Choice("layered", 40)),  # no convolutions: all at once
-        (CNN, IMAGE, 40, Choice("layered", 5)),  # images: as many as the cache holds
+        (CNN, IMAGE, 40, Choice("layered", 10)),  # images: as many as the cache holds
         (CNN, IMAGE, 3, Choice("layered", 3)),
         (wide, (6,), 4, Choice("layered", 1)),  # 36 MB of weights: one after the other on a CPU
         (residual, IMAGE, 4, Choice("one_by_one", 1)),  # no chain, and 45 MB
@@ -78,14 +78,14 @@ def test_a_clearly_faster_choice_is_taken_and_remembered(monkeypatch):
     tried = with_times(monkeypatch, layered_2=0.5)
     assert tuned_choice(network, data) == Choice("layered", 2)
     assert sorted(set(tried)) == ["layered:1", "layered:10", "layered:12", "layered:2", "layered:5"]
-    with_times(monkeypatch, layered_10=0.1)
+    with_times(monkeypatch, layered_5=0.1)
     assert tuned_choice(network, data) == Choice("layered", 2)
 
 
 def test_a_slightly_faster_choice_is_not_taken(monkeypatch):
     network, data = network_of(CNN, IMAGE, LONG, 12)
     with_times(monkeypatch, layered_2=0.9)
-    assert tuned_choice(network, data) == Choice("layered", 5)
+    assert tuned_choice(network, data) == Choice("layered", 10)
 
 
 def test_what_fits_another_case_is_not_remembered_for_this_one(monkeypatch):
@@ -94,7 +94,7 @@ def test_what_fits_another_case_is_not_remembered_for_this_one(monkeypatch):
     for other in ({"momentum": 0.9}, {"batch_size": 2}, {"num_workers": 6}):
         network, data = network_of(CNN, IMAGE, LONG, **({"num_workers": 12} | other))
         tried = with_times(monkeypatch)
-        assert tuned_choice(network, data).chunk == 5
+        assert tuned_choice(network, data).chunk == min(10, network.num_workers)
         assert tried
 
 
@@ -105,8 +105,8 @@ def test_a_torn_or_foreign_memory_is_not_used(monkeypatch, tmp_path, content):
     tuned_choice(network, data)
     (file,) = tmp_path.rglob("engines/*.json")
     file.write_text(content)
-    with_times(monkeypatch, layered_10=0.5)
-    assert tuned_choice(network, data) == Choice("layered", 10)
+    with_times(monkeypatch, layered_5=0.5)
+    assert tuned_choice(network, data) == Choice("layered", 5)
 
 
 def test_without_a_place_to_remember_it_is_tried_again(monkeypatch, tmp_path):
