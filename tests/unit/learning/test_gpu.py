@@ -66,3 +66,15 @@ def test_cuda_gives_the_same_bits_twice(name):
     learners = one.stacked(), other.stacked()
     assert one.run(learners[0]) == other.run(learners[1])
     assert learners[0].weights_hash(one.root) == learners[1].weights_hash(other.root)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_captured_periods_equal_steps_taken_one_by_one(name, chunk):
+    # Four periods of two steps: the first is taken step by step, the others are captured and replayed.
+    one, other = trial(name, "cuda"), trial(name, "cuda")
+    captured, eager = one.stacked("layered", chunk), other.stacked("layered", chunk)
+    eager.periods = None
+    assert_close_metrics(one.run(captured), other.run(eager))
+    assert captured.periods is not None
+    assert any(period is not None for period in captured.periods._known.values())

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from hsgd_emu.config.run_schema import Augment, CosineRate, InverseSqrtRate, StepRate
 from hsgd_emu.learning.models import mlp, softmax_regression
+from hsgd_emu.learning.stacked import StackedLearner
+from hsgd_emu.learning.tuning import Choice
 
 from .twins import Trial, assert_close_metrics, assert_close_models, synthetic
 
@@ -179,3 +181,17 @@ def test_seeds_differ_and_schedules_share_the_start():
     found, again, differs = (t.run(t.stacked())[-1] for t in (trial, trial, other))
     assert found == again
     assert found != differs
+
+
+@pytest.mark.parametrize("way", ["layered", "vmap", "one_by_one"])
+def test_bf16_products_are_near_those_in_float32(way):
+    # bfloat16 has eight bits of mantissa: relative errors of 2^-8 = 0.4% in each factor; weights stay in float32.
+    trial = Trial(MLP, synthetic(FLAT), dtype="float32", momentum=0.5, weight_decay=0.01)
+    choice = Choice(way, 1 if way == "one_by_one" else 4)
+    learner = StackedLearner(trial.model(), trial.data, trial.setup, choice, "bf16")
+    found, expected = trial.run(learner), trial.run(trial.stacked(way))
+    assert found != expected
+    for one, other in zip(found, expected, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
+        assert one.test_loss == pytest.approx(other.test_loss, rel=0.02)
+    assert {tensor.dtype for tensor in learner.stacks.trained.values()} == {torch.float32}
