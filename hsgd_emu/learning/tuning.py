@@ -34,7 +34,9 @@ WORTH_STEPS = 5_000
 CHUNKS = (1, 2, 5, 10, 20)
 _CLEARLY = 0.85
 _REPEATS = 3
-_CHUNK_BYTES = 2**28
+_CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**33}
+_MOST_CHUNKS = 64
+"""More chunks than this are not captured side by side on CUDA."""
 _LARGE_BYTES = 16 * 2**20
 """On a CPU, larger models than this learn one worker after the other: batching them loses (docs/performance.md)."""
 
@@ -67,8 +69,8 @@ def choice_of(text: str, network: Network) -> Choice:
 
 
 def _fitting(network: Network, way: Way) -> int:
-    """Return how many workers' parameters take about a quarter of a GiB."""
-    return max(1, min(network.num_workers, _CHUNK_BYTES // max(1, network.num_bytes(way))))
+    """Return how many workers' parameters take about a quarter of a GiB, on CUDA eight."""
+    return max(1, min(network.num_workers, _CHUNK_BYTES[network.device.type] // max(1, network.num_bytes(way))))
 
 
 def usual_choice(network: Network) -> Choice:
@@ -109,6 +111,8 @@ def _candidates(network: Network, usual: Choice) -> list[Choice]:
             fitting = _fitting(network, way)
             chunks = (1,) if way == "one_by_one" else (*(c for c in CHUNKS if c < fitting), min(fitting, CHUNKS[-1]))
             found += [Choice(way, chunk) for chunk in chunks]
+    if network.device.type == "cuda":
+        found = [choice for choice in found if choice == usual or network.num_workers <= choice.chunk * _MOST_CHUNKS]
     return list(dict.fromkeys(found))
 
 
@@ -126,10 +130,10 @@ def _try(network: Network, data: ResidentData, choice: Choice) -> float:
     alike = [worker for worker in range(network.num_workers) if data.order.size(worker) == data.order.size(0)]
     on_cuda = data.device.type == "cuda"
     workers = list(range(len(alike) if on_cuda else min(choice.chunk, len(alike))))
-    stacks = network.stacks(choice.way, len(workers), len(workers))
-    taker = Taker(network, network.engine(choice.way), stacks, data)
     chunks = [workers[start : start + choice.chunk] for start in range(0, len(workers), choice.chunk)]
     try:
+        stacks = network.stacks(choice.way, len(workers), len(workers))
+        taker = Taker(network, network.engine(choice.way), stacks, data)
         if on_cuda:
             for chunk in chunks:
                 taker.take(chunk, 0, 1)

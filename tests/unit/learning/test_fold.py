@@ -18,7 +18,7 @@ from hsgd_emu.learning.models import message_bytes
 from hsgd_emu.learning.world import World
 
 from .test_chain import slim, slimmed
-from .twins import Trial, assert_close_metrics, assert_close_models, steps_away, synthetic
+from .twins import Trial, assert_close_metrics, assert_close_models, in_turns, steps_away, synthetic
 
 RELATIVE = 1e-12
 IMAGE = (3, 8, 8)
@@ -176,18 +176,8 @@ def test_a_folded_layer_may_be_frozen(name, setting):
 @pytest.mark.parametrize("setting", ["decay", "both"])
 def test_workers_that_rest_keep_more_of_their_start(setting):
     # Each step of weight decay 0.1 at rate 0.1 leaves 1 - 0.1 x 0.1 = 0.99 of the start, only of those who take it.
-    present = {
-        (0, 0): [1],
-        (0, 2): [0],
-        (0, 4): [0, 1],
-        (0, 6): [1],
-        (1, 0): [3],
-        (1, 2): [2],
-        (1, 4): [2],
-        (1, 6): [3],
-    }
     trial = trial_of(**SETTINGS[setting])
-    assert_equals_whole(trial, members=lambda group, t: present[group, t])
+    assert_equals_whole(trial, members=in_turns)
     learner = trial.stacked("layered")
     for worker, num_steps in enumerate([0, 1, 2, 5]):
         learner.local_steps(worker, 0, num_steps) if num_steps else None

@@ -18,7 +18,7 @@ from hsgd_emu.learning.stacked import StackedLearner
 from hsgd_emu.learning.steps import Taker
 from hsgd_emu.learning.tuning import Choice
 
-from .twins import Trial, assert_close_metrics, assert_close_models, synthetic
+from .twins import Trial, assert_close_metrics, assert_close_models, in_turns, synthetic
 
 
 def again(bodies):
@@ -63,19 +63,9 @@ def test_captured_periods_equal_the_readable_twin(name, chunk, monkeypatch):
 
 def test_periods_with_gaps_or_other_members_are_taken_step_by_step():
     trial = Trial(TRIALS["mlp"][0], synthetic((6,)), momentum=0.9)
-    present = {
-        (0, 0): [1],
-        (0, 2): [0],
-        (0, 4): [0, 1],
-        (0, 6): [1],
-        (1, 0): [3],
-        (1, 2): [2],
-        (1, 4): [3],
-        (1, 6): [2],
-    }
     learner, readable = trial.stacked("layered"), trial.readable()
     learner.periods = Periods(learner.taker, again)
-    options = {"members": lambda group, t: present[group, t]}
+    options = {"members": in_turns}
     assert_close_metrics(trial.run(learner, **options), trial.run(readable, **options))
 
 

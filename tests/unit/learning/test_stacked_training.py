@@ -15,7 +15,7 @@ from hsgd_emu.learning.models import mlp, softmax_regression
 from hsgd_emu.learning.stacked import StackedLearner
 from hsgd_emu.learning.tuning import Choice
 
-from .twins import Trial, assert_close_metrics, assert_close_models, synthetic
+from .twins import Trial, assert_close_metrics, assert_close_models, in_turns, synthetic
 
 MLP = partial(mlp, (6,), (8,), 4)
 FLAT = (6,)
@@ -60,18 +60,8 @@ def test_twins_over_uneven_shards(name, way, chunk):
 @pytest.mark.parametrize("batch_size", [3, "full"])
 def test_twins_under_partial_participation(way, chunk, batch_size):
     # In each local period other workers step: rows that are no neighbours, momentum that rests.
-    present = {
-        (0, 0): [1],
-        (0, 2): [0],
-        (0, 4): [0, 1],
-        (0, 6): [1],
-        (1, 0): [3],
-        (1, 2): [2],
-        (1, 4): [2],
-        (1, 6): [3],
-    }
     trial = Trial(MLP, synthetic(FLAT), sizes=(3, 9, 3, 7), momentum=0.9, batch_size=batch_size)
-    trial.assert_twins(way, chunk, members=lambda group, t: present[group, t])
+    trial.assert_twins(way, chunk, members=in_turns)
 
 
 @pytest.mark.parametrize(("way", "chunk"), HOW)

@@ -39,6 +39,11 @@ def shards_of(sizes: Iterable[int]) -> list[np.ndarray[Any, Any]]:
     return [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
+def in_turns(group: int, iteration: int) -> list[int]:
+    """Return who takes part in a local period of two: rows that are no neighbours, workers that rest."""
+    return [[[1], [0], [0, 1], [1]], [[3], [2], [2], [3]]][group][iteration // 2]
+
+
 class Trial:
     """Four workers in two groups (0, 1 and 2, 3); nodes 4 and 5 are the local servers, 6 is the global one."""
 
