@@ -92,8 +92,8 @@ def run_experiment(
         keys = [TrialKey(case.name, seed) for case in experiment.cases for seed in experiment.seeds]
         environment = _environment(experiment, session, options)
         if is_run_folder(folder) and options.resume:
-            store = RunStore.open(folder)
             _check_same_environment(folder, environment, progress)
+            store = RunStore.open(folder)
         else:
             remove_run(folder)
             store = RunStore.create(folder, experiment.resolved(), environment, keys, experiment.target_levels())
@@ -181,6 +181,10 @@ def _check_same_environment(folder: Path, now: dict[str, Any], progress: Progres
     before = read_environment(folder)
     if before.get("device") != now.get("device"):
         text = f"the run there was begun on {before.get('device')}, now it is {now.get('device')}; use --device"
+        raise ConfigError.of(str(folder), "", text)
+    ways = [str(environment.get("engine")).partition(":")[0] for environment in (before, now)]
+    if ways[0] != ways[1]:
+        text = f"the run there was begun with --engine {before.get('engine')}, whose checkpoints others cannot read"
         raise ConfigError.of(str(folder), "", text)
     differ = [k for k in dict.fromkeys([*before, *now]) if before.get(k) != now.get(k)]
     if differ:

@@ -83,7 +83,7 @@ class Layered:
         return losses
 
     def _backward(self, gradient: torch.Tensor, run: Pass, sgd: Sgd) -> None:
-        lowest = next(n for n, layer in enumerate(self.layers) if layer.trains(sgd))
+        lowest = next((n for n, layer in enumerate(self.layers) if layer.trains(sgd)), len(self.layers))
         for number in range(len(self.layers) - 1, lowest - 1, -1):
             below = self.layers[number].backward(gradient, run, sgd, need_dx=number > lowest)
             if below is not None:

@@ -15,7 +15,7 @@ from hsgd_emu.learning.chain import find_chain, has_hooks
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule, Engine, Layered, Precision, Way
 from hsgd_emu.learning.fold import Fold, find_fold
-from hsgd_emu.learning.layering import layers_of, evaluation_layers_of
+from hsgd_emu.learning.layering import evaluation_layers_of, layers_of
 from hsgd_emu.learning.layers import Layer
 from hsgd_emu.learning.models import has_convolutions, in_short, logits_of
 from hsgd_emu.learning.samples import ResidentData

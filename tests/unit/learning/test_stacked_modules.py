@@ -254,3 +254,23 @@ def test_what_vmap_would_lose_is_learned_one_by_one(make):
     learner = Trial(make, synthetic(FLAT), momentum=0.5).assert_twins()
     assert learner.way == "one_by_one"
     assert learner.network.why_not_batched
+
+
+class NothingUsed(nn.Module):
+    """What is used is frozen, what could be trained is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = nn.Linear(6, 4), nn.Linear(6, 4)
+        for parameter in self.used.parameters():
+            parameter.requires_grad_(False)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_a_network_with_nothing_to_learn_stays_as_it_was():
+    learner = Trial(NothingUsed, synthetic(FLAT), weight_decay=0.1).stacked("layered")
+    before = learner.weights_hash(0)
+    learner.local_steps(0, 0, 2)
+    assert learner.weights_hash(0) == before
