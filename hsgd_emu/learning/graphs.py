@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -72,7 +73,7 @@ class Period:
             )
             for workers in chunks
         ]
-        self.replay = capture([lambda chunk=chunk: self._run(chunk) for chunk in self.chunks])  # type: ignore[misc]
+        self.replay = capture([partial(self._run, chunk) for chunk in self.chunks])
 
     def _run(self, chunk: _Chunk) -> None:
         part = self.taker.stacks.part(chunk.workers)

@@ -259,9 +259,10 @@ class ByAutograd(Layer):
 
     def __init__(self, number: int, name: str, module: nn.Module) -> None:
         super().__init__(number, name)
-        self.module = copy.copy(module)
+        own: Any = copy.copy(module)
         if hasattr(module, "inplace"):
-            self.module.inplace = False  # type: ignore[assignment]
+            own.inplace = False
+        self.module: nn.Module = own
 
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
         if not run.training:

@@ -92,8 +92,8 @@ class Augmentation:
         self, workers: Sequence[int], iteration: int, num_steps: int
     ) -> tuple[Indices, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Return crop offsets (num_steps, B, W, 2) and flips (num_steps, B, W) of the steps after `iteration`."""
-        pieces = [self._steps(worker, iteration, num_steps) for worker in workers]
-        return tuple(np.stack(parts, axis=2) for parts in zip(*pieces, strict=True))  # type: ignore[return-value]
+        offsets, flips = zip(*(self._steps(worker, iteration, num_steps) for worker in workers), strict=True)
+        return np.stack(offsets, axis=2), np.stack(flips, axis=2)
 
     def _steps(self, worker: int, iteration: int, num_steps: int) -> tuple[Indices, Any]:
         first, last = iteration // _BLOCK, (iteration + num_steps - 1) // _BLOCK
