@@ -32,7 +32,7 @@ FORMAT = 1
 WORTH_STEPS = 5_000
 """A trial with fewer worker steps takes the usual choice: trying would cost more than it could win."""
 CHUNKS = (1, 2, 5, 10, 20)
-_CLEARLY = 0.85
+_CLEARLY = 0.75
 _REPEATS = 3
 _CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**33}
 _MOST_CHUNKS = 64
