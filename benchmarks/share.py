@@ -11,7 +11,6 @@ Loading the data and making the learner happen before a trial's clock starts and
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from unittest.mock import patch
 
 from workloads import Settings, hardware
 
+from hsgd_emu import trials as composition
 from hsgd_emu.errors import HsgdError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.learning.checkpoint import Checkpoints
@@ -106,8 +106,6 @@ def measure(path: Path, sets: Sequence[str], options: Options) -> list[Trial]:
     Raises:  ConfigError: bad input, as a run.
     """
     watch = Stopwatch()
-    # `hsgd_emu.run` is the function that users call; its module is found by name.
-    composition = importlib.import_module("hsgd_emu.run")
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for owner, name, instead in (
             (composition, "emulate", watch.emulation(composition.emulate)),

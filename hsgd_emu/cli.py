@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hsgd_emu.results.summary import CaseSummary
+    from hsgd_emu.trials import Progress
 
 app = typer.Typer(
     name="hsgd-emu",
@@ -126,12 +127,53 @@ def run(
     num_trials = len(experiment.cases) * len(experiment.seeds)
     with show_progress(num_trials, experiment.train.iterations) as progress:
         folder = run_experiment(experiment, out, options, progress)
-        progress.say("writing the report")
-        from hsgd_emu.report import write_report
+        path = _write_report(folder, progress)
+    _print_results(folder, path)
 
-        path = write_report(folder)
+
+@app.command(epilog="Example:  hsgd-emu retime runs/out/demo --out runs/out/slower --scale far=2 --profile near=wifi")
+@guarded
+def retime(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any timing in the run file.")
+    ] = None,
+    scales: Annotated[
+        list[str] | None,
+        typer.Option("--scale", metavar="NAME=FACTOR", help="Multiply every time of a profile, or of `compute`."),
+    ] = None,
+    profiles: Annotated[
+        list[str] | None, typer.Option("--profile", metavar="NAME=FILE", help="Bind another profile to a name.")
+    ] = None,
+    topology: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Another topology: the same nodes with other links or profiles.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
+) -> None:
+    """Replay what a finished run has learned on another network, exactly and without training."""
+    from hsgd_emu.progress import show_progress
+    from hsgd_emu.results.folder import read_run_file, require_run_folder
+    from hsgd_emu.study.retime import retime as retime_run
+
+    require_run_folder(run_dir)
+    run = read_run_file(run_dir)
+    with show_progress(len(run["cases"]) * len(run["seeds"]), run["train"]["iterations"]) as progress:
+        folder = retime_run(run_dir, out, sets or [], scales or [], profiles or [], topology, force, progress)
+        path = _write_report(folder, progress)
+    _print_results(folder, path)
+
+
+def _write_report(folder: Path, progress: Progress) -> Path:
+    progress.say("writing the report")
+    from hsgd_emu.report import write_report
+
+    return write_report(folder)
+
+
+def _print_results(folder: Path, report: Path) -> None:
     _print_table(folder)
-    print(f"\nResults: {folder}\nReport:  {path}")
+    print(f"\nResults: {folder}\nReport:  {report}")
 
 
 def _print_table(folder: Path) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.run import Progress
+from hsgd_emu.trials import Progress
 
 
 class QuietProgress(Progress):

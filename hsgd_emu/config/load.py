@@ -61,7 +61,7 @@ def raise_problems(problems: Sequence[Problem], first: Source | None = None) -> 
 
 def _place(problem: Problem) -> tuple[str, int]:
     file, _, line = problem.where.rpartition(":")
-    return (file, int(line)) if line.isdigit() and not problem.where.startswith("--set") else (problem.where, 0)
+    return (file, int(line)) if line.isdigit() and not problem.where.startswith("--") else (problem.where, 0)
 
 
 def load_run(path: Path, sets: Sequence[str] = ()) -> RunDraft:

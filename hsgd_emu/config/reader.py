@@ -62,8 +62,8 @@ class Source:
 
     @property
     def folder(self) -> Path:
-        """Folder that paths given here are relative to: the file's, or for `--set` the current one."""
-        return Path() if self.mark.where.startswith("--set ") else self.base
+        """Folder that paths given here are relative to: the file's, or for `--set` and its like the current one."""
+        return Path() if self.mark.where.startswith("--") else self.base
 
     def problem(self, path: Path_, message: str) -> Problem:
         """Return the problem of the value at `path`, or of the nearest value around it that exists."""

@@ -15,11 +15,13 @@ RANK = {
     "learning": 5,
     "results": 6,
     **dict.fromkeys(("experiment", "check", "init"), 7),
-    "run": 8,
-    "report": 9,
-    "show": 10,
-    "progress": 10,
-    "cli": 11,
+    "trials": 8,
+    "run": 9,
+    "study": 10,
+    "report": 11,
+    "show": 12,
+    "progress": 12,
+    "cli": 13,
 }
 DOORS = {"networkx": "topology", "simpy": "engine", "torch": "learning", "torchvision": "learning", "plotly": "report"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)

@@ -1,0 +1,1 @@
+"""Many emulations out of one run: re-timing."""

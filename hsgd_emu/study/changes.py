@@ -1,0 +1,160 @@
+"""A run's file with other timing: another topology, other profiles, `--set`, and profiles made slower or faster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hsgd_emu.config.load import draft_run, load_topology, profile_uses, raise_problems
+from hsgd_emu.config.reader import Document, Mark, Source, read_file, set_value
+from hsgd_emu.config.schema import (
+    Bandwidth,
+    ComputeProfile,
+    CostValue,
+    CsvSamples,
+    Gamma,
+    LinkProfile,
+    Lognormal,
+    Normal,
+    Samples,
+    Uniform,
+)
+from hsgd_emu.errors import ConfigError, Problem, listed, nearest
+from hsgd_emu.experiment import Experiment, build_experiment
+
+Profile = TypeVar("Profile", LinkProfile, ComputeProfile)
+COMPUTE = "compute"
+"""What `--scale` calls the compute profile of the run file, unless the topology has a profile of this name."""
+_COSTS = ("rtt_s", "up_s", "down_s", "latency_s", "step_s")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to change in a run file, as on the command line; applied in this order."""
+
+    topology: str | None = None
+    """A name under topologies/, or a path. Profiles that the run binds stay bound where it uses their names."""
+    profiles: Sequence[str] = ()
+    """NAME=FILE: binds a profile name of the topology."""
+    sets: Sequence[str] = ()
+    """KEY=VALUE."""
+    scales: Sequence[str] = ()
+    """NAME=FACTOR: multiplies every time of a profile."""
+
+
+def changed_experiment(path: Path, changes: Changes) -> Experiment:
+    """Return the experiment of a run file with changes applied.
+
+    Raises:  ConfigError: everything that is wrong with the changed file.
+    """
+    document = read_file(path)
+    if changes.topology is not None:
+        _put_topology(document, changes.topology)
+    for text in changes.profiles:
+        name, file = _pair(text, "--profile", "NAME=FILE, as in far=latency_profiles/lte.yaml")
+        _put(document, ("profiles", name), file, f"--profile {text}")
+    for text in changes.sets:
+        set_value(document, text)
+    experiment = build_experiment(draft_run(document))
+    if not changes.scales:
+        return experiment
+    _put_scaled(document, experiment, changes.scales)
+    return build_experiment(draft_run(document))
+
+
+def _pair(text: str, option: str, right: str) -> tuple[str, str]:
+    name, _, value = (part.strip() for part in text.partition("="))
+    if not name or not value:
+        raise ConfigError.of(f"{option} {text}", "", f"expected {right}")
+    return name, value
+
+
+def _put(document: Document, path: tuple[str, ...], value: Any, label: str) -> None:
+    """Put a value into the document; unlike with `set_value`, a key may have dots in it."""
+    data, mark = document.data, document.source.mark
+    for key in path[:-1]:
+        data, mark = data.setdefault(key, {}), mark.inside.setdefault(key, Mark(label))
+    data[path[-1]], mark.inside[path[-1]] = value, Mark(label)
+
+
+def _put_topology(document: Document, name: str) -> None:
+    """Put another topology in; what the run binds for names that it does not use is dropped."""
+    label = f"--topology {name}"
+    problems: list[Problem] = []
+    draft = load_topology(name, Source(Mark(label), document.source.base), problems)
+    raise_problems(problems)
+    assert draft is not None
+    used = [ref for _, _, ref in profile_uses(draft.spec) if isinstance(ref, str)]
+    bound = document.data.get("profiles", {})
+    document.data["profiles"] = {key: value for key, value in bound.items() if key in used}
+    _put(document, ("topology",), name, label)
+
+
+def _put_scaled(document: Document, experiment: Experiment, scales: Sequence[str]) -> None:
+    """Put scaled profiles in, written out in full; several factors of one profile multiply."""
+    draft = experiment.topology_draft
+    bound = [*draft.links.items(), *draft.computes.items()]
+    found: dict[str, Any] = {COMPUTE: experiment.compute} if experiment.compute is not None else {}
+    own = {name: profile for name, profile in bound if isinstance(name, str)}
+    found |= own
+    for text in scales:
+        name, factor = _pair(text, "--scale", "NAME=FACTOR, as in near=0.5")
+        label = f"--scale {text}"
+        if name not in found:
+            hint = nearest(name, found) or f"; it has {listed(found)}" if found else "; all of its profiles are inline"
+            raise ConfigError.of(label, "", f"the run has no profile '{name}'{hint}")
+        found[name] = scaled(found[name], _factor(factor, label))
+        path = ("profiles", name) if name in own else (COMPUTE,)
+        _put(document, path, found[name].model_dump(mode="json", exclude_none=True), label)
+
+
+def _factor(text: str, label: str) -> float:
+    try:
+        # float() would read 1_000 too.
+        factor = math.nan if "_" in text else float(text)
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise ConfigError.of(label, "", f"found '{text}'; expected a factor above 0, such as 0.5 or 2")
+    return factor
+
+
+def scaled(profile: Profile, factor: float) -> Profile:
+    """Return the profile with every time multiplied by `factor`: each form stays what it is, so it is exact.
+
+    The split of an RTT stays; bandwidths are divided. CSV samples must have been read in.
+    """
+    new: dict[str, Any] = {}
+    for name in _COSTS:
+        value = getattr(profile, name, None)
+        if value is not None:
+            new[name] = scaled_cost(value, factor)
+    rate = getattr(profile, "bandwidth_bps", None)
+    if isinstance(rate, Bandwidth):
+        new["bandwidth_bps"] = Bandwidth.model_construct(up=rate.up / factor, down=rate.down / factor)
+    elif rate is not None:
+        new["bandwidth_bps"] = rate / factor
+    if profile.source is not None:
+        # The figures are no longer those of the source.
+        new["source"] = f"{profile.source.strip()} (every time x {factor:g})"
+    return profile.model_copy(update=new)
+
+
+def scaled_cost(value: CostValue, factor: float) -> CostValue:
+    """Return the cost whose draws are those of `value` times `factor`."""
+    if isinstance(value, Samples):
+        return value.model_copy(update={"samples": tuple(sample * factor for sample in value.samples)})
+    if isinstance(value, Lognormal):
+        return value.model_copy(update={"median": value.median * factor})
+    if isinstance(value, Normal):
+        # Truncated at 0 before and after: the law scales as a whole.
+        return value.model_copy(update={"mean": value.mean * factor, "std": value.std * factor})
+    if isinstance(value, Gamma):
+        return value.model_copy(update={"scale": value.scale * factor})
+    if isinstance(value, Uniform):
+        return value.model_copy(update={"low": value.low * factor, "high": value.high * factor})
+    assert not isinstance(value, CsvSamples), "CSV samples are read in when a profile is bound"
+    return value * factor

@@ -1,0 +1,191 @@
+"""Re-time a run: replay what its trials have learned through the engine, on another network, without training.
+
+Exact, because a synchronous schedule's weights do not depend on delays: the result is that of a fresh run under the
+new timing, to the bit, wherever that run would have learned to the same bits (same seeds, device and versions).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hsgd_emu.engine.port import Metrics
+from hsgd_emu.errors import ConfigError, Problem, listed
+from hsgd_emu.experiment import Experiment, load_experiment, relocated
+from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_text, remove_run, require_run_folder
+from hsgd_emu.results.rows import CurveRow, TrialKey
+from hsgd_emu.results.store import RunStore
+from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.run import check_free
+from hsgd_emu.study.changes import Changes, changed_experiment
+from hsgd_emu.topology.tree import Topology
+from hsgd_emu.trials import Progress, Recorded, Session, run_trials, trial_keys
+
+_CLOCK = ("hsgd-emu", "numpy", "simpy", "networkx")
+"""What the times depend on; what the learning depends on is the parent's."""
+
+
+def retime(
+    folder: Path | str,
+    out: Path | str,
+    sets: Sequence[str] = (),
+    scales: Sequence[str] = (),
+    profiles: Sequence[str] = (),
+    topology: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the run in `folder`, as it would have gone under other timing, to `out` and return that folder.
+
+    Args:    sets: KEY=VALUE.  scales: NAME=FACTOR.  profiles: NAME=FILE.  topology: a name or path; see `Changes`.
+             force: replace a run that is in `out`.
+    Raises:  ConfigError: a change is wrong or changes what is learned, or the run cannot be re-timed.
+    """
+    folder, out, progress = Path(folder), Path(out), progress or Progress()
+    require_run_folder(folder)
+    parent = load_experiment(folder / RUN_FILE)
+    recorded = read_recorded(folder, parent)
+    experiment = changed_experiment(folder / RUN_FILE, Changes(topology, profiles, sets, scales))
+    _check_same_learning(parent, experiment)
+    _check_independent_of_time(folder, experiment)
+    if out.resolve() == folder.resolve():
+        raise ConfigError.of(str(out), "", "is the run to be re-timed itself; --out must be another folder")
+    check_free(out, force, "--force replaces it, --out writes elsewhere")
+    before = read_environment(folder)
+    num_bytes = experiment.message_bytes or int(before["message_bytes"])
+    environment = _environment(before, folder, parent.name, num_bytes, recorded)
+    try:
+        session = Session.of(experiment, progress, num_bytes, environment, recorded=recorded)
+        keys, levels = trial_keys(experiment), experiment.target_levels()
+        remove_run(out)
+        with RunStore.create(out, experiment.resolved(), environment, keys, levels) as store:
+            run_trials(session, store)
+    except ConfigError as error:
+        raise relocated(error, experiment) from error
+    return out
+
+
+def depends_on_time(experiment: Experiment) -> list[str]:
+    """Return the reasons why what the trials learn depends on when things happen, so that they cannot be re-timed.
+
+    None can occur today: every schedule is synchronous, a server waits for all who take part, and who takes part is
+    drawn from the seed alone. Whatever makes membership or order follow the clock (asynchronous servers, deadlines,
+    availability) must name itself here.
+    """
+    return []
+
+
+def read_recorded(folder: Path, experiment: Experiment) -> dict[TrialKey, Recorded]:
+    """Return what each trial of a finished run has learned.
+
+    Raises:  ConfigError: a trial is not finished, or nothing was learned.
+    """
+    unfinished: list[str] = []
+    hashes: dict[TrialKey, str] = {}
+    metrics: dict[TrialKey, dict[int, Metrics]] = {}
+    with contextlib.closing(connect_to_read(folder)) as connection:
+        for case, seed, status, _, _, weights_hash, *_ in select(connection, "trials"):
+            if status != "finished":
+                unfinished.append(f"{case}, seed {seed}")
+            elif weights_hash is not None:
+                hashes[TrialKey(case, seed)] = weights_hash
+        for case, seed, *values in select(connection, "curve"):
+            row = CurveRow(*values)
+            figures = Metrics(row.train_loss, row.test_loss, row.test_accuracy)
+            metrics.setdefault(TrialKey(case, seed), {})[row.iteration] = figures
+    if read_environment(folder).get("timing_only"):
+        text = "was run with --timing-only and learned nothing; `hsgd-emu run` it with the other timing instead"
+        raise ConfigError.of(str(folder), "", text)
+    if unfinished:
+        text = f"not finished: {listed(unfinished, 4)}; `hsgd-emu run FILE --resume` finishes the run"
+        raise ConfigError.of(str(folder), "", text)
+    return {key: Recorded(metrics[key], hashes[key]) for key in trial_keys(experiment)}
+
+
+def _check_same_learning(parent: Experiment, experiment: Experiment) -> None:
+    """Raise ConfigError naming every change that would lead to other weights."""
+    before, now = _learning(parent), _learning(experiment)
+    text = "changes what is learned, and re-timing keeps that; `hsgd-emu run` such a run anew"
+    problems = [experiment.source.problem(path, text) for path in _differences(before, now)]
+    other = _other_tree(parent.topology, experiment.topology)
+    if other is not None:
+        problems.append(experiment.source.problem(("topology",), f"{other}: this {text}"))
+    elif not problems and parent.schedules != experiment.schedules:
+        # The same nodes under other class names: periods given by class mean other servers.
+        problems.append(experiment.source.problem(("cases",), f"mean other periods on this topology: this {text}"))
+    problems += _unknown_message(parent, experiment)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _learning(experiment: Experiment) -> dict[str, Any]:
+    """Return all of a run file that decides what is learned, beside the tree."""
+    return {
+        # Where the data lie is no property of the run.
+        "data": experiment.data.model_dump(exclude={"root"}),
+        "model": experiment.model.model_dump(),
+        "train": experiment.train.model_dump(),
+        "cases": [case.model_dump() for case in experiment.cases],
+        "averaging": experiment.averaging.model_dump(),
+        "evaluation": experiment.evaluation.model_dump(),
+        "seeds": list(experiment.seeds),
+    }
+
+
+def _differences(before: Any, now: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the paths of the values that differ, as deep as both have the same form."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(key), now.get(key), (*path, key))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for number, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from _differences(old, new, (*path, number))
+    elif before != now:
+        yield path
+
+
+def _other_tree(before: Topology, now: Topology) -> str | None:
+    """Return how the tree of the topology differs from the one that was trained on, or None."""
+    if len(before.nodes) != len(now.nodes):
+        return f"has {len(now.nodes)} nodes, and the run {len(before.nodes)}"
+    for old, new in zip(before.nodes, now.nodes, strict=True):
+        if old.name != new.name:
+            return f"has '{new.name}' where the run has '{old.name}'"
+        if old.parent != new.parent:
+            return f"has '{new.name}' below '{now.nodes[new.parent or 0].name}', and the run elsewhere"
+    return None
+
+
+def _unknown_message(parent: Experiment, experiment: Experiment) -> list[Problem]:
+    """Return the problem of a message size taken back: how large the model's own would be was never recorded."""
+    if parent.message_bytes is None or experiment.message_bytes is not None:
+        return []
+    text = f"the run was made with {parent.message_bytes}, so the model's own size is not known; give a number"
+    return [experiment.source.problem(("message_bytes",), text)]
+
+
+def _check_independent_of_time(folder: Path, experiment: Experiment) -> None:
+    reasons = depends_on_time(experiment)
+    if reasons:
+        text = "cannot be re-timed, for what it learns depends on time"
+        raise ConfigError(Problem(str(folder), "", f"{text}: {reason}") for reason in reasons)
+
+
+def _environment(
+    before: dict[str, Any], folder: Path, name: str, message_bytes: int, recorded: dict[TrialKey, Recorded]
+) -> dict[str, Any]:
+    """Return where the learning comes from, as the parent has it, and what the times were made with."""
+    weights: dict[str, dict[str, str]] = {}
+    for key, trial in recorded.items():
+        weights.setdefault(key.case, {})[str(key.seed)] = trial.weights_hash
+    sha256 = hashlib.sha256(read_run_text(folder).encode()).hexdigest()
+    parent: dict[str, Any] = {"name": name, "run_sha256": sha256, "weights": weights}
+    if "parent" in before:
+        parent["parent"] = {key: value for key, value in before["parent"].items() if key != "weights"}
+    clock = {"python": sys.version.split()[0]} | {library: version(library) for library in _CLOCK}
+    return before | {"message_bytes": message_bytes, "parent": parent, "retimed_with": clock}

@@ -1,0 +1,215 @@
+"""The trials of a run: drive the engine, commit every round, keep checkpoints; with learning, recorded or silent."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.plan import Network, Plan
+from hsgd_emu.engine.port import Learner, Metrics
+from hsgd_emu.engine.record import RoundRecord
+from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.experiment import Experiment
+from hsgd_emu.learning.silent import RecordedLearner, ResumingLearner, SilentLearner
+from hsgd_emu.results.folder import CHECKPOINTS
+from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow
+from hsgd_emu.results.store import RunStore
+from hsgd_emu.topology.routes import Hop
+from hsgd_emu.units import to_s
+
+if TYPE_CHECKING:
+    from hsgd_emu.learning.stacked import StackedLearner
+    from hsgd_emu.learning.world import World
+
+
+class Progress:
+    """Told how a run goes, and does nothing with it; the command line's draws it."""
+
+    def say(self, text: str) -> None:
+        """Something takes a while."""
+
+    def warn(self, text: str) -> None:
+        """Something that must not be overlooked."""
+
+    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
+        """A trial begins, or goes on after `done` rounds."""
+
+    def round(self, key: TrialKey, record: RoundRecord) -> None:
+        """A global aggregation is written."""
+
+    def end(self, key: TrialKey) -> None:
+        """A trial is finished, now or before."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a finished trial has learned: its figures by iteration, and the hash of its last global model."""
+
+    metrics: Mapping[int, Metrics]
+    weights_hash: str
+
+
+@dataclass
+class Session:
+    """What all trials of a run share. They learn in `world`, replay what is `recorded`, or (neither) only take time."""
+
+    experiment: Experiment
+    progress: Progress
+    message_bytes: int
+    environment: dict[str, Any]
+    network: Network
+    cases: dict[str, tuple[Schedule, dict[int, tuple[Hop, ...]]]]
+    """By name: the schedule, and every node's route to the server that aggregates it."""
+    world: World | None = None
+    recorded: Mapping[TrialKey, Recorded] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        progress: Progress,
+        message_bytes: int,
+        environment: dict[str, Any],
+        world: World | None = None,
+        recorded: Mapping[TrialKey, Recorded] | None = None,
+    ) -> Session:
+        """Return the session with every route found.
+
+        Raises:  ConfigError: a link takes longer for this message than any run may.
+        """
+        try:
+            network = experiment.network(message_bytes)
+            for transfer in network.transfers.values():
+                transfer.expected_ns()
+        except ValueError as error:
+            raise ConfigError.of("", "profiles", str(error)) from None
+        cases = {s.name: (s, experiment.routes(s, network)) for s in experiment.schedules}
+        return cls(experiment, progress, message_bytes, environment, network, cases, world, recorded)
+
+    def plan(self, key: TrialKey) -> Plan:
+        """Return the plan of one trial."""
+        schedule, routes = self.cases[key.case]
+        samples = self.world.num_samples(key.seed) if self.world else None
+        return self.experiment.plan(schedule, self.network, routes, self.message_bytes, key.seed, samples)
+
+
+def trial_keys(experiment: Experiment) -> list[TrialKey]:
+    """Return the trials of a run in its order: case by case."""
+    return [TrialKey(case.name, seed) for case in experiment.cases for seed in experiment.seeds]
+
+
+def run_trials(session: Session, store: RunStore) -> None:
+    """Run every trial that is not finished, and finish the run."""
+    experiment = session.experiment
+    keys = trial_keys(experiment)
+    # Seed by seed, so that what the cases of a seed share is made once.
+    for key in sorted(keys, key=lambda key: experiment.seeds.index(key.seed)):
+        if store.trial_state(key).status != "finished":
+            _Trial(session, store, key, keys.index(key)).run()
+        session.progress.end(key)
+    store.finish_run()
+    shutil.rmtree(store.folder / CHECKPOINTS, ignore_errors=True)
+
+
+class _Trial:
+    """One case and seed: drives the engine, checkpoints and commits every round."""
+
+    def __init__(self, session: Session, store: RunStore, key: TrialKey, number: int) -> None:
+        self.session, self.store, self.key, self.number = session, store, key, number
+        self.plan = session.plan(key)
+        self.names = [node.name for node in session.experiment.topology.nodes]
+        self.done = store.trial_state(key).iteration
+        self.begun = 0
+        self.real: StackedLearner | None = None
+
+    def run(self) -> None:
+        begin = time.perf_counter()
+        recorded = self.session.recorded[self.key] if self.session.recorded is not None else None
+        learner = RecordedLearner(recorded.metrics) if recorded else self._learner(self.session.world)
+        period = self.plan.schedule.global_period
+        self.session.progress.begin(self.key, self.plan.num_rounds, self.done // period)
+        keep = self.session.experiment.timeline
+        timeline_hash = emulate(self.plan, learner, self._commit, keep, self._checkpoint)
+        weights_hash, engine = recorded.weights_hash if recorded else None, "recorded" if recorded else "silent"
+        if self.real:
+            weights_hash, engine = self.real.weights_hash(0), self.real.choice.text()
+        self.store.finish_trial(self.key, weights_hash, timeline_hash, engine, time.perf_counter() - begin)
+        if self.real:
+            self.checkpoints.remove()
+
+    def _learner(self, world: World | None) -> Learner:
+        if world is None:
+            return SilentLearner()
+        from hsgd_emu.learning.checkpoint import Checkpoints
+
+        self.checkpoints = Checkpoints(self.store.folder / CHECKPOINTS, self.number)
+        servers = self.plan.schedule.children
+        slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
+        self.real = world.learner(self.key.seed, slots)
+        if not self.done:
+            return self.real
+        state = self.checkpoints.load(self.done)
+        if state is None:
+            self.session.progress.warn(f"{self.key.case}, seed {self.key.seed}: no whole checkpoint, from the start")
+            self.store.restart_trial(self.key)
+            self.done = 0
+            return self.real
+        self.begun = state["iteration"]
+        self.real.restore(state)
+        metrics = {
+            row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy)
+            for row in self.store.curve_rows(self.key)
+        }
+        return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
+
+    def _checkpoint(self, iteration: int) -> None:
+        if self.real is not None and iteration > self.begun and self.checkpoints.is_due():
+            self.checkpoints.save(iteration, self.real.state(0))
+
+    def _commit(self, record: RoundRecord) -> None:
+        if record.iteration <= self.done:
+            return
+        name = self.names
+        timeline = [
+            TimelineRow(
+                name[row.node],
+                row.kind,
+                to_s(row.start_ns),
+                to_s(row.end_ns),
+                row.iteration,
+                row.bytes,
+                name[row.peer] if row.peer >= 0 else "",
+            )
+            for row in record.activities
+        ]
+        barriers = [
+            BarrierRow(name[b.server], b.iteration, to_s(b.ready_ns), name[b.waited_for], b.link, to_s(b.slack_ns))
+            for b in record.barriers
+        ]
+        keep = self.session.experiment.timeline
+        waits = [WaitRow(name[n], to_s(w)) for n, w in record.waits_ns.items() if keep != "none"]
+        self.store.commit_round(self.key, record.iteration, _curve_row(record), timeline, barriers, waits)
+        self.session.progress.round(self.key, record)
+
+
+def _curve_row(record: RoundRecord) -> CurveRow | None:
+    metrics, split = record.metrics, record.split
+    if metrics is None:
+        return None
+    return CurveRow(
+        record.round,
+        record.iteration,
+        to_s(record.time_ns),
+        to_s(record.aggregated_ns),
+        to_s(split.compute_ns),
+        to_s(split.communication_ns),
+        to_s(split.aggregation_ns),
+        metrics.train_loss,
+        metrics.test_loss,
+        metrics.test_accuracy,
+    )
