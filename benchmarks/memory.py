@@ -23,20 +23,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from workloads import LOCAL_PERIOD, SEED, WORKLOADS, Driver, Settings, engine_of, hardware, slots_of
+from workloads import LOCAL_PERIOD, MLP_VECTORS, SEED, WORKLOADS, Driver, Settings, engine_of, hardware, slots_of
 
-from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.learning.models import model_bytes
 from hsgd_emu.learning.world import choose_device
 from hsgd_emu.run import default_threads
 
 SIZES = {"cifar_cnn": (10, 100, 1000), "mlp": (10, 1000, 10_000)}
-# The digits are too few for 10,000 workers: 64 numbers a sample again, twenty samples for each.
-_VECTORS = {"num_features": 64, "num_classes": 10, "num_train": 200_000, "num_test": 1000}
-DATA = {
-    "cifar_cnn": WORKLOADS["cifar_cnn"].data,
-    "mlp": DataSpec(dataset="synthetic:vectors", options=_VECTORS),
-}
+DATA = {"cifar_cnn": WORKLOADS["cifar_cnn"].data, "mlp": MLP_VECTORS.data}
 _MIB = 2**20
 
 

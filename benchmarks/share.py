@@ -25,6 +25,7 @@ from unittest.mock import patch
 from workloads import Settings, hardware
 
 from hsgd_emu import trials as composition
+from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.errors import HsgdError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.learning.checkpoint import Checkpoints
@@ -108,7 +109,7 @@ def measure(path: Path, sets: Sequence[str], options: Options) -> list[Trial]:
     watch = Stopwatch()
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for owner, name, instead in (
-            (composition, "emulate", watch.emulation(composition.emulate)),
+            (composition, "emulate", watch.emulation(emulate)),
             (World, "learner", watch.learner(World.learner)),
             (RunStore, "commit_round", watch.timed(RunStore.commit_round, "commit_round")),
             (Checkpoints, "save", watch.timed(Checkpoints.save, "save")),

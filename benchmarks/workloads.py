@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
 
 from hsgd_emu.config.run_schema import Augment, DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.engine.port import Learner, Metrics
-from hsgd_emu.learning.world import World, make_deterministic
+from hsgd_emu.learning.engines import Precision
+from hsgd_emu.learning.world import World, choose_precision, make_deterministic
 
 SEED, ROOT = 1, 0
 BATCH_SIZE, LOCAL_PERIOD, LEARNING_RATE = 20, 10, 0.02
@@ -86,7 +85,7 @@ REHEARSAL = replace(WORKLOADS["cifar_cnn"], name="rehearsal", data=_FEW_IMAGES, 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all variants have in common; precision: passed on to the product where it is given."""
+    """What all variants have in common; precision: of the product's products (default: fp32)."""
 
     device: torch.device
     threads: int
@@ -94,22 +93,19 @@ class Settings:
 
     def apply(self) -> None:
         """Pin threads, algorithms and precision as a run does."""
-        make_deterministic(self.device, self.threads, **self._options(make_deterministic))
+        make_deterministic(self.device, self.threads, self._precision())
 
     def world(self, model: ModelSpec, data: DataSpec, num_workers: int) -> World:
         """Return the world of `num_workers` workers in one group below the root.
 
-        Raises:  ConfigError: the data are not there.  TypeError: the product knows no precision.
+        Raises:  ConfigError: the data are not there.
         """
-        if self.precision and not (self._options(World) or self._options(make_deterministic)):
-            raise TypeError("neither World nor make_deterministic takes a precision")
         train = TrainSpec(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, iterations=_ENDLESS)
         names, group = [f"worker-{i}" for i in range(num_workers)], list(range(num_workers))
-        return World(data, model, train, names, [group], _FOLDER, self.device, progress=print, **self._options(World))
+        return World(data, model, train, names, [group], _FOLDER, self.device, self._precision(), print)
 
-    def _options(self, function: Callable[..., Any]) -> dict[str, Any]:
-        knows = "precision" in inspect.signature(function).parameters
-        return {"precision": self.precision} if self.precision and knows else {}
+    def _precision(self) -> Precision:
+        return choose_precision(self.precision or "fp32", self.device, "float32")
 
 
 def slots_of(num_workers: int) -> dict[int, int]:

@@ -161,13 +161,14 @@ class ResidentData:
 
     def normalised(self, x: torch.Tensor) -> torch.Tensor:
         """Return samples (N, C, ...) as floats: bytes scaled to 0..1, then (x - mean) / std."""
-        shape = (-1,) + (1,) * (x.dim() - 2)
-        if self.mean is None or self.std is None:
-            return x.to(self.dtype).div(255) if x.dtype == torch.uint8 else x.to(self.dtype)
-        scaled = x.to(self.dtype, copy=True)
-        if x.dtype == torch.uint8:
-            scaled.div_(255)
-        return scaled.sub_(self.mean.view(shape)).div_(self.std.view(shape))
+        changes = self._is_byte or self.mean is not None
+        return self._scale(x.to(self.dtype, copy=changes), (-1,) + (1,) * (x.dim() - 2))
+
+    def _scale(self, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        """Normalise in place; shape: of the statistics, so that they meet the channels of x."""
+        if self._is_byte:
+            x.div_(255)
+        return x if self.mean is None or self.std is None else x.sub_(self.mean.view(shape)).div_(self.std.view(shape))
 
     def sample(self) -> torch.Tensor:
         """Return two training samples as the network sees them (images without their padding)."""
@@ -223,7 +224,7 @@ class ResidentData:
 
     def _images(self, draws: Draws, step: int, grouped: bool) -> torch.Tensor:
         indices = draws.indices[step]
-        x = self._normalised_last(self._spread(self._gathered(indices, draws, step), indices.shape))
+        x = self._scale(self._spread(self._gathered(indices, draws, step), indices.shape), (-1,))
         return x.flatten(3).permute(0, 3, 1, 2) if grouped else x.permute(3, 0, 4, 1, 2).contiguous()
 
     def _gathered(self, indices: torch.Tensor, draws: Draws, step: int) -> torch.Tensor:
@@ -250,12 +251,6 @@ class ResidentData:
         for channel in range(3):
             out[..., channel] = channels[..., channel]
         return out
-
-    def _normalised_last(self, x: torch.Tensor) -> torch.Tensor:
-        """As `normalised`, in place, for channels in the last dimension."""
-        if self._is_byte:
-            x.div_(255)
-        return x if self.mean is None or self.std is None else x.sub_(self.mean).div_(self.std)
 
 
 def _cells(x: torch.Tensor, crop: int, packed: bool) -> torch.Tensor:
