@@ -43,6 +43,8 @@ class Plan:
     evaluate_every: int = 1
     weight_of: Mapping[int, float] = field(default_factory=dict)
     uniform: bool = False
+    network_seed: int | None = None
+    """Seed of the costs where it is not the trial's: another replication of the network under the same learning."""
 
     @property
     def num_rounds(self) -> int:
@@ -79,7 +81,8 @@ class Draws:
     """The trial's costs: each entity takes the next draw of its own stream, whatever others do."""
 
     def __init__(self, plan: Plan) -> None:
-        nodes, network, seed = plan.network.topology.nodes, plan.network, plan.seed
+        nodes, network = plan.network.topology.nodes, plan.network
+        seed = plan.seed if plan.network_seed is None else plan.network_seed
         self._steps: dict[int, Costs] = {
             worker: cost_stream(value, seed, "compute", nodes[worker].name) for worker, value in network.step_s.items()
         }

@@ -1,0 +1,60 @@
+"""When the global aggregations of many scenarios end: what studies ask of the clock, whichever clock answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.plan import Plan
+from hsgd_emu.engine.port import Learner
+from hsgd_emu.engine.record import RoundRecord
+
+Nanoseconds_SR = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Times:
+    """The global aggregations 1 ... R of S scenarios of one schedule; (S, R) int64, nanoseconds.
+
+    Split along the critical path: time_ns = compute_ns + communication + aggregation_ns.
+    """
+
+    global_period: int
+    time_ns_SR: Nanoseconds_SR
+    """The last worker holds the new global model."""
+    aggregated_ns_SR: Nanoseconds_SR
+    """The global server holds it."""
+    compute_ns_SR: Nanoseconds_SR
+    aggregation_ns_SR: Nanoseconds_SR
+
+    @property
+    def communication_ns_SR(self) -> Nanoseconds_SR:
+        return self.time_ns_SR - self.compute_ns_SR - self.aggregation_ns_SR
+
+    def round_of(self, iteration: int) -> int:
+        """Return the column of the global aggregation at `iteration`."""
+        return iteration // self.global_period - 1
+
+
+def simulated_times(plans: Sequence[Plan], learner: Learner) -> Times:
+    """Return the times of plans of one schedule as the SimPy engine, the reference, has them.
+
+    Args:    learner: one that does not learn.
+    """
+    rows = [_rounds(plan, learner) for plan in plans]
+    values = np.array(rows, np.int64).reshape(len(plans), -1, 4)
+    return Times(plans[0].schedule.global_period, *np.moveaxis(values, 2, 0))
+
+
+def _rounds(plan: Plan, learner: Learner) -> list[tuple[int, int, int, int]]:
+    rows: list[tuple[int, int, int, int]] = []
+
+    def keep(record: RoundRecord) -> None:
+        rows.append((record.time_ns, record.aggregated_ns, record.split.compute_ns, record.split.aggregation_ns))
+
+    emulate(plan, learner, keep)
+    return rows
