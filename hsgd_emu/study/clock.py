@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from hsgd_emu.engine.fast import fast_times
+from hsgd_emu.engine.fast_costs import TooLongError
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times, simulated_times
 from hsgd_emu.learning.silent import SilentLearner
@@ -22,4 +25,7 @@ def times(plans: Sequence[Plan], iterations: int | None = None, clock: ClockName
     """
     if iterations is not None:
         plans = [replace(plan, iterations=iterations) for plan in plans]
+    if clock == "auto":
+        with contextlib.suppress(TooLongError):
+            return fast_times(plans)
     return simulated_times(plans, SilentLearner())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -73,6 +74,14 @@ def draw_ns(value: CostValue, rng: np.random.Generator, num: int) -> Nanoseconds
     return np.rint(seconds * NS_PER_S).astype(np.int64)
 
 
+def draw_blocks_ns(value: CostValue, rng: np.random.Generator, num_blocks: int) -> Nanoseconds:
+    """Return the next blocks of a stream's draws in one array: the same as one after the other."""
+    if isinstance(value, Normal):
+        # What is rejected is drawn again within its block.
+        return np.concatenate([draw_ns(value, rng, BLOCK) for _ in range(num_blocks)])
+    return draw_ns(value, rng, num_blocks * BLOCK)
+
+
 def is_constant(value: CostValue | None) -> bool:
     """Return whether every draw of the cost is the same."""
     return value is None or not isinstance(value, Samples | Lognormal | Normal | Gamma | Uniform)
@@ -84,6 +93,9 @@ class Costs(Protocol):
     def take(self, num: int) -> int:
         """Return the sum of the next `num` draws, nanoseconds."""
 
+    def sums(self, num: int, each: int) -> Nanoseconds:
+        """Return what `take(each)` gives the next `num` times: (num,), or (1,) where it is always the same."""
+
 
 class ConstantCost:
     """The same cost each time."""
@@ -93,6 +105,9 @@ class ConstantCost:
 
     def take(self, num: int) -> int:
         return self.ns * num
+
+    def sums(self, num: int, each: int) -> Nanoseconds:
+        return np.array([self.ns * each], np.int64)
 
 
 class RandomCost:
@@ -115,6 +130,14 @@ class RandomCost:
             num -= len(part)
         return total
 
+    def sums(self, num: int, each: int) -> Nanoseconds:
+        left = self.block[self.next :]
+        num_blocks = -(-max(0, num * each - len(left)) // BLOCK)
+        if num_blocks:
+            left = np.concatenate([left, draw_blocks_ns(self.value, self.rng, num_blocks)])
+        self.block, self.next = left[num * each :], 0
+        return left[: num * each].reshape(num, each).sum(axis=1)
+
 
 def cost_stream(value: CostValue, seed: int, purpose: str, *names: str) -> Costs:
     """Return the stream of a cost; constants draw nothing."""
@@ -131,6 +154,17 @@ class TransferModel:
 
     profile: LinkProfile
     message_bytes: int
+
+    @cached_property
+    def is_constant(self) -> bool:
+        """Whether every exchange takes the same time."""
+        profile = self.profile
+        return all(is_constant(v) for v in (profile.rtt_s, profile.latency_s, profile.up_s, profile.down_s))
+
+    @cached_property
+    def constant_ns(self) -> tuple[int, int]:
+        """(up, down) of every exchange, where all take the same time."""
+        return self.stream(0, "", "").next()
 
     def expected_ns(self) -> int:
         """Return the expected cost of an exchange, up plus down, in nanoseconds.
@@ -178,6 +212,9 @@ class Exchanges(Protocol):
     def next(self) -> tuple[int, int]:
         """Return (up, down) of the next exchange in nanoseconds."""
 
+    def many(self, num: int) -> tuple[Nanoseconds, Nanoseconds]:
+        """Return (up, down) of the next `num` exchanges: (num,) each, or (1,) where it is always the same."""
+
 
 @dataclass
 class RttExchanges:
@@ -187,6 +224,11 @@ class RttExchanges:
     def next(self) -> tuple[int, int]:
         total = self.rtt.take(1)
         up = round(total * self.up_share)
+        return up, total - up
+
+    def many(self, num: int) -> tuple[Nanoseconds, Nanoseconds]:
+        total = self.rtt.sums(num, 1)
+        up = np.rint(total * self.up_share).astype(np.int64)
         return up, total - up
 
 
@@ -199,3 +241,6 @@ class TwoWayExchanges:
 
     def next(self) -> tuple[int, int]:
         return self.up.take(1) + self.up_ns, self.down.take(1) + self.down_ns
+
+    def many(self, num: int) -> tuple[Nanoseconds, Nanoseconds]:
+        return self.up.sums(num, 1) + self.up_ns, self.down.sums(num, 1) + self.down_ns

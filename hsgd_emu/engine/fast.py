@@ -1,0 +1,271 @@
+"""The fast clock: the engine's times of many scenarios at once, as a max-plus recursion over arrays.
+
+DESIGN section 4 for synchronous schedules on private links, from the engine's own random streams: equal to the SimPy
+engine to the nanosecond (tests/properties/test_fast_clock.py). Letters of arrays: S scenarios, R rounds, W workers of
+one server; an axis of one number stands for the same number all along it. A server's phases are numbered within a
+round.
+
+Where everybody takes part, a round depends on the one before only through the moment at which the global server sends
+down: rounds are computed from there, side by side, and then added up; with constant costs they are all alike. With
+partial participation a worker that sat out may still be receiving: rounds are computed one after the other.
+
+Not modelled: events; there is no timeline here, and no blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsgd_emu.engine.fast_costs import LONGEST_NS, Ints, ScenarioCosts, TooLongError, at, by_phase, is_alike
+from hsgd_emu.engine.plan import Plan
+from hsgd_emu.engine.times import Times
+
+_ELEMENTS = 2**18
+"""Numbers in one array of a chunk, for all of its workers: a few such arrays fit into a processor's cache."""
+_ZERO = np.zeros((1, 1), np.int64)
+
+
+class Moment(NamedTuple):
+    """A time and what of it, along the critical path, was compute and aggregation; the rest is communication."""
+
+    time: Ints
+    compute: Ints
+    aggregation: Ints
+
+    def later(self, delay: Ints) -> Moment:
+        """Return the moment `delay` of communication later."""
+        return self._replace(time=self.time + delay)
+
+    def where(self, condition: Any, other: Moment) -> Moment:
+        """Return this moment where the condition holds, and the other elsewhere."""
+        return Moment(*(np.where(condition, mine, its) for mine, its in zip(self, other, strict=True)))
+
+
+def fast_times(plans: Sequence[Plan]) -> Times:
+    """Return the times of plans of one schedule and one number of iterations.
+
+    Raises:  TooLongError: only the engine can.
+    """
+    schedule, num_rounds, num_workers = plans[0].schedule, plans[0].num_rounds, len(plans[0].workers)
+    assert all(plan.schedule == schedule and plan.num_rounds == num_rounds for plan in plans)
+    times = np.empty((4, len(plans), num_rounds), np.int64)
+    for are_alike, places in _grouped(plans):
+        size = max(1, _ELEMENTS // (num_workers * (2 if are_alike else min(num_rounds, 16))))
+        for begin in range(0, len(places), size):
+            chosen = places[begin : begin + size]
+            chunk = [plans[place] for place in chosen]
+            times[:, chosen] = _alike(chunk) if are_alike else _Recursion(chunk).times()
+    return Times(schedule.global_period, *times)
+
+
+def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
+    """Yield the places of plans with the same routes, those whose rounds are all alike apart from the others."""
+    signatures: dict[int, tuple[Any, ...]] = {}
+    profiles: dict[tuple[Any, ...], list[object]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, plan in enumerate(plans):
+        # Scenarios often share the routes themselves; all of them are alive, so that their identities differ.
+        signature = signatures.get(id(plan.routes))
+        if signature is None:
+            hops = [(node, hop) for node, route in plan.routes.items() for hop in route]
+            signature = signatures[id(plan.routes)] = tuple((node, hop.link.name, hop.forward) for node, hop in hops)
+            profiles[signature] = list(dict.fromkeys(hop.link.profile for _, hop in hops))
+        groups.setdefault((is_alike(plan, profiles[signature]), signature), []).append(place)
+    for (are_alike, _), places in groups.items():
+        yield are_alike, places
+
+
+def _alike(plans: Sequence[Plan]) -> Ints:
+    """Return (4, S, R) where all rounds are alike: the first one, and what each further one adds."""
+    num_rounds, period = plans[0].num_rounds, plans[0].schedule.global_period
+    two = _Recursion([replace(plan, iterations=2 * period) for plan in plans]).times()
+    first, more = two[:, :, :1], two[:, :, 1:] - two[:, :, :1]
+    if int(more.max()) > (LONGEST_NS - int(first.max())) // num_rounds:
+        raise TooLongError
+    return first + more * np.arange(num_rounds)
+
+
+class _Recursion:
+    """The rounds of scenarios of one schedule."""
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self.num_scenarios, self.num_rounds = len(plans), plans[0].num_rounds
+        self.all_take_part = plans[0].schedule.participation >= 1
+        self.chunk = max(1, _ELEMENTS // (len(plans[0].workers) * len(plans))) if self.all_take_part else 1
+        self.root = _Server(ScenarioCosts(plans), 0)
+
+    def times(self) -> Ints:
+        """Return (4, S, R): time, aggregated, compute, aggregation."""
+        rounds = []
+        for begin in range(0, self.num_rounds, self.chunk):
+            num = min(self.chunk, self.num_rounds - begin)
+            self.root.draw(num)
+            moments = self._side_by_side() if self.all_take_part else self._next()
+            rounds.append(np.stack([np.broadcast_to(one, (self.num_scenarios, num)) for one in moments]))
+        times = np.concatenate(rounds, axis=2)
+        if float(times.max()) * (self.num_rounds if self.all_take_part else 1) > LONGEST_NS:
+            raise TooLongError
+        if self.all_take_part:
+            # Each round from the moment the global server sent down: added up, when it aggregates. The way down of
+            # the last round comes on top.
+            times[1:] = times[1:].cumsum(axis=2)
+            times[0] += times[1]
+        return times
+
+    def _side_by_side(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Return the way down after each round, and the rounds from where the global server sent down before."""
+        way_down = self.root.way_down(_ZERO)
+        return way_down, *self.root.phase(0)
+
+    def _next(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Return the round that follows the one before."""
+        aggregated = self.root.phase(0)
+        self.root.release(0, aggregated)
+        last = self.root.held()
+        return last.time, aggregated.time, last.compute, last.aggregation
+
+
+class _Server:
+    """An aggregating server and all below it."""
+
+    def __init__(self, costs: ScenarioCosts, server: int) -> None:
+        schedule, nodes = costs.schedule, costs.nodes
+        self.num_phases = schedule.global_period // schedule.period[server]
+        self.aggregation = costs.aggregations(server)
+        below = schedule.children[server]
+        workers = [child for child in below if nodes[child].is_worker]
+        self.takes_part = costs.participation(server, workers)
+        self.children: list[_Workers | _LocalServer] = []
+        for is_worker, run in groupby(below, key=lambda child: nodes[child].is_worker):
+            if is_worker:
+                self.children.append(_Workers(costs, list(run), self.num_phases))
+            else:
+                self.children += [_LocalServer(costs, child, self.num_phases) for child in run]
+
+    def draw(self, num_rounds: int) -> None:
+        """Draw all costs of the next rounds."""
+        self.aggregation_ns = by_phase(self.aggregation.draw(num_rounds * self.num_phases), self.num_phases)[:, 0]
+        for child in self.children:
+            child.draw(num_rounds)
+        if self.takes_part is not None:
+            drawn = by_phase(self.takes_part.draw(num_rounds * self.num_phases), self.num_phases) > 0
+            for child in self.children:
+                if isinstance(child, _Workers):
+                    child.members, drawn = np.split(drawn, [len(child.steps)], axis=1)
+
+    def phase(self, number: int) -> Moment:
+        """Return when the server has aggregated at a phase."""
+        ready, cost = _last(child.arrive(number) for child in self.children), at(self.aggregation_ns, number)
+        return ready._replace(time=ready.time + cost, aggregation=ready.aggregation + cost)
+
+    def release(self, number: int, sent: Moment) -> None:
+        """Send down what was aggregated at a phase."""
+        for child in self.children:
+            child.receive(number, sent)
+
+    def way_down(self, sent: Ints) -> Ints:
+        """Return when the last worker has a round's global model, and let each begin the next round at that."""
+        ways = [child.way_down(sent) for child in self.children]
+        return ways[0] if len(ways) == 1 else np.maximum.reduce(np.broadcast_arrays(*ways))
+
+    def held(self) -> Moment:
+        """Return when the last worker received a model."""
+        return _last(child.held() for child in self.children)
+
+
+class _LocalServer(_Server):
+    """A server below another one: several of its phases lie in one phase above."""
+
+    def __init__(self, costs: ScenarioCosts, server: int, num_above: int) -> None:
+        super().__init__(costs, server)
+        self.num_above, self.per_phase = num_above, self.num_phases // num_above
+        self.exchanges = costs.exchanges(server)
+
+    def draw(self, num_rounds: int) -> None:
+        super().draw(num_rounds)
+        both = self.exchanges.draw(num_rounds * self.num_above)
+        self.up, self.down = (by_phase([one], self.num_above)[:, 0] for one in both)
+
+    def arrive(self, above: int) -> Moment:
+        """Return when its model arrives at the server above, at the end of a phase there."""
+        last = (above + 1) * self.per_phase - 1
+        for number in range(above * self.per_phase, last):
+            self.release(number, self.phase(number))
+        return self.phase(last).later(at(self.up, above))
+
+    def receive(self, above: int, sent: Moment) -> None:
+        self.release((above + 1) * self.per_phase - 1, sent.later(at(self.down, above)))
+
+    def way_down(self, sent: Ints) -> Ints:
+        return super().way_down(sent + at(self.down, -1))
+
+
+class _Workers:
+    """Workers of one server that follow one another in node order. now: (W, S, R), when they did what they did last."""
+
+    def __init__(self, costs: ScenarioCosts, workers: Sequence[int], num_above: int) -> None:
+        schedule = costs.schedule
+        self.num_above = num_above
+        self.members: NDArray[np.bool_] | None = None
+        """(J, W, S, R): who takes part; None: all do."""
+        self.steps = [costs.steps(worker, schedule.period[schedule.parent[worker]]) for worker in workers]
+        self.exchanges = [costs.exchanges(worker) for worker in workers]
+        self.held_before = np.zeros((len(workers), len(costs.plans), 1), np.int64)
+        self.now = _begin(self.held_before)
+
+    def draw(self, num_rounds: int) -> None:
+        self.num_rounds, num = num_rounds, num_rounds * self.num_above
+        self.step = by_phase([steps.draw(num)[0] for steps in self.steps], self.num_above)
+        both = zip(*(exchanges.draw(num) for exchanges in self.exchanges), strict=True)
+        self.up, self.down = (by_phase(one, self.num_above) for one in both)
+
+    def arrive(self, number: int) -> Moment:
+        """Return when the last model arrives at the server; every worker is then where it has uploaded."""
+        step, up = at(self.step, number), at(self.up, number)
+        arrived = Moment(self.now.time + step + up, self.now.compute + step, self.now.aggregation)
+        if self.members is None:
+            self.now = arrived
+            return _first_of_last(arrived, arrived.time)
+        members = at(self.members, number)
+        self.now = arrived.where(members, self.now)
+        return _first_of_last(self.now, np.where(members, self.now.time, -1))
+
+    def receive(self, number: int, sent: Moment) -> None:
+        if self.members is not None:
+            # One that sat out may still be receiving: it goes on from its own time.
+            sent = sent.where(sent.time >= self.now.time, self.now)
+        self.now = sent.later(at(self.down, number))
+
+    def way_down(self, sent: Ints) -> Ints:
+        held = np.broadcast_to(sent + at(self.down, -1), (*self.held_before.shape[:2], self.num_rounds))
+        self.now = _begin(np.concatenate([self.held_before, held[:, :, :-1]], axis=2))
+        self.held_before = held[:, :, -1:]
+        return np.asarray(held.max(axis=0))
+
+    def held(self) -> Moment:
+        return _first_of_last(self.now, self.now.time)
+
+
+def _begin(time: Ints) -> Moment:
+    return Moment(time, _ZERO, _ZERO)
+
+
+def _first_of_last(workers: Moment, times: Ints) -> Moment:
+    """Return the last of several workers' moments, of equal ones the first in node order."""
+    place = times.argmax(axis=0)[None]
+    parts = (np.broadcast_to(part, times.shape) for part in workers)
+    return Moment(*(np.take_along_axis(part, place, axis=0)[0] for part in parts))
+
+
+def _last(children: Iterable[Moment]) -> Moment:
+    """Return the last of the moments, of equal ones the first."""
+    first, *others = children
+    for other in others:
+        first = first.where(first.time >= other.time, other)
+    return first

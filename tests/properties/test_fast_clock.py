@@ -1,0 +1,53 @@
+"""The fast clock against the engine, on whatever worlds hypothesis thinks up: the same nanoseconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracle.drive import experiment_of, plan_of, run_data
+from oracle.worlds import runs
+
+from hsgd_emu.engine import fast
+from hsgd_emu.engine.plan import Plan
+from hsgd_emu.engine.times import Times, simulated_times
+from hsgd_emu.learning.silent import SilentLearner
+
+FIXED = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def assert_same(plans: list[Plan]) -> None:
+    ours, engine = fast.fast_times(plans), simulated_times(plans, SilentLearner())
+    for name in ("time_ns_SR", "aggregated_ns_SR", "compute_ns_SR", "aggregation_ns_SR"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(engine, name), name)
+    assert ours.global_period == engine.global_period
+
+
+@settings(FIXED, max_examples=200)
+@given(data=runs(), seeds=st.lists(st.integers(0, 3), min_size=1, max_size=3), network=st.integers(0, 9))
+def test_fast_clock_is_the_engine(data: dict[str, Any], seeds: list[int], network: int) -> None:
+    """Any tree, periods, profiles, participation; several scenarios at once; also another network seed."""
+    experiment = experiment_of(data)
+    for case in range(len(experiment.cases)):
+        plans = [plan_of(experiment, case, seed) for seed in seeds]
+        assert_same([*plans, replace(plans[0], network_seed=network)])
+
+
+@settings(FIXED, max_examples=60)
+@given(data=runs(), elements=st.sampled_from([1, 7, 64]))
+def test_chunks_change_nothing(data: dict[str, Any], elements: int) -> None:
+    """Rounds and scenarios are computed in parts of any size."""
+    experiment = experiment_of(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "_ELEMENTS", elements)
+        assert_same([plan_of(experiment, 1, seed) for seed in (1, 2, 1)])
