@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.engine.fast_costs import LONGEST_NS, Ints, ScenarioCosts, TooLongError, at, by_phase, is_alike
+from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, TooLongError, at, is_alike
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times
 
 _ELEMENTS = 2**18
 """Numbers in one array of a chunk, for all of its workers: a few such arrays fit into a processor's cache."""
+_DRAWS = 2**24
+"""Random costs held at once, 128 MiB of them."""
 _ZERO = np.zeros((1, 1), np.int64)
 
 
@@ -55,8 +57,8 @@ def fast_times(plans: Sequence[Plan]) -> Times:
     schedule, num_rounds, num_workers = plans[0].schedule, plans[0].num_rounds, len(plans[0].workers)
     assert all(plan.schedule == schedule and plan.num_rounds == num_rounds for plan in plans)
     times = np.empty((4, len(plans), num_rounds), np.int64)
+    size = max(1, _ELEMENTS // num_workers)
     for are_alike, places in _grouped(plans):
-        size = max(1, _ELEMENTS // (num_workers * (2 if are_alike else min(num_rounds, 16))))
         for begin in range(0, len(places), size):
             chosen = places[begin : begin + size]
             chunk = [plans[place] for place in chosen]
@@ -95,20 +97,25 @@ class _Recursion:
     """The rounds of scenarios of one schedule."""
 
     def __init__(self, plans: Sequence[Plan]) -> None:
-        self.num_scenarios, self.num_rounds = len(plans), plans[0].num_rounds
+        self.num_scenarios, self.num_rounds, self.num_workers = len(plans), plans[0].num_rounds, len(plans[0].workers)
         self.all_take_part = plans[0].schedule.participation >= 1
-        self.chunk = max(1, _ELEMENTS // (len(plans[0].workers) * len(plans))) if self.all_take_part else 1
-        self.root = _Server(ScenarioCosts(plans), 0)
+        self.costs = ScenarioCosts(plans)
+        self.root = _Server(self.costs, 0)
 
     def times(self) -> Ints:
         """Return (4, S, R): time, aggregated, compute, aggregation."""
-        rounds = []
-        for begin in range(0, self.num_rounds, self.chunk):
-            num = min(self.chunk, self.num_rounds - begin)
+        times = np.empty((4, self.num_scenarios, self.num_rounds), np.int64)
+        rounds = self._rounds_at_once()
+        scenarios = max(1, _ELEMENTS // (self.num_workers * rounds))
+        for begin in range(0, self.num_rounds, rounds):
+            num = min(rounds, self.num_rounds - begin)
             self.root.draw(num)
-            moments = self._side_by_side() if self.all_take_part else self._next()
-            rounds.append(np.stack([np.broadcast_to(one, (self.num_scenarios, num)) for one in moments]))
-        times = np.concatenate(rounds, axis=2)
+            for first in range(0, self.num_scenarios, scenarios):
+                part = slice(first, first + scenarios)
+                self.root.use(part)
+                moments = self._side_by_side() if self.all_take_part else self._next()
+                for place, moment in enumerate(moments):
+                    times[place, part, begin : begin + num] = moment
         if float(times.max()) * (self.num_rounds if self.all_take_part else 1) > LONGEST_NS:
             raise TooLongError
         if self.all_take_part:
@@ -117,6 +124,13 @@ class _Recursion:
             times[1:] = times[1:].cumsum(axis=2)
             times[0] += times[1]
         return times
+
+    def _rounds_at_once(self) -> int:
+        """Return how many rounds to draw the costs of, and to compute side by side."""
+        if not self.all_take_part:
+            return 1
+        most = min(_ELEMENTS // self.num_workers, _DRAWS // max(1, self.root.num_per_round()))
+        return max(1, min(most, self.num_rounds))
 
     def _side_by_side(self) -> tuple[Ints, Ints, Ints, Ints]:
         """Return the way down after each round, and the rounds from where the global server sent down before."""
@@ -136,7 +150,7 @@ class _Server:
 
     def __init__(self, costs: ScenarioCosts, server: int) -> None:
         schedule, nodes = costs.schedule, costs.nodes
-        self.num_phases = schedule.global_period // schedule.period[server]
+        self.num_phases = costs.num_phases(server)
         self.aggregation = costs.aggregations(server)
         below = schedule.children[server]
         workers = [child for child in below if nodes[child].is_worker]
@@ -144,20 +158,32 @@ class _Server:
         self.children: list[_Workers | _LocalServer] = []
         for is_worker, run in groupby(below, key=lambda child: nodes[child].is_worker):
             if is_worker:
-                self.children.append(_Workers(costs, list(run), self.num_phases))
+                self.children.append(_Workers(costs, list(run)))
             else:
                 self.children += [_LocalServer(costs, child, self.num_phases) for child in run]
 
+    def num_per_round(self) -> int:
+        """Return how many costs are drawn for a round."""
+        return self.aggregation.num_per_round + sum(child.num_per_round() for child in self.children)
+
     def draw(self, num_rounds: int) -> None:
         """Draw all costs of the next rounds."""
-        self.aggregation_ns = by_phase(self.aggregation.draw(num_rounds * self.num_phases), self.num_phases)[:, 0]
+        self.aggregation.draw(num_rounds)
+        if self.takes_part is not None:
+            self.takes_part.draw(num_rounds)
         for child in self.children:
             child.draw(num_rounds)
+
+    def use(self, part: slice) -> None:
+        """Go on with some of the scenarios."""
+        (self.aggregation_ns,) = self.aggregation.of(part)
+        for child in self.children:
+            child.use(part)
         if self.takes_part is not None:
-            drawn = by_phase(self.takes_part.draw(num_rounds * self.num_phases), self.num_phases) > 0
+            drawn = np.stack(self.takes_part.of(part), axis=1) > 0
             for child in self.children:
                 if isinstance(child, _Workers):
-                    child.members, drawn = np.split(drawn, [len(child.steps)], axis=1)
+                    child.members, drawn = np.split(drawn, [child.num_workers], axis=1)
 
     def phase(self, number: int) -> Moment:
         """Return when the server has aggregated at a phase."""
@@ -184,13 +210,19 @@ class _LocalServer(_Server):
 
     def __init__(self, costs: ScenarioCosts, server: int, num_above: int) -> None:
         super().__init__(costs, server)
-        self.num_above, self.per_phase = num_above, self.num_phases // num_above
+        self.per_phase = self.num_phases // num_above
         self.exchanges = costs.exchanges(server)
+
+    def num_per_round(self) -> int:
+        return super().num_per_round() + 2 * self.exchanges.num_per_round
 
     def draw(self, num_rounds: int) -> None:
         super().draw(num_rounds)
-        both = self.exchanges.draw(num_rounds * self.num_above)
-        self.up, self.down = (by_phase([one], self.num_above)[:, 0] for one in both)
+        self.exchanges.draw(num_rounds)
+
+    def use(self, part: slice) -> None:
+        super().use(part)
+        self.up, self.down = self.exchanges.of(part)
 
     def arrive(self, above: int) -> Moment:
         """Return when its model arrives at the server above, at the end of a phase there."""
@@ -209,21 +241,27 @@ class _LocalServer(_Server):
 class _Workers:
     """Workers of one server that follow one another in node order. now: (W, S, R), when they did what they did last."""
 
-    def __init__(self, costs: ScenarioCosts, workers: Sequence[int], num_above: int) -> None:
-        schedule = costs.schedule
-        self.num_above = num_above
+    def __init__(self, costs: ScenarioCosts, workers: Sequence[int]) -> None:
         self.members: NDArray[np.bool_] | None = None
         """(J, W, S, R): who takes part; None: all do."""
-        self.steps = [costs.steps(worker, schedule.period[schedule.parent[worker]]) for worker in workers]
-        self.exchanges = [costs.exchanges(worker) for worker in workers]
+        self.num_workers = len(workers)
+        self.steps = Block([costs.steps(worker) for worker in workers])
+        self.exchanges = Block([costs.exchanges(worker) for worker in workers])
         self.held_before = np.zeros((len(workers), len(costs.plans), 1), np.int64)
         self.now = _begin(self.held_before)
 
+    def num_per_round(self) -> int:
+        return self.steps.num_per_round + 2 * self.exchanges.num_per_round
+
     def draw(self, num_rounds: int) -> None:
-        self.num_rounds, num = num_rounds, num_rounds * self.num_above
-        self.step = by_phase([steps.draw(num)[0] for steps in self.steps], self.num_above)
-        both = zip(*(exchanges.draw(num) for exchanges in self.exchanges), strict=True)
-        self.up, self.down = (by_phase(one, self.num_above) for one in both)
+        self.num_rounds = num_rounds
+        self.steps.draw(num_rounds)
+        self.exchanges.draw(num_rounds)
+
+    def use(self, part: slice) -> None:
+        self.part = part
+        (self.step,) = self.steps.of(part)
+        self.up, self.down = self.exchanges.of(part)
 
     def arrive(self, number: int) -> Moment:
         """Return when the last model arrives at the server; every worker is then where it has uploaded."""
@@ -243,9 +281,10 @@ class _Workers:
         self.now = sent.later(at(self.down, number))
 
     def way_down(self, sent: Ints) -> Ints:
-        held = np.broadcast_to(sent + at(self.down, -1), (*self.held_before.shape[:2], self.num_rounds))
-        self.now = _begin(np.concatenate([self.held_before, held[:, :, :-1]], axis=2))
-        self.held_before = held[:, :, -1:]
+        before = self.held_before[:, self.part]
+        held = np.broadcast_to(sent + at(self.down, -1), (*before.shape[:2], self.num_rounds))
+        self.now = _begin(np.concatenate([before, held[:, :, :-1]], axis=2))
+        before[:] = held[:, :, -1:]
         return np.asarray(held.max(axis=0))
 
     def held(self) -> Moment:

@@ -36,38 +36,99 @@ class TooLongError(Exception):
 class Source:
     """What one node draws in each scenario. Scenarios with the same key share a stream, drawn once."""
 
-    def __init__(self, keys: Iterable[Hashable], open_: Callable[[int], Draw]) -> None:
-        """open_: the stream of the scenario with this number."""
+    def __init__(self, keys: Iterable[Hashable], open_: Callable[[int], Draw], num_phases: int) -> None:
+        """open_: the stream of the scenario with this number; num_phases: draws in a round, J."""
         known: dict[Hashable, int] = {}
         self._draws: list[Draw] = []
+        self.num_phases = num_phases
         index = []
         for place, key in enumerate(keys):
             number = known.setdefault(key, len(known))
             if number == len(self._draws):
                 self._draws.append(open_(place))
             index.append(number)
-        self._index_S = np.array(index, np.intp)
+        self.index_S = np.array(index, np.intp)
+        """By scenario: the number of its stream, U of them."""
+        self.kinds: list[Ints] = []
+        """The costs drawn last of each kind: (J, U, R)."""
 
-    def draw(self, num: int) -> tuple[Ints, ...]:
-        """Return the next `num` costs of each kind: (S, K)."""
+    @property
+    def num_per_round(self) -> int:
+        """How many costs are drawn for a round."""
+        return len(self._draws) * self.num_phases
+
+    def draw(self, num_rounds: int) -> None:
+        """Draw the costs of the next rounds."""
+        num = num_rounds * self.num_phases
         kinds = zip(*(draw(num) for draw in self._draws), strict=True)
-        return tuple(self._of_scenarios(values) for values in kinds)
+        self.kinds = [self._by_phase(values) for values in kinds]
 
-    def _of_scenarios(self, values: Sequence[Ints]) -> Ints:
-        if len(values) == 1:
-            return values[0][None]
+    def _by_phase(self, values: Sequence[Ints]) -> Ints:
         longest = max(map(len, values))
-        return np.stack([value if len(value) == longest else value.repeat(longest) for value in values])[self._index_S]
+        table_UK = np.stack([value if len(value) == longest else value.repeat(longest) for value in values])
+        if int(table_UK.max()) > LONGEST_NS // (_CHAIN * self.num_phases):
+            raise TooLongError
+        num_phases = self.num_phases if longest > 1 else 1
+        return np.ascontiguousarray(np.moveaxis(table_UK.reshape(len(values), -1, num_phases), 2, 0))
+
+    def of(self, part: slice) -> list[Ints]:
+        """Return the costs of each kind for some of the scenarios: (J, S, R)."""
+        return [one if one.shape[1] == 1 else one[:, self.index_S[part]] for one in self.kinds]
+
+    def is_like(self, other: Source | Same) -> bool:
+        """Return whether the other node tells the scenarios apart as this one does."""
+        return isinstance(other, Source) and np.array_equal(self.index_S, other.index_S)
 
 
 class Same:
-    """What one node's costs are in each scenario, where they are the same every time: (S, 1) of each kind."""
+    """What one node's costs are in each scenario, where they are the same every time."""
 
-    def __init__(self, *costs_S1: Ints) -> None:
-        self._costs = costs_S1
+    num_per_round = 0
 
-    def draw(self, num: int) -> tuple[Ints, ...]:
-        return self._costs
+    def __init__(self, num_phases: int, *costs_S: Ints) -> None:
+        if max(int(costs.max()) for costs in costs_S) > LONGEST_NS // (_CHAIN * num_phases):
+            raise TooLongError
+        alone = [costs[:1] if bool((costs == costs[0]).all()) else costs for costs in costs_S]
+        self.kinds = [costs[None, :, None] for costs in alone]
+
+    def draw(self, num_rounds: int) -> None:
+        pass
+
+    def of(self, part: slice) -> list[Ints]:
+        return [costs if costs.shape[1] == 1 else costs[:, part] for costs in self.kinds]
+
+
+class Block:
+    """What several nodes draw. Where all tell the scenarios apart alike, their costs are looked up together."""
+
+    def __init__(self, sources: Sequence[Source | Same]) -> None:
+        self.sources = sources[:1] if all(source is sources[0] for source in sources) else sources
+        first, self._index_S = sources[0], None
+        if isinstance(first, Source) and all(first.is_like(source) for source in sources):
+            self._index_S = first.index_S
+        self._kinds_JWUR: list[Ints] = []
+
+    @property
+    def num_per_round(self) -> int:
+        """How many costs are drawn for a round."""
+        return sum(source.num_per_round for source in self.sources)
+
+    def draw(self, num_rounds: int) -> None:
+        """Draw the costs of the next rounds."""
+        for source in self.sources:
+            source.draw(num_rounds)
+        if self._index_S is not None:
+            self._kinds_JWUR = self._stacked([source.kinds for source in self.sources])
+
+    def of(self, part: slice) -> list[Ints]:
+        """Return the costs of each kind for some of the scenarios: (J, W, S, R)."""
+        if self._index_S is None:
+            return self._stacked([source.of(part) for source in self.sources])
+        return [one if one.shape[2] == 1 else one[:, :, self._index_S[part]] for one in self._kinds_JWUR]
+
+    @staticmethod
+    def _stacked(kinds_of_nodes: Sequence[list[Ints]]) -> list[Ints]:
+        return [np.stack(np.broadcast_arrays(*nodes), axis=1) for nodes in zip(*kinds_of_nodes, strict=True)]
 
 
 class ScenarioCosts:
@@ -79,37 +140,47 @@ class ScenarioCosts:
         self.seeds = [plan.seed if plan.network_seed is None else plan.network_seed for plan in plans]
         self._transfers = cache(self._find_transfers)
         self._exchange = cache(self._find_exchange)
+        # By the identities of a node's costs, and how many are added up; the plans keep them alive.
+        self._same: dict[tuple[tuple[int, ...], int], Same] = {}
 
-    def steps(self, worker: int, period: int) -> Source | Same:
-        """Return what `period` steps of a worker take, again and again."""
+    def num_phases(self, server: int) -> int:
+        """Return how many phases of a server lie in a round."""
+        return self.schedule.global_period // self.schedule.period[server]
+
+    def steps(self, worker: int) -> Source | Same:
+        """Return what the steps of a worker between two aggregations take together."""
+        server = self.schedule.parent[worker]
         values = [plan.network.step_s[worker] for plan in self.plans]
-        return self._costs(values, "compute", worker, period)
+        return self._costs(values, "compute", worker, self.num_phases(server), self.schedule.period[server])
 
     def aggregations(self, server: int) -> Source | Same:
         """Return what a server's aggregations take."""
         values = [plan.network.topology.nodes[server].aggregation_s or 0.0 for plan in self.plans]
-        return self._costs(values, "aggregation", server, 1)
+        return self._costs(values, "aggregation", server, self.num_phases(server), 1)
 
-    def _costs(self, values: Sequence[CostValue], purpose: str, node: int, each: int) -> Source | Same:
-        if all(map(is_constant, values)):
-            return Same(np.array([ConstantCost(value).take(each) for value in values], np.int64)[:, None])
+    def _costs(self, values: list[CostValue], purpose: str, node: int, num_phases: int, each: int) -> Source | Same:
+        # Models are told apart by identity: hashing long samples takes long. Nodes of a class share theirs.
+        names = tuple(map(id, values))
+        same = self._same.get((names, each))
+        if same is None and all(map(is_constant, values)):
+            costs = np.array([ConstantCost(value).take(each) for value in values], np.int64)
+            same = self._same[names, each] = Same(num_phases, costs)
+        if same is not None:
+            return same
 
         def open_(number: int) -> Draw:
             costs = cost_stream(values[number], self.seeds[number], purpose, self.nodes[node].name)
             return lambda num: (costs.sums(num, each),)
 
-        # Models are told apart by identity: hashing long samples takes long.
-        names = [value if is_constant(value) else id(value) for value in values]
-        return Source(zip(names, self.seeds, strict=True), open_)
+        return Source(zip(names, self.seeds, strict=True), open_, num_phases)
 
     def exchanges(self, node: int) -> Source | Same:
         """Return the exchanges of a node with the server that aggregates it: up and down."""
-        route = self.routes[node]
+        route, num_phases = self.routes[node], self.num_phases(self.schedule.parent[node])
         ways = [self._exchange(hop.link.profile, hop.forward) for hop in route]
         same = [way for way in ways if way is not None]
         if len(same) == len(ways):
-            up, down = (np.sum(one, axis=0) for one in zip(*same, strict=True))
-            return Same(up, down)
+            return Same(num_phases, *(np.sum(one, axis=0) for one in zip(*same, strict=True)))
 
         def open_(number: int) -> Draw:
             hops = []
@@ -128,18 +199,17 @@ class ScenarioCosts:
             (seed, *((id(m.profile), m.message_bytes) for m in row))
             for seed, *row in zip(self.seeds, *models, strict=True)
         )
-        return Source(keys, open_)
+        return Source(keys, open_, num_phases)
 
     def _find_transfers(self, ref: object) -> list[TransferModel]:
         return [plan.network.transfers[ref] for plan in self.plans]
 
     def _find_exchange(self, ref: object, forward: bool) -> tuple[Ints, Ints] | None:
-        """Return (up, down) of every exchange over a link, (S, 1) each, or None where some are drawn."""
+        """Return (up, down) of every exchange over a link, (S,) each, or None where some are drawn."""
         models = self._transfers(ref)
         if not all(model.is_constant for model in models):
             return None
-        both = np.array([model.constant_ns for model in models], np.int64)
-        up, down = both[:, :1], both[:, 1:]
+        up, down = np.array([model.constant_ns for model in models], np.int64).T
         return (up, down) if forward else (down, up)
 
     def participation(self, server: int, workers: Sequence[int]) -> Source | None:
@@ -156,21 +226,7 @@ class ScenarioCosts:
 
             return draw
 
-        return Source((plan.seed for plan in self.plans), open_)
-
-
-def by_phase(several_SK: Sequence[Ints], num_phases: int) -> Ints:
-    """Return the costs of several nodes as (J, W, S, R).
-
-    Raises:  TooLongError: their sums over a round may be.
-    """
-    if max(int(one.max(initial=0)) for one in several_SK) > LONGEST_NS // (_CHAIN * num_phases):
-        raise TooLongError
-    shape = tuple(max(axis) for axis in zip(*(one.shape for one in several_SK), strict=True))
-    values_WSK = np.stack([np.broadcast_to(one, shape) for one in several_SK])
-    if shape[1] == 1:
-        return values_WSK[None]
-    return np.ascontiguousarray(np.moveaxis(values_WSK.reshape(*values_WSK.shape[:2], -1, num_phases), 3, 0))
+        return Source((plan.seed for plan in self.plans), open_, self.num_phases(server))
 
 
 def at(values: NDArray[Number], phase: int) -> NDArray[Number]:
