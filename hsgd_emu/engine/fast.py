@@ -76,7 +76,9 @@ def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
         signature = signatures.get(id(plan.routes))
         if signature is None:
             hops = [(node, hop) for node, route in plan.routes.items() for hop in route]
-            signature = signatures[id(plan.routes)] = tuple((node, hop.link.name, hop.forward) for node, hop in hops)
+            # With the profile: links of one name may bind others on another topology, and the costs go by that.
+            signature = tuple((node, hop.link.name, hop.link.profile, hop.forward) for node, hop in hops)
+            signatures[id(plan.routes)] = signature
             profiles[signature] = list(dict.fromkeys(hop.link.profile for _, hop in hops))
         groups.setdefault((is_alike(plan, profiles[signature]), signature), []).append(place)
     for (are_alike, _), places in groups.items():

@@ -33,22 +33,29 @@ class TooLongError(Exception):
     """Times may be longer than 64 bits hold."""
 
 
-class Source:
-    """What one node draws in each scenario. Scenarios with the same key share a stream, drawn once."""
+class Groups:
+    """Scenarios told apart by a key."""
 
-    def __init__(self, keys: Iterable[Hashable], open_: Callable[[int], Draw], num_phases: int) -> None:
-        """open_: the stream of the scenario with this number; num_phases: draws in a round, J."""
+    def __init__(self, keys: Iterable[Hashable]) -> None:
         known: dict[Hashable, int] = {}
-        self._draws: list[Draw] = []
-        self.num_phases = num_phases
-        index = []
+        self.first: list[int] = []
+        """The first scenario of each group."""
+        of_scenario = []
         for place, key in enumerate(keys):
             number = known.setdefault(key, len(known))
-            if number == len(self._draws):
-                self._draws.append(open_(place))
-            index.append(number)
-        self.index_S = np.array(index, np.intp)
-        """By scenario: the number of its stream, U of them."""
+            if number == len(self.first):
+                self.first.append(place)
+            of_scenario.append(number)
+        self.of_S = np.array(of_scenario, np.intp)
+
+
+class Source:
+    """What one node draws in each scenario. The scenarios of a group share a stream, U groups in all."""
+
+    def __init__(self, groups: Groups, open_: Callable[[int], Draw], num_phases: int) -> None:
+        """open_: the stream of the scenario with this number; num_phases: draws in a round, J."""
+        self.groups, self.num_phases = groups, num_phases
+        self._draws = [open_(number) for number in groups.first]
         self.kinds: list[Ints] = []
         """The costs drawn last of each kind: (J, U, R)."""
 
@@ -73,11 +80,7 @@ class Source:
 
     def of(self, part: slice) -> list[Ints]:
         """Return the costs of each kind for some of the scenarios: (J, S, R)."""
-        return [one if one.shape[1] == 1 else one[:, self.index_S[part]] for one in self.kinds]
-
-    def is_like(self, other: Source | Same) -> bool:
-        """Return whether the other node tells the scenarios apart as this one does."""
-        return isinstance(other, Source) and np.array_equal(self.index_S, other.index_S)
+        return [one if one.shape[1] == 1 else one[:, self.groups.of_S[part]] for one in self.kinds]
 
 
 class Same:
@@ -103,9 +106,8 @@ class Block:
 
     def __init__(self, sources: Sequence[Source | Same]) -> None:
         self.sources = sources[:1] if all(source is sources[0] for source in sources) else sources
-        first, self._index_S = sources[0], None
-        if isinstance(first, Source) and all(first.is_like(source) for source in sources):
-            self._index_S = first.index_S
+        groups = [source.groups if isinstance(source, Source) else None for source in sources]
+        self._groups = groups[0] if all(one is groups[0] for one in groups) else None
         self._kinds_JWUR: list[Ints] = []
 
     @property
@@ -117,14 +119,14 @@ class Block:
         """Draw the costs of the next rounds."""
         for source in self.sources:
             source.draw(num_rounds)
-        if self._index_S is not None:
+        if self._groups is not None:
             self._kinds_JWUR = self._stacked([source.kinds for source in self.sources])
 
     def of(self, part: slice) -> list[Ints]:
         """Return the costs of each kind for some of the scenarios: (J, W, S, R)."""
-        if self._index_S is None:
+        if self._groups is None:
             return self._stacked([source.of(part) for source in self.sources])
-        return [one if one.shape[2] == 1 else one[:, :, self._index_S[part]] for one in self._kinds_JWUR]
+        return [one if one.shape[2] == 1 else one[:, :, self._groups.of_S[part]] for one in self._kinds_JWUR]
 
     @staticmethod
     def _stacked(kinds_of_nodes: Sequence[list[Ints]]) -> list[Ints]:
@@ -140,6 +142,8 @@ class ScenarioCosts:
         self.seeds = [plan.seed if plan.network_seed is None else plan.network_seed for plan in plans]
         self._transfers = cache(self._find_transfers)
         self._exchange = cache(self._find_exchange)
+        self._transfer_groups = cache(self._find_transfer_groups)
+        self._cost_groups = cache(self._find_cost_groups)
         # By the identities of a node's costs, and how many are added up; the plans keep them alive.
         self._same: dict[tuple[tuple[int, ...], int], Same] = {}
 
@@ -172,7 +176,7 @@ class ScenarioCosts:
             costs = cost_stream(values[number], self.seeds[number], purpose, self.nodes[node].name)
             return lambda num: (costs.sums(num, each),)
 
-        return Source(zip(names, self.seeds, strict=True), open_, num_phases)
+        return Source(self._cost_groups(names), open_, num_phases)
 
     def exchanges(self, node: int) -> Source | Same:
         """Return the exchanges of a node with the server that aggregates it: up and down."""
@@ -194,15 +198,19 @@ class ScenarioCosts:
 
             return draw
 
-        models = [self._transfers(hop.link.profile) for hop in route]
-        keys = (
-            (seed, *((id(m.profile), m.message_bytes) for m in row))
-            for seed, *row in zip(self.seeds, *models, strict=True)
-        )
-        return Source(keys, open_, num_phases)
+        return Source(self._transfer_groups(tuple(hop.link.profile for hop in route)), open_, num_phases)
 
     def _find_transfers(self, ref: object) -> list[TransferModel]:
         return [plan.network.transfers[ref] for plan in self.plans]
+
+    def _find_transfer_groups(self, refs: tuple[object, ...]) -> Groups:
+        """Return the scenarios told apart by what routes over links with these profiles draw."""
+        models = [self._transfers(ref) for ref in refs]
+        rows = zip(self.seeds, *models, strict=True)
+        return Groups((seed, *((id(one.profile), one.message_bytes) for one in row)) for seed, *row in rows)
+
+    def _find_cost_groups(self, names: tuple[int, ...]) -> Groups:
+        return Groups(zip(names, self.seeds, strict=True))
 
     def _find_exchange(self, ref: object, forward: bool) -> tuple[Ints, Ints] | None:
         """Return (up, down) of every exchange over a link, (S,) each, or None where some are drawn."""
@@ -226,7 +234,7 @@ class ScenarioCosts:
 
             return draw
 
-        return Source((plan.seed for plan in self.plans), open_, self.num_phases(server))
+        return Source(Groups(plan.seed for plan in self.plans), open_, self.num_phases(server))
 
 
 def at(values: NDArray[Number], phase: int) -> NDArray[Number]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle.drive import experiment_of, plan_of, run_data
+from oracle.drive import experiment_of, plan_of
 from oracle.worlds import runs
 
 from hsgd_emu.engine import fast
 from hsgd_emu.engine.plan import Plan
-from hsgd_emu.engine.times import Times, simulated_times
+from hsgd_emu.engine.times import simulated_times
 from hsgd_emu.learning.silent import SilentLearner
 
 FIXED = settings(
