@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from hsgd_emu.results.read import read_run
 from hsgd_emu.run import run
@@ -30,6 +33,37 @@ def test_shipped_runs(name, link, tmp_path):
     run(RUNS / f"{name}.yaml", parent, sets=["train.iterations=200", "seeds=[1]"], device="cpu", threads=1)
     sets = ["compute.step_s={distribution: gamma, shape: 2, scale: 0.003}"]
     assert_retimed_equals_fresh(parent, tmp_path, sets=sets, scales=[f"{link}=2.5"])
+
+
+def test_the_shipped_run_on_image_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("HSGD_EMU_DATA", str(tmp_path))
+    dice = np.random.default_rng(1)
+    for part, num in (("train", 12), ("test", 3)):
+        for name in range(10):
+            folder = tmp_path / "cifar10_jpeg" / part / f"class{name}"
+            folder.mkdir(parents=True)
+            for number in range(num):
+                Image.fromarray(dice.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{number}.jpg")
+    run(RUNS / "cifar10_small.yaml", tmp_path / "run", sets=["train.iterations=50"], device="cpu", threads=1)
+    assert_retimed_equals_fresh(tmp_path / "run", tmp_path, sets=["profiles.far.rtt_s=0.6"], scales=["near=3"])
+
+
+def test_the_shipped_run_on_writers(tmp_path, monkeypatch):
+    # Its own network would take a minute here; what is learned is not what this is about.
+    monkeypatch.setenv("HSGD_EMU_DATA", str(tmp_path))
+    dice = np.random.default_rng(1)
+    for part, num in (("train", 4), ("test", 1)):
+        folder = tmp_path / "femnist_leaf" / part
+        folder.mkdir(parents=True)
+        users = [f"writer{number}" for number in range(105)]
+        drawn = {
+            user: {"x": dice.random((num, 784)).tolist(), "y": dice.integers(0, 62, num).tolist()} for user in users
+        }
+        data = {"users": users, "num_samples": [num] * len(users), "user_data": drawn}
+        (folder / "data.json").write_text(json.dumps(data))
+    sets = ["train.iterations=50", "model=softmax_regression"]
+    run(RUNS / "femnist.yaml", tmp_path / "run", sets=sets, device="cpu", threads=1)
+    assert_retimed_equals_fresh(tmp_path / "run", tmp_path, sets=["compute.step_s=0.02"], scales=["far=0.3"])
 
 
 COST = st.one_of(
