@@ -24,6 +24,7 @@ def kind_of(data: Any) -> str | None:
     kinds = {
         "topology": set(TopologySpec.model_fields) - {"name", "description", "source"},
         "profile": profile,
+        "study": {"run", "axes"},
         "run": set(RunSpec.model_fields) - {"name", "description"},
     }
     fits = {kind: len(keys & set(data)) for kind, keys in kinds.items()}
@@ -41,7 +42,9 @@ def open_file(path: Path, sets: Sequence[str]) -> tuple[str, Document]:
         set_value(document, assignment)
     kind = kind_of(document.data)
     if kind is None:
-        text = "neither a run (topology, train, cases), a topology (levels or root) nor a profile (rtt_s, step_s)"
+        text = (
+            "no run (topology, train, cases), study (run, axes), topology (levels or root) or profile (rtt_s, step_s)"
+        )
         raise ConfigError([document.source.problem((), text)])
     return kind, document
 
@@ -51,6 +54,8 @@ def check_file(path: Path, sets: Sequence[str] = ()) -> str:
 
     Raises:  ConfigError: every mistake in it and in the files it names.
     """
+    if kind_of(read_file(path).data) == "study":
+        return _study(path, sets)
     kind, document = open_file(path, sets)
     if kind == "run":
         experiment = build_experiment(draft_run(document))
@@ -65,6 +70,19 @@ def check_file(path: Path, sets: Sequence[str] = ()) -> str:
         profile_of(LinkProfile, document, problems)
     raise_problems(problems)
     return "a compute profile" if is_compute else "a link profile"
+
+
+def _study(path: Path, sets: Sequence[str]) -> str:
+    """Return what a valid study is, every scenario of it tried."""
+    from hsgd_emu.study.scenarios import Scenarios
+    from hsgd_emu.study.settings import Settings
+    from hsgd_emu.study.study_file import load_study
+
+    study = load_study(path, sets)
+    Settings(Scenarios(study)).check()
+    num = len(study.scenarios)
+    run = f"{_counted(study.experiment)} on {_described(study.experiment.topology)}"
+    return f"a study of {num:,} scenario{'s' * (num != 1)} of {run}"
 
 
 def open_topology(document: Document) -> tuple[TopologyDraft, Topology]:

@@ -37,6 +37,10 @@ class ConfigError(HsgdError):
         self.problems = tuple(Problem(*map(_printable, (p.where, p.field, p.message))) for p in problems)
         super().__init__("\n".join(map(str, self.problems)))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
+        """Let it travel between processes: it is made of its problems, not of its text."""
+        return type(self), (self.problems,)
+
     @classmethod
     def of(cls, where: str, field: str, message: str) -> ConfigError:
         """Return the error of a single problem."""

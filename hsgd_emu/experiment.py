@@ -125,12 +125,12 @@ class Experiment:
         """Return the run as YAML text with every name resolved and every default written out."""
         draft = self.topology_draft
         profiles: dict[str, Any] = {
-            name: _plain(profile)
+            name: plain(profile)
             for name, profile in [*draft.links.items(), *draft.computes.items()]
             if isinstance(name, str)
         }
-        topology = _with_profiles(_plain(draft.spec), draft)
-        data = _plain(self.data)
+        topology = with_profiles(plain(draft.spec), draft)
+        data = plain(self.data)
         # Where the data lie on this machine is no property of the run; environment.json has it.
         data.pop("root", None)
         sections: dict[str, Any] = {
@@ -138,14 +138,14 @@ class Experiment:
             "description": self.description,
             "topology": topology,
             "profiles": profiles or None,
-            "compute": None if self.compute is None else _plain(self.compute),
+            "compute": None if self.compute is None else plain(self.compute),
             "data": data,
-            "model": _plain(self.model),
-            "train": _plain(self.train),
-            "cases": [_plain(case) for case in self.cases],
-            "averaging": _plain(self.averaging),
-            "evaluation": _plain(self.evaluation),
-            "targets": _plain(self.targets),
+            "model": plain(self.model),
+            "train": plain(self.train),
+            "cases": [plain(case) for case in self.cases],
+            "averaging": plain(self.averaging),
+            "evaluation": plain(self.evaluation),
+            "targets": plain(self.targets),
             "seeds": list(self.seeds),
             "timeline": self.timeline,
             "message_bytes": self.message_bytes,
@@ -154,29 +154,29 @@ class Experiment:
         return to_yaml(given)
 
 
-def _plain(model: Any) -> Any:
+def plain(model: Any) -> Any:
     """Return a typed model as YAML-ready data without what is not given."""
     if isinstance(model, BaseModel):
-        return {name: _plain(value) for name, value in model if value is not None}
+        return {name: plain(value) for name, value in model if value is not None}
     if isinstance(model, tuple | list):
-        return [_plain(value) for value in model]
+        return [plain(value) for value in model]
     if isinstance(model, dict):
-        return {key: _plain(value) for key, value in model.items()}
+        return {key: plain(value) for key, value in model.items()}
     return model
 
 
-def _with_profiles(value: Any, draft: TopologyDraft) -> Any:
+def with_profiles(value: Any, draft: TopologyDraft) -> Any:
     """Return topology data whose inline profiles have their CSV samples written out."""
     bound = [*draft.links.items(), *draft.computes.items(), *draft.aggregations.items()]
-    by_text = {str(_plain(ref)): profile for ref, profile in bound}
+    by_text = {str(plain(ref)): profile for ref, profile in bound}
     if isinstance(value, dict):
         return {
-            key: _plain(by_text.get(str(inner), inner))
+            key: plain(by_text.get(str(inner), inner))
             if key in ("uplink", "compute", "profile", "aggregation_s") and isinstance(inner, dict)
-            else _with_profiles(inner, draft)
+            else with_profiles(inner, draft)
             for key, inner in value.items()
         }
-    return [_with_profiles(inner, draft) for inner in value] if isinstance(value, list) else value
+    return [with_profiles(inner, draft) for inner in value] if isinstance(value, list) else value
 
 
 def compute_of(

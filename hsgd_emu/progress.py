@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.results.rows import TrialKey
+from hsgd_emu.study.prepared import StudyPlan
+from hsgd_emu.study.run_study import StudyProgress
+from hsgd_emu.study.wanted import Wanted
 from hsgd_emu.trials import Progress
 
 
@@ -57,6 +60,49 @@ class TerminalProgress(Progress):
         self.bars.update(self.all, completed=self.finished * self.iterations)
 
 
+class QuietStudyProgress(StudyProgress):
+    """Says only what must not be overlooked."""
+
+    def warn(self, text: str) -> None:
+        print(f"hsgd-emu: {text}", file=sys.stderr)
+
+
+class TerminalStudyProgress(StudyProgress):
+    """One bar for all that is to be learned and then for all that is to be timed, and one for each trial at work."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars, self.at_work = bars, dict[str, TaskID]()
+        self.all = bars.add_task("study", total=None, news="")
+
+    def say(self, text: str) -> None:
+        self.bars.update(self.all, news=text)
+
+    def warn(self, text: str) -> None:
+        self.bars.console.print(Text(f"hsgd-emu: {text}"))
+
+    def planned(self, plan: StudyPlan) -> None:
+        for line in plan.lines():
+            self.bars.console.print(Text(line))
+        self.bars.update(self.all, description="trials", total=plan.num_missing or None, completed=0, news="")
+
+    def begin(self, wanted: Wanted, learned: int) -> None:
+        label = _short(wanted.label)
+        self.at_work[wanted.key] = self.bars.add_task(label, total=wanted.until, completed=learned, news="")
+
+    def round(self, wanted: Wanted, iteration: int) -> None:
+        if wanted.key in self.at_work:
+            self.bars.update(self.at_work[wanted.key], completed=iteration, news=f"iteration {iteration:,}")
+
+    def end(self, wanted: Wanted) -> None:
+        if wanted.key in self.at_work:
+            self.bars.remove_task(self.at_work.pop(wanted.key))
+        self.bars.advance(self.all)
+
+    def timed(self, num: int, num_scenarios: int) -> None:
+        news = f"{num:,} of {num_scenarios:,} re-timed"
+        self.bars.update(self.all, description="scenarios", total=num_scenarios, completed=num, news=news)
+
+
 def _short(text: str, most: int = 28) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
@@ -64,9 +110,22 @@ def _short(text: str, most: int = 28) -> str:
 @contextmanager
 def show_progress(num_trials: int, iterations: int) -> Iterator[Progress]:
     """Yield the progress of a run: bars on standard error where it is a terminal."""
+    with _bars() as bars:
+        yield QuietProgress() if bars is None else TerminalProgress(bars, num_trials, iterations)
+
+
+@contextmanager
+def show_study_progress() -> Iterator[StudyProgress]:
+    """Yield the progress of a study, shown in the same way."""
+    with _bars() as bars:
+        yield QuietStudyProgress() if bars is None else TerminalStudyProgress(bars)
+
+
+@contextmanager
+def _bars() -> Iterator[Bars | None]:
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield QuietProgress()
+        yield None
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -76,4 +135,4 @@ def show_progress(num_trials: int, iterations: int) -> Iterator[Progress]:
         TextColumn("{task.fields[news]}", markup=False),
     )
     with Bars(*columns, console=console, transient=True) as bars:
-        yield TerminalProgress(bars, num_trials, iterations)
+        yield bars

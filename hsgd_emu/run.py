@@ -32,7 +32,8 @@ class Options:
 
     resume: go on with an unfinished run; force: replace what is there; threads: of torch (default: all cores);
     precision: of products, fp32, tf32 or bf16 (default: tf32 on CUDA, else fp32); engine: how steps are taken, such as
-    "layered:5" (default: chosen by a short trial).
+    "layered:5", or "usual": by rule (default: chosen by a short trial); stop_at: trials stop after the first global
+    aggregation at or after this iteration, unfinished, and resume goes on with them as if they had never stopped.
     """
 
     device: str = "auto"
@@ -42,6 +43,7 @@ class Options:
     force: bool = False
     timing_only: bool = False
     threads: int | None = None
+    stop_at: int | None = None
 
 
 def run_experiment(
@@ -70,7 +72,7 @@ def run_experiment(
             keys = trial_keys(experiment)
             store = RunStore.create(folder, experiment.resolved(), environment, keys, experiment.target_levels())
         with store:
-            run_trials(session, store)
+            run_trials(session, store, options.stop_at)
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return folder

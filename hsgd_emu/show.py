@@ -36,8 +36,8 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str]) -> Non
     Raises:  ConfigError: the file is not valid, or is no topology and no run.
     """
     kind, document = open_file(path, sets)
-    if kind == "profile":
-        raise ConfigError([document.source.problem((), "this is a profile; `show` takes a topology or a run")])
+    if kind in ("profile", "study"):
+        raise ConfigError([document.source.problem((), f"this is a {kind}; `show` takes a topology or a run")])
     console = Console() if Console().is_terminal else Console(width=160)
     if kind == "run":
         experiment = build_experiment(draft_run(document))

@@ -43,7 +43,7 @@ class Progress:
         """A global aggregation is written."""
 
     def end(self, key: TrialKey) -> None:
-        """A trial is finished, now or before."""
+        """A trial is finished, or as far as it is to go, now or before."""
 
 
 @dataclass(frozen=True)
@@ -103,25 +103,40 @@ def trial_keys(experiment: Experiment) -> list[TrialKey]:
     return [TrialKey(case.name, seed) for case in experiment.cases for seed in experiment.seeds]
 
 
-def run_trials(session: Session, store: RunStore) -> None:
-    """Run every trial that is not finished, and finish the run."""
+class _StoppedError(Exception):
+    """A trial is as far as it is to go for now."""
+
+
+def run_trials(session: Session, store: RunStore, stop_at: int | None = None) -> None:
+    """Run every trial that is not finished, and finish the run.
+
+    stop_at: leave a trial unfinished after the first global aggregation at or after this iteration.
+    """
     experiment = session.experiment
     keys = trial_keys(experiment)
     # Seed by seed, so that what the cases of a seed share is made once.
     for key in sorted(keys, key=lambda key: experiment.seeds.index(key.seed)):
-        if store.trial_state(key).status != "finished":
-            _Trial(session, store, key, keys.index(key)).run()
+        state = store.trial_state(key)
+        if state.status != "finished" and (stop_at is None or state.iteration < stop_at):
+            _Trial(session, store, key, keys.index(key), stop_at).run()
         session.progress.end(key)
     store.finish_run()
-    shutil.rmtree(store.folder / CHECKPOINTS, ignore_errors=True)
+    if store.finished:
+        shutil.rmtree(store.folder / CHECKPOINTS, ignore_errors=True)
 
 
 class _Trial:
     """One case and seed: drives the engine, checkpoints and commits every round."""
 
-    def __init__(self, session: Session, store: RunStore, key: TrialKey, number: int) -> None:
+    def __init__(
+        self, session: Session, store: RunStore, key: TrialKey, number: int, stop_at: int | None = None
+    ) -> None:
         self.session, self.store, self.key, self.number = session, store, key, number
         self.plan = session.plan(key)
+        period = self.plan.schedule.global_period
+        last = self.plan.iterations if stop_at is None else -(-stop_at // period) * period
+        # At its end a trial is finished, not stopped.
+        self.stops_after = last if last < self.plan.iterations else None
         self.names = [node.name for node in session.experiment.topology.nodes]
         self.done = store.trial_state(key).iteration
         self.begun = 0
@@ -134,7 +149,11 @@ class _Trial:
         period = self.plan.schedule.global_period
         self.session.progress.begin(self.key, self.plan.num_rounds, self.done // period)
         keep = self.session.experiment.timeline
-        timeline_hash = emulate(self.plan, learner, self._commit, keep, self._checkpoint)
+        try:
+            timeline_hash = emulate(self.plan, learner, self._commit, keep, self._checkpoint)
+        except _StoppedError:
+            self.store.pause_trial(self.key, time.perf_counter() - begin)
+            return
         weights_hash, engine = recorded.weights_hash if recorded else None, "recorded" if recorded else "silent"
         if self.real:
             weights_hash, engine = self.real.weights_hash(0), self.real.choice.text()
@@ -168,7 +187,12 @@ class _Trial:
         return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
 
     def _checkpoint(self, iteration: int) -> None:
-        if self.real is not None and iteration > self.begun and self.checkpoints.is_due():
+        if self.real is None or iteration <= self.begun:
+            return
+        # Where some workers sit out, rounds may begin before the one to stop after is over: they must not push it out.
+        if self.stops_after is not None and iteration > self.stops_after:
+            return
+        if iteration == self.stops_after or self.checkpoints.is_due():
             self.checkpoints.save(iteration, self.real.state(0))
 
     def _commit(self, record: RoundRecord) -> None:
@@ -195,6 +219,8 @@ class _Trial:
         waits = [WaitRow(name[n], to_s(w)) for n, w in record.waits_ns.items() if keep != "none"]
         self.store.commit_round(self.key, record.iteration, _curve_row(record), timeline, barriers, waits)
         self.session.progress.round(self.key, record)
+        if record.iteration == self.stops_after:
+            raise _StoppedError
 
 
 def _curve_row(record: RoundRecord) -> CurveRow | None:

@@ -218,13 +218,17 @@ def _bound(
             found = [where.problem((), f"{text}{' Or' if text.endswith('?') else '; or'} bind it under 'profiles'")]
         problems += found
         return profile
-    value, here = bindings[name], source.at(name)
+    return bind_value(kind, bindings[name], source.at(name), problems)
+
+
+def bind_value(kind: Any, value: Any, source: Source, problems: list[Problem]) -> Any:
+    """Return the profile that a value under `profiles` stands for, or None after adding problems."""
     if not isinstance(value, dict | str):
         right = COMPUTE if kind is ComputeProfile else LINK
-        problems.append(here.problem((), f"found {shown(value)}; expected {right}"))
+        problems.append(source.problem((), f"found {shown(value)}; expected {right}"))
         return None
-    checked = check(kind, value, here, problems) if isinstance(value, dict) else value
-    return None if checked is None else load_profile(kind, checked, here, problems)
+    checked = check(kind, value, source, problems) if isinstance(value, dict) else value
+    return None if checked is None else load_profile(kind, checked, source, problems)
 
 
 def profile_uses(spec: TopologySpec) -> Iterator[tuple[Path_, Any, Any]]:

@@ -9,7 +9,7 @@ because deep nesting crashes the recursive C loader.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -286,7 +286,16 @@ def set_value(document: Document, assignment: str) -> None:
     keys = key.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError.of(label, "", "expected KEY=VALUE with a dotted key, as in train.iterations=500")
-    value, new = _parsed(text, label, document.source.base)
+    value, mark = _parsed(text, label, document.source.base)
+    put_value(document, keys, value, mark)
+
+
+def put_value(document: Document, keys: Sequence[str], value: Any, value_mark: Mark) -> None:
+    """Put a value into the document, as `set_value`; value_mark: where the value stands in truth.
+
+    Whatever is changed below the top is copied first, so that a shallow copy of the document is one to change.
+    """
+    label = value_mark.where
     data, mark = document.data, document.source.mark
     if not isinstance(data, dict):
         return
@@ -303,7 +312,7 @@ def set_value(document: Document, assignment: str) -> None:
         data, mark = data[step], mark.inside[step]
     step = _index(data, keys[-1], label, ".".join(keys))
     data[step] = value
-    mark.inside[step] = new
+    mark.inside[step] = value_mark
 
 
 def _parsed(text: str, label: str, base: Path) -> tuple[Any, Mark]:
@@ -313,7 +322,7 @@ def _parsed(text: str, label: str, base: Path) -> tuple[Any, Mark]:
         parsed = read_text(text, label, base)
     except ConfigError as error:
         raise ConfigError(Problem(label, "", problem.message) for problem in error.problems) from None
-    return parsed.data, _relabel(parsed.source.mark, label)
+    return parsed.data, relabelled(parsed.source.mark, label)
 
 
 def _index(data: Any, name: str, label: str, key: str) -> Any:
@@ -325,5 +334,6 @@ def _index(data: Any, name: str, label: str, key: str) -> Any:
     return int(name)
 
 
-def _relabel(mark: Mark, label: str) -> Mark:
-    return Mark(label, {key: _relabel(inner, label) for key, inner in mark.inside.items()}, mark.num_values)
+def relabelled(mark: Mark, label: str) -> Mark:
+    """Return the marks of a value that stands as a whole at one place."""
+    return Mark(label, {key: relabelled(inner, label) for key, inner in mark.inside.items()}, mark.num_values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Tag, TypeAdapter, ValidationError
@@ -46,7 +47,9 @@ def check(annotation: Any, data: Any, source: Source, problems: list[Problem]) -
     return None
 
 
+@lru_cache(maxsize=256)
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    """Return the validator of a type: slow to make, and the same files' types are checked over and over in a study."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return TypeAdapter(annotation)
     # What is no model has no settings of its own: without these, `seeds: [true, "3"]` would be 1 and 3.
@@ -170,7 +173,7 @@ def _known_keys(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:
         return _known_keys(get_args(annotation)[1], loc[1:])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if not loc:
-            return list(annotation.model_fields)
+            return [info.alias or name for name, info in annotation.model_fields.items()]
         return _known_keys(typing.get_type_hints(annotation, include_extras=True)[str(loc[0])], loc[1:])
     return []
 

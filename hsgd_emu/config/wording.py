@@ -31,6 +31,11 @@ _FORMS = {
     "seeds": "a list of whole numbers, as in [1, 2, 3]",
     "test_accuracy": "a list of fractions, as in [0.8]",
     "image_size": "height and width, as in [32, 32]",
+    "run": "the path of a run file, its name under runs/, or the run itself",
+    "axes": "a list of axes, as in [{name: far, rtt_s: far, values: [0.1, 1]}]",
+    "values": "a list of values, as in [0.05, 0.2], or {from: 0.02, to: 2, num: 13, spacing: log}",
+    "sample": "a mapping, as in {num: 200, seed: 1}",
+    "scenarios": "a list of scenarios, as in [{far: 0.3, near: 0.02}]",
     "bandwidth_bps": "a number of bits per second, or {up: NUMBER, down: NUMBER}",
 }
 """What stands at a key, for those who put something of another type there, or nothing."""

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
 from hsgd_emu.learning.stacked import StackedLearner
-from hsgd_emu.learning.tuning import Choice, choice_of, tuned_choice
+from hsgd_emu.learning.tuning import Choice, choice_of, tuned_choice, usual_choice
 
 SHAPES = {
     "digits": ((64,), 10),
@@ -59,6 +59,16 @@ def choose_precision(name: str, device: torch.device, dtype: str) -> Precision:
         text = f"products would be less precise than train.dtype: {dtype}; use float32, or --precision fp32"
         raise ConfigError.of(f"--precision {name}", "", text)
     return cast(Precision, name)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or "cpu"."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def limit_memory(share: float) -> None:
+    """Let this process take no more than a share of the GPU's memory; others use it too."""
+    torch.cuda.set_per_process_memory_fraction(share)
 
 
 def _keep_freed_memory() -> None:
@@ -149,7 +159,8 @@ class World:
         return TrialSetup(seed, self.worker_names, slots, self.train)
 
     def choose(self, seed: int, engine: str = "auto") -> Choice:
-        """Decide how steps are taken in all trials, as `engine` says or by a short trial (see `learning.tuning`).
+        """Decide how steps are taken in all trials: as `engine` says, "usual" by rule, "auto" by a short trial (see
+        `learning.tuning`).
 
         Raises:  ConfigError: the network cannot be trained on the smallest batch, or not in the way asked for.
         """
@@ -157,7 +168,10 @@ class World:
         if min(data.order.size(worker) for worker in range(len(self.worker_names))) == 1:
             _try_one_sample(model, self.dataset.train_x.shape[1:])
         network = Network(model, data, self._setup(seed, {}), self.precision)
-        self.choice = choice_of(engine, network) if engine != "auto" else tuned_choice(network, data)
+        if engine == "usual":
+            self.choice = usual_choice(network)
+        else:
+            self.choice = choice_of(engine, network) if engine != "auto" else tuned_choice(network, data)
         return self.choice
 
     def learner(self, seed: int, slots: dict[int, int]) -> StackedLearner:
@@ -184,12 +198,11 @@ def environment(device: torch.device, threads: int, precision: Precision, choice
     """Return the versions and hardware that the bits of a result depend on."""
     import torchvision
 
-    name: Literal["cpu"] | str = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     return {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "device": device.type,
-        "device_name": name,
+        "device_name": device_name(device),
         "threads": threads,
         "precision": precision,
         "engine": choice.text(),

@@ -25,6 +25,26 @@ HOVERS: dict[str, str] = {
     "time_s": "%{y:,.4~g} s",
 }
 
+AXIS: dict[str, Any] = {
+    "zeroline": False,
+    "automargin": True,
+    "gridcolor": "#8883",
+    "linecolor": "#8886",
+    "showline": True,
+}
+BASE_LAYOUT: dict[str, Any] = {
+    # Colours of text and grid are the page's own, by its style sheet, in light and dark.
+    "template": "none",
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#777"},
+    "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+    "showlegend": False,
+    "hovermode": "closest",
+    "dragmode": False,
+    "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888", "activecolor": "#555"},
+}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -110,27 +130,11 @@ def _line(case: Case, points: Sequence[Point], x: X, y: Y) -> dict[str, Any]:
 
 
 def _layout(content: Content, x: X, y: Y, targets: Sequence[float]) -> dict[str, Any]:
-    axis = {
-        "zeroline": False,
-        "automargin": True,
-        "gridcolor": "#8883",
-        "linecolor": "#8886",
-        "showline": True,
-    }
     label = {"xref": "paper", "x": 1, "xanchor": "right", "yanchor": "bottom", "showarrow": False}
     return {
-        # Colours of text and grid are the page's own, by its style sheet, in light and dark.
-        "template": "none",
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#777"},
-        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
-        "showlegend": False,
-        "hovermode": "closest",
-        "dragmode": False,
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888", "activecolor": "#555"},
-        "xaxis": {**axis, "title": {"text": TITLES[x]}, "rangemode": "tozero", "tickformat": ",~g"},
-        "yaxis": {**axis, "title": {"text": TITLES[y]}, **_y_axis(content, y, targets)},
+        **BASE_LAYOUT,
+        "xaxis": {**AXIS, "title": {"text": TITLES[x]}, "rangemode": "tozero", "tickformat": ",~g"},
+        "yaxis": {**AXIS, "title": {"text": TITLES[y]}, **_y_axis(content, y, targets)},
         "shapes": [
             {
                 "type": "line",

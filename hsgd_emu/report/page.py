@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsgd_emu.report.content import Content
 from hsgd_emu.report.figures import figures
 from hsgd_emu.report.sentences import parts_in_words, unfinished
 from hsgd_emu.results import wording
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 CONFIG: dict[str, Any] = {
     "responsive": True,
@@ -23,9 +26,39 @@ CONFIG: dict[str, Any] = {
 
 def render(content: Content) -> str:
     """Return the report as one HTML document. Same content and library versions: same bytes."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
+
+    shown = figures(content)
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            content=content,
+            labels=[head[0].upper() + head[1:] for head in wording.target_heads(content.summaries)],
+            name=str(content.run.get("name", "run")),
+            facts=facts(content),
+            answer=wording.answer(content.summaries),
+            unfinished=unfinished(content),
+            wording=wording,
+            figures=shown,
+            parts_text=parts_in_words(content.cases),
+            longest_s=max((case.part.time_s for case in content.cases if case.part), default=0.0),
+            longest_to_target_s=[_longest(content, column) for column in range(_num_targets(content))],
+            fastest_cases=[_fastest(content, column) for column in range(_num_targets(content))],
+            versions=flat(content.environment),
+            plotly_js=Markup(get_plotlyjs()),
+            config=Markup(script_json(json.dumps(CONFIG, sort_keys=True))),
+            figure_json=Markup(
+                "{" + ",".join(f"{json.dumps(figure.id)}:{script_json(figure.json)}" for figure in shown) + "}"
+            ),
+        )
+    )
+
+
+def templates() -> Environment:
+    """Return the templates of the reports with their filters; what is put into them is escaped."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = files("hsgd_emu.report") / "templates"
     environment = Environment(
@@ -40,27 +73,7 @@ def render(content: Content) -> str:
         "whole_percent": wording.share_cell,
         "accuracy": wording.accuracy_cell,
     }
-    shown = figures(content)
-    return environment.get_template("report.html.j2").render(
-        content=content,
-        labels=[head[0].upper() + head[1:] for head in wording.target_heads(content.summaries)],
-        name=str(content.run.get("name", "run")),
-        facts=facts(content),
-        answer=wording.answer(content.summaries),
-        unfinished=unfinished(content),
-        wording=wording,
-        figures=shown,
-        parts_text=parts_in_words(content.cases),
-        longest_s=max((case.part.time_s for case in content.cases if case.part), default=0.0),
-        longest_to_target_s=[_longest(content, column) for column in range(_num_targets(content))],
-        fastest_cases=[_fastest(content, column) for column in range(_num_targets(content))],
-        versions=flat(content.environment),
-        plotly_js=Markup(get_plotlyjs()),
-        config=Markup(script_json(json.dumps(CONFIG, sort_keys=True))),
-        figure_json=Markup(
-            "{" + ",".join(f"{json.dumps(figure.id)}:{script_json(figure.json)}" for figure in shown) + "}"
-        ),
-    )
+    return environment
 
 
 def script_json(text: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.results.folder import read_environment, read_run_file, require_run_folder
 from hsgd_emu.results.summary import summarise
-from hsgd_emu.results.tables import TABLES, connect_to_read, select
+from hsgd_emu.results.tables import TABLES, Column, connect_to_read, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ class RunResults:
         columns = [column.name for column in TABLES[table]]
         with contextlib.closing(connect_to_read(self.folder)) as connection:
             frame = pd.DataFrame.from_records(list(select(connection, table)), columns=columns)
-        return frame.astype(_dtypes(table))
+        return frame.astype(dtypes(TABLES[table]))
 
 
 _SUMMARY = (
@@ -104,12 +105,11 @@ _SUMMARY = (
 _NOT_FLOAT = ("case", "local_sgd", "metric", "num_seeds", "num_reached")
 
 
-def _dtypes(table: str) -> dict[str, str]:
+def dtypes(columns: Sequence[Column]) -> dict[str, str]:
     """Return pandas dtypes. An integer that can be null is float64, whether or not one happens to be."""
     names = {"TEXT": "str", "INTEGER": "int64", "REAL": "float64"}
     return {
-        column.name: "float64" if column.null and column.type == "INTEGER" else names[column.type]
-        for column in TABLES[table]
+        column.name: "float64" if column.null and column.type == "INTEGER" else names[column.type] for column in columns
     }
 
 
@@ -131,22 +131,33 @@ def export(folder: Path, format: str, out: Path) -> list[Path]:
     Args:    format: csv or parquet.
     Raises:  ConfigError: another format, the folder holds no run, or `out` cannot be written.
     """
+    with contextlib.closing(connect_to_read(folder)) as connection:
+        return export_tables(connection, TABLES, select, format, out)
+
+
+def export_tables(
+    connection: sqlite3.Connection,
+    tables: Mapping[str, Sequence[Column]],
+    rows_of: Callable[[sqlite3.Connection, str], Iterator[tuple[Any, ...]]],
+    format: str,
+    out: Path,
+) -> list[Path]:
+    """Write one file per table, as `export` does, from a database that is open to read."""
     if format not in FORMATS:
         raise ConfigError.of("--format", "", f"{format!r} is not csv or parquet{nearest(format, FORMATS)}")
     write = _write_csv if format == "csv" else _write_parquet
     paths = []
-    with contextlib.closing(connect_to_read(folder)) as connection:
-        connection.execute("BEGIN")  # one snapshot for all tables
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            for table in TABLES:
-                path = out / f"{table}.{format}"
-                beside = path.with_name(f"{path.name}.new")
-                write(beside, table, select(connection, table))
-                os.replace(beside, path)
-                paths.append(path)
-        except OSError as error:
-            raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
+    connection.execute("BEGIN")  # one snapshot for all tables
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for table, columns in tables.items():
+            path = out / f"{table}.{format}"
+            beside = path.with_name(f"{path.name}.new")
+            write(beside, columns, rows_of(connection, table))
+            os.replace(beside, path)
+            paths.append(path)
+    except OSError as error:
+        raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
     return paths
 
 
@@ -159,24 +170,25 @@ def read_csv(path: Path) -> pd.DataFrame:
     for column in TABLES[path.stem]:
         if column.null:
             frame[column.name] = frame[column.name].mask(frame[column.name] == "")
-    return frame.astype(_dtypes(path.stem))
+    return frame.astype(dtypes(TABLES[path.stem]))
 
 
-def _write_csv(path: Path, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
+def _write_csv(path: Path, columns: Sequence[Column], rows: Iterator[tuple[Any, ...]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(column.name for column in TABLES[table])
+        writer.writerow(column.name for column in columns)
         writer.writerows(rows)
 
 
-def _write_parquet(path: Path, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
+def _write_parquet(path: Path, columns: Sequence[Column], rows: Iterator[tuple[Any, ...]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"TEXT": pa.string(), "INTEGER": pa.int64(), "REAL": pa.float64()}
-    schema = pa.schema([pa.field(c.name, types[c.type], nullable=c.null) for c in TABLES[table]])
+    schema = pa.schema([pa.field(c.name, types[c.type], nullable=c.null) for c in columns])
     with pq.ParquetWriter(path, schema) as writer:
         while batch := list(islice(rows, _BATCH)):
-            columns = zip(*batch, strict=True)
-            arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+            arrays = [
+                pa.array(values, field.type) for values, field in zip(zip(*batch, strict=True), schema, strict=True)
+            ]
             writer.write_batch(pa.record_batch(arrays, schema=schema))

@@ -191,12 +191,19 @@ class RunStore:
                 trial,
             )
 
+    def pause_trial(self, key: TrialKey, wall_s: float) -> None:
+        """Add what a trial that stops here, unfinished, has cost this host."""
+        with self._transaction() as connection:
+            connection.execute(
+                f"UPDATE trials SET wall_s = coalesce(wall_s, 0) + ? WHERE {_OF_TRIAL}", (wall_s, *astuple(key))
+            )
+
     def finish_trial(
         self, key: TrialKey, weights_hash: str | None, timeline_hash: str, engine: str, wall_s: float
     ) -> None:
         """Mark a trial finished and write when it reached each target.
 
-        Args:    weights_hash: None where nothing was trained.  wall_s: what the trial cost this host.
+        Args:    weights_hash: None where nothing was trained.  wall_s: what the trial cost this host, since it paused.
         """
         trial = astuple(key)
         with self._transaction() as connection:
@@ -206,7 +213,7 @@ class RunStore:
             insert(connection, "targets", (trial + first_reaching(curve, *level) for level in self.targets))
             connection.execute(
                 "UPDATE trials SET status = 'finished', weights_hash = ?, timeline_hash = ?, engine = ?, "
-                f"wall_s = ? WHERE {_OF_TRIAL}",
+                f"wall_s = coalesce(wall_s, 0) + ? WHERE {_OF_TRIAL}",
                 (weights_hash, timeline_hash, engine, wall_s, *trial),
             )
 

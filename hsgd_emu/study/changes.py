@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hsgd_emu.config.load import draft_run, load_topology, profile_uses, raise_problems
-from hsgd_emu.config.reader import Document, Mark, Source, read_file, set_value
+from hsgd_emu.config.load import draft_run, draft_topology, load_topology, profile_uses, raise_problems
+from hsgd_emu.config.reader import Document, Mark, Source, put_value, read_file, set_value
 from hsgd_emu.config.schema import (
     Bandwidth,
     ComputeProfile,
@@ -52,10 +52,11 @@ def changed_experiment(path: Path, changes: Changes) -> Experiment:
     """
     document = read_file(path)
     if changes.topology is not None:
-        _put_topology(document, changes.topology)
+        source = Source(Mark(f"--topology {changes.topology}"), document.source.base)
+        put_topology(document, changes.topology, source)
     for text in changes.profiles:
         name, file = _pair(text, "--profile", "NAME=FILE, as in far=latency_profiles/lte.yaml")
-        _put(document, ("profiles", name), file, f"--profile {text}")
+        put_value(document, ("profiles", name), file, Mark(f"--profile {text}"))
     for text in changes.sets:
         set_value(document, text)
     experiment = build_experiment(draft_run(document))
@@ -72,25 +73,19 @@ def _pair(text: str, option: str, right: str) -> tuple[str, str]:
     return name, value
 
 
-def _put(document: Document, path: tuple[str, ...], value: Any, label: str) -> None:
-    """Put a value into the document; unlike with `set_value`, a key may have dots in it."""
-    data, mark = document.data, document.source.mark
-    for key in path[:-1]:
-        data, mark = data.setdefault(key, {}), mark.inside.setdefault(key, Mark(label))
-    data[path[-1]], mark.inside[path[-1]] = value, Mark(label)
-
-
-def _put_topology(document: Document, name: str) -> None:
-    """Put another topology in; what the run binds for names that it does not use is dropped."""
-    label = f"--topology {name}"
+def put_topology(document: Document, topology: Any, source: Source) -> None:
+    """Put another topology in, a name or data given at `source`; what the run binds for names it lacks is dropped."""
     problems: list[Problem] = []
-    draft = load_topology(name, Source(Mark(label), document.source.base), problems)
+    if isinstance(topology, str):
+        draft = load_topology(topology, source, problems)
+    else:
+        draft = draft_topology(Document(topology, source), problems)
     raise_problems(problems)
     assert draft is not None
     used = [ref for _, _, ref in profile_uses(draft.spec) if isinstance(ref, str)]
     bound = document.data.get("profiles", {})
     document.data["profiles"] = {key: value for key, value in bound.items() if key in used}
-    _put(document, ("topology",), name, label)
+    put_value(document, ("topology",), topology, source.mark)
 
 
 def _put_scaled(document: Document, experiment: Experiment, scales: Sequence[str]) -> None:
@@ -108,7 +103,7 @@ def _put_scaled(document: Document, experiment: Experiment, scales: Sequence[str
             raise ConfigError.of(label, "", f"the run has no profile '{name}'{hint}")
         found[name] = scaled(found[name], _factor(factor, label))
         path = ("profiles", name) if name in own else (COMPUTE,)
-        _put(document, path, found[name].model_dump(mode="json", exclude_none=True), label)
+        put_value(document, path, found[name].model_dump(mode="json", exclude_none=True), Mark(label))
 
 
 def _factor(text: str, label: str) -> float:

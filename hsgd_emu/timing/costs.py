@@ -136,7 +136,7 @@ class RandomCost:
         if num_blocks:
             left = np.concatenate([left, draw_blocks_ns(self.value, self.rng, num_blocks)])
         self.block, self.next = left[num * each :], 0
-        return left[: num * each].reshape(num, each).sum(axis=1)
+        return np.asarray(left[: num * each].reshape(num, each).sum(axis=1))
 
 
 def cost_stream(value: CostValue, seed: int, purpose: str, *names: str) -> Costs:

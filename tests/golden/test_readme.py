@@ -43,7 +43,7 @@ def test_the_five_minutes_end_with_an_answer_a_report_and_tables(folder):
 
 def test_init_writes_the_same_files_as_the_repository(folder):
     study, _ = folder
-    for kind in ("topologies", "latency_profiles", "runs"):
+    for kind in ("topologies", "latency_profiles", "runs", "runs/studies"):
         shipped = sorted(p.name for p in (ROOT / kind).iterdir() if p.is_file())
         assert sorted(p.name for p in (study / kind).iterdir() if p.is_file()) == shipped
         for name in shipped:
@@ -70,7 +70,10 @@ def test_python_example_runs(folder):
 
 def test_the_example_of_every_help_runs(folder):
     study, _ = folder
-    first = "hsgd-emu run runs/demo.yaml --set train.iterations=50 --set seeds=[1]"
+    first = "hsgd-emu run runs/demo.yaml --set train.iterations=400 --set seeds=[1]"
+    # What a user measured, for `fit`.
+    rows = ["case,time_s,iterations", "P=5,11.7,250", "P=10,9.1,350", "G=50 I=5,4.3,300", "G=50 I=10,4.7,400"]
+    (study / "measured.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     examples = [command.epilog.removeprefix("Example:  ") for command in app.registered_commands]
     assert all(example.startswith("hsgd-emu ") for example in examples)
     for example in [first, *examples]:

@@ -12,7 +12,8 @@ from hsgd_emu.results.read import read_run
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.summary import summarise
 from hsgd_emu.run import run
-from hsgd_emu.study.finished import target_of
+from hsgd_emu.study.costs import PlaceCost, with_factor
+from hsgd_emu.study.finished import finished_run, global_times_ns, target_of
 from hsgd_emu.study.retime import retime
 from hsgd_emu.study.sensitivity import Effect, Sensitivity, sensitivity, share_of
 
@@ -167,6 +168,21 @@ def test_the_slow_one_is_the_one_to_make_faster(place: Path, tmp_path: Path) -> 
     assert effect(found, "slow").saved_s["H"] == effect(found, "slow").blame == 0
     # Its own link: 10 of its 20 ms would be 50 ms, so again worker-1 is waited for.
     assert effect(found, "worker-0--site-0", "link").saved_s["H"] == pytest.approx(rounds * 3 * 0.004, abs=1e-7)
+
+
+def test_one_place_can_be_changed_by_itself(place: Path) -> None:
+    finished = finished_run(place / "constant")
+    for cost, longer_s in [
+        (PlaceCost("worker", "worker-4"), 12 * C),
+        (PlaceCost("link", "worker-4--site-1"), 3 * NEAR),
+        # Then the way over a worker's own link to the root is nearer: one exchange with the worker more.
+        (PlaceCost("link", "site-1--root"), NEAR),
+        (PlaceCost("aggregation", "root"), MEAN),
+    ]:
+        # Twice as slow, and all others wait for it: a first round of H takes that much longer.
+        both = [finished.experiment, with_factor(finished.experiment, cost, 2)]
+        times_ns = global_times_ns(finished, both, finished.experiment.schedules[1], [1], 12)[:, 0, 0]
+        assert (times_ns[1] - times_ns[0]) / 1e9 == pytest.approx(longer_s)
 
 
 def test_tells_when_another_case_becomes_the_best(place: Path, tmp_path: Path, found: Sensitivity) -> None:

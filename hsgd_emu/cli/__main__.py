@@ -1,0 +1,5 @@
+"""`python -m hsgd_emu.cli`."""
+
+from hsgd_emu.cli import main
+
+main()

@@ -1,0 +1,121 @@
+"""The application: options that several commands share, progress, exit codes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec
+
+import typer
+
+from hsgd_emu.errors import HsgdError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(
+    name="hsgd-emu",
+    help="Emulate Hierarchical SGD on a network: which schedule reaches the target accuracy first?",
+    epilog="Start here:  hsgd-emu init my_study  &&  hsgd-emu run my_study/runs/demo.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Arguments = ParamSpec("Arguments")
+
+RunFile = Annotated[Path, typer.Argument(help="A run file, as runs/demo.yaml.", show_default=False)]
+RunDir = Annotated[Path, typer.Argument(help="The folder of a run, as runs/out/demo.", show_default=False)]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the run file.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: runs/out/NAME).")]
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
+class Format(StrEnum):
+    csv = "csv"
+    parquet = "parquet"
+
+
+def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Turn what goes wrong into a message and an exit code: 2 bad input, 1 a failure of ours, 130 Ctrl-C."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except HsgdError as error:
+            _complain(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            _complain("interrupted; what was finished is kept, and `--resume` goes on with a run")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # Who reads our output has seen enough. Nothing more may be written at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if os.environ.get("HSGD_EMU_DEBUG"):
+                raise
+            _complain(f"a failure of hsgd-emu itself: {type(error).__name__}: {error}")
+            _complain("set HSGD_EMU_DEBUG=1 to see where it happened")
+            raise typer.Exit(1) from None
+
+    return wrapper
+
+
+def print_table(tables: Sequence[Table]) -> None:
+    """Print the first of several forms of a table that fits the terminal, else the last; in a pipe the first."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    fit = (t for t in tables if Measurement.get(console, console.options, t).maximum < console.width)
+    console.print()
+    console.print(next(fit, tables[-1]))
+    console.print()
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines, wrapped where there is a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    for line in lines:
+        console.print(Text(line))
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        print(f"hsgd-emu: {line}" if not line.startswith(" ") else line, file=sys.stderr)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"hsgd-emu {version_of('hsgd-emu')}")
+        raise typer.Exit

@@ -1,0 +1,189 @@
+"""The commands about one run, and about files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hsgd_emu.cli.app import (
+    Device,
+    Format,
+    Out,
+    Precision,
+    RunDir,
+    RunFile,
+    Sets,
+    app,
+    guarded,
+    print_lines,
+    print_table,
+)
+from hsgd_emu.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hsgd_emu.results.summary import CaseSummary
+    from hsgd_emu.trials import Progress
+
+
+@app.command(epilog="Example:  hsgd-emu run runs/demo.yaml --set train.iterations=200 --out runs/out/quick")
+@guarded
+def run(
+    file: RunFile,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
+    device: Annotated[Device, typer.Option(help="Where to learn; auto takes CUDA where there is one.")] = Device.auto,
+    sets: Sets = None,
+    timing_only: Annotated[bool, typer.Option("--timing-only", help="Emulate time without learning.")] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Threads of torch (default: all cores; 1 for small networks). The last bits depend on it."
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of products in the learning; auto is tf32 on CUDA and fp32 on a CPU.")
+    ] = Precision.auto,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY[:WORKERS]",
+            help="How steps are taken: layered, vmap or one_by_one, and how many workers at once, such as layered:5 "
+            "(default: chosen by a short trial and remembered). The last bits depend on it.",
+        ),
+    ] = "auto",
+) -> None:
+    """Train and emulate every case and seed of a run file; print the time-to-target table; write a report."""
+    from hsgd_emu.experiment import load_experiment
+    from hsgd_emu.progress import show_progress
+    from hsgd_emu.run import Options, run_experiment
+
+    experiment = load_experiment(file, sets or [])
+    options = Options(device.value, precision.value, engine, resume, force, timing_only, threads)
+    num_trials = len(experiment.cases) * len(experiment.seeds)
+    with show_progress(num_trials, experiment.train.iterations) as progress:
+        folder = run_experiment(experiment, out, options, progress)
+        path = write_report_of(folder, progress)
+    print_results(folder, path)
+
+
+def write_report_of(folder: Path, progress: Progress) -> Path:
+    progress.say("writing the report")
+    from hsgd_emu.report import write_report
+
+    return write_report(folder)
+
+
+def print_results(folder: Path, report: Path) -> None:
+    _print_table(folder)
+    print(f"\nResults: {folder}\nReport:  {report}")
+
+
+def _print_table(folder: Path) -> None:
+    from hsgd_emu.results.summary import answer, summarise
+
+    summaries = summarise(folder)
+    forms = ((True, " "), (False, " "), (False, "\n"))
+    print_table([_table(summaries, details, separator) for details, separator in forms])
+    print_lines([answer(summaries)])
+
+
+def _table(summaries: Sequence[CaseSummary], details: bool, separator: str) -> Table:
+    """Return the time-to-target table; separator: between a median and its spread."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from hsgd_emu.results.summary import header, render_rows
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for place, head in enumerate(header(summaries, details)):
+        table.add_column(Text(head), justify="left" if place == 0 else "right", overflow="fold")
+    for row in render_rows(summaries, details):
+        table.add_row(Text(row[0]), *(Text(cell.replace(" (", f"{separator}(")) for cell in row[1:]))
+    return table
+
+
+@app.command(epilog="Example:  hsgd-emu check runs/demo.yaml topologies/two_sites.yaml")
+@guarded
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Run, study, topology or profile files.", show_default=False)],
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the files.")
+    ] = None,
+) -> None:
+    """Check files and the files they name; every mistake is reported at once."""
+    from hsgd_emu.check import check_file
+
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            print(f"{file}: {check_file(file, sets or [])}")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+@app.command(epilog="Example:  hsgd-emu show topologies/paper.yaml")
+@guarded
+def show(
+    file: Annotated[Path, typer.Argument(help="A topology file or a run file.", show_default=False)],
+    message_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Size of a model message, for links whose cost grows with it.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the file.")
+    ] = None,
+) -> None:
+    """Show a topology as a tree, its links and what they are expected to cost; for a run file its cases too."""
+    from hsgd_emu.show import show_file
+
+    show_file(file, message_bytes, sets or [])
+
+
+@app.command(epilog="Example:  hsgd-emu export runs/out/demo --format csv --out tables")
+@guarded
+def export(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    format: Annotated[Format, typer.Option(help="One file per table in this format.")] = Format.csv,
+) -> None:
+    """Write the tables of a run (curve, timeline, targets, trials, barriers, waits) or of a study as CSV or Parquet."""
+    from hsgd_emu.results.read import export as export_run
+    from hsgd_emu.study.store import export_study, is_study_folder
+
+    export_tables = export_study if is_study_folder(run_dir) else export_run
+    for path in export_tables(run_dir, format.value, out):
+        print(path)
+
+
+@app.command(epilog="Example:  hsgd-emu report runs/out/demo --out demo.html")
+@guarded
+def report(
+    run_dir: RunDir,
+    out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the folder).")] = None,
+) -> None:
+    """Write the report of a run or a study again, as one self-contained HTML file."""
+    from hsgd_emu.report import write_report
+
+    print(write_report(run_dir, out))
+
+
+@app.command(epilog="Example:  hsgd-emu init my_study")
+@guarded
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to write the examples to.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+) -> None:
+    """Write the commented example topologies, latency profiles and runs, to start your own from."""
+    from hsgd_emu.init import write_examples
+
+    for path in write_examples(folder, force):
+        print(path)
+    print(f"\nNext:  hsgd-emu show {folder}/topologies/two_sites.yaml")
+    print(f"       hsgd-emu run {folder}/runs/demo.yaml")

@@ -1,0 +1,172 @@
+"""The commands about many networks and schedules: what if, which, where, and how fast is it really?"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hsgd_emu.cli.app import Device, Out, Precision, RunDir, app, guarded, print_lines, print_table
+from hsgd_emu.cli.runs import print_results, write_report_of
+
+
+class ExecutorName(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+class ClockName(StrEnum):
+    auto = "auto"
+    simpy = "simpy"
+
+
+Executor = Annotated[
+    ExecutorName, typer.Option(help="Where trials are learned: processes of this machine, or a Ray cluster.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Trials learned at a time (default: one per core; on CUDA one).")]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Of the Ray cluster (default: RAY_ADDRESS, else the one here).")
+]
+Clock = Annotated[ClockName, typer.Option(help="auto: the fast clock where it applies; simpy: always the engine.")]
+Library = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of learned trials, shared by all studies (default: runs/out/trials).", show_default=False
+    ),
+]
+Target = Annotated[
+    str | None, typer.Option(metavar="METRIC=LEVEL", help="As test_accuracy=0.8 (default: the run's hardest reached).")
+]
+
+
+@app.command(epilog="Example:  hsgd-emu retime runs/out/demo --out runs/out/slower --scale far=2 --profile near=wifi")
+@guarded
+def retime(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any timing in the run file.")
+    ] = None,
+    scales: Annotated[
+        list[str] | None,
+        typer.Option("--scale", metavar="NAME=FACTOR", help="Multiply every time of a profile, or of `compute`."),
+    ] = None,
+    profiles: Annotated[
+        list[str] | None, typer.Option("--profile", metavar="NAME=FILE", help="Bind another profile to a name.")
+    ] = None,
+    topology: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Another topology: the same nodes with other links or profiles.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
+) -> None:
+    """Replay what a finished run has learned on another network, exactly and without training."""
+    from hsgd_emu.progress import show_progress
+    from hsgd_emu.results.folder import read_run_file, require_run_folder
+    from hsgd_emu.study.retime import retime as retime_run
+
+    require_run_folder(run_dir)
+    run = read_run_file(run_dir)
+    with show_progress(len(run["cases"]) * len(run["seeds"]), run["train"]["iterations"]) as progress:
+        folder = retime_run(run_dir, out, sets or [], scales or [], profiles or [], topology, force, progress)
+        path = write_report_of(folder, progress)
+    print_results(folder, path)
+
+
+@app.command(epilog="Example:  hsgd-emu study runs/studies/demo_far_near_step.yaml --dry-run")
+@guarded
+def study(
+    file: Annotated[Path, typer.Argument(help="A study file, as in runs/studies/.", show_default=False)],
+    out: Out = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the study file, or of its run."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done, and how long.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace another study that is there.")] = False,
+    executor: Executor = ExecutorName.local,
+    jobs: Jobs = None,
+    ray_address: RayAddress = None,
+    clock: Clock = ClockName.auto,
+    device: Annotated[Device, typer.Option(help="Where to learn; auto takes CUDA where there is one.")] = Device.auto,
+    precision: Annotated[Precision, typer.Option(help="Of products in the learning.")] = Precision.auto,
+    library: Library = None,
+) -> None:
+    """Emulate a run on many networks: each distinct trial is learned once, all others are re-timed.
+
+    Killed at any moment, the same command goes on where it was.
+    """
+    from hsgd_emu.progress import show_study_progress
+    from hsgd_emu.report import write_report
+    from hsgd_emu.study.library import DEFAULT_FOLDER
+    from hsgd_emu.study.run_study import plan_of_study, run_study
+    from hsgd_emu.study.wording import answers, result_tables, rich_table
+
+    if dry_run:
+        plan = plan_of_study(
+            *(file, sets or []),
+            jobs=jobs,
+            clock=clock.value,
+            device=device.value,
+            precision=precision.value,
+            library=library or DEFAULT_FOLDER,
+        )
+        print_lines(plan.lines())
+        return
+    with show_study_progress() as progress:
+        folder = run_study(
+            *(file, out, sets or []),
+            force=force,
+            executor=executor.value,
+            jobs=jobs,
+            ray_address=ray_address,
+            clock=clock.value,
+            device=device.value,
+            precision=precision.value,
+            library=library or DEFAULT_FOLDER,
+            progress=progress,
+        )
+        progress.say("writing the report")
+        path = write_report(folder)
+    for table in result_tables(folder):
+        print_table([rich_table(table)])
+    print_lines(answers(folder))
+    print(f"\nResults: {folder}\nReport:  {path}")
+
+
+@app.command(epilog="Example:  hsgd-emu sensitivity runs/out/demo --improve 20%")
+@guarded
+def sensitivity(
+    run_dir: RunDir,
+    improve: Annotated[str, typer.Option(metavar="SHARE", help="How much smaller each cost is made.")] = "10%",
+    target: Target = None,
+) -> None:
+    """Which link, worker or server buys the most time to the target if it were faster? Exact, by re-timing."""
+    from hsgd_emu.study.finished import target_of
+    from hsgd_emu.study.sensitivity import sensitivity as sensitivity_of
+    from hsgd_emu.study.sensitivity import share_of
+
+    found = sensitivity_of(run_dir, share_of(improve), None if target is None else target_of(target))
+    print_table([found.table(details=True), found.table(details=False)])
+    print_lines(found.lines())
+
+
+@app.command(epilog="Example:  hsgd-emu fit runs/out/demo --table measured.csv --fix compute=0.004")
+@guarded
+def fit(
+    run_dir: RunDir,
+    table: Annotated[Path, typer.Option(help="CSV with case,time_s (and metric,target,seed or iterations).")],
+    fixes: Annotated[
+        list[str] | None, typer.Option("--fix", metavar="NAME=SECONDS", help="What is known: an RTT, or compute.")
+    ] = None,
+) -> None:
+    """The inverse question: which RTTs and step times explain measured or published times best, and how surely?"""
+    from hsgd_emu.study.fit import fit as fit_table
+    from hsgd_emu.study.fit import parse_fixed
+
+    found = fit_table(run_dir, table, parse_fixed(fixes or []))
+    print_table([found.result_table()])
+    print_lines(found.lines())
+    if found.snippet():
+        print(f"\nFor a run file:\n\n{found.snippet()}", end="")

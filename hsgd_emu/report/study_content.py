@@ -1,0 +1,225 @@
+"""What the report of a study shows, as arrays and plain data: nothing here knows HTML or plotly.
+
+Shapes: S scenarios, C cases. Times are seconds; inf means never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsgd_emu.report.content import COLOURS
+from hsgd_emu.report.study_axes import Axis, make_axis
+from hsgd_emu.results.folder import local_sgd_cases
+from hsgd_emu.results.wording import target_label
+from hsgd_emu.study.crossover import Crossover
+from hsgd_emu.study.run_study import is_finished
+from hsgd_emu.study.store import STUDY_FILE, StudyResults, fixed_of, read_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# After the reports' own colours, the darker ones of Paul Tol's palettes for those who see few colours.
+MORE_COLOURS = ("#332288", "#882255", "#999933", "#AA4499", "#44AA99", "#661100")
+OTHER_COLOUR = "#8796a8"
+"""Of cases that win nowhere where there are too many for a colour each."""
+CLOSE = 1.05
+"""The first two are as good as equal when the second takes less than this times the first."""
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case with its look, which is the same everywhere on the page."""
+
+    name: str
+    index: int
+    colour: str
+    dashed: bool
+    """Single-level local SGD."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target: when each case reaches it in each scenario."""
+
+    metric: str
+    level: float
+    label: str
+    median_SC: Floats
+    low_SC: Floats
+    high_SC: Floats
+    q10_SC: Floats
+    q90_SC: Floats
+    best_S: Integers
+    """The case of least median; -1 where none reaches the target."""
+    second_S: Integers
+    margin_S: Floats
+    """Second least median / least; inf where no second case reaches the target, nan where none does."""
+    probability_S: Floats
+    """That the best reaches the target before the second, in matched trials; nan where there are not two."""
+    gain_S: Floats
+    """Least median of local SGD / of H-SGD; inf or 0 where one kind never does, nan where neither or no such case."""
+    crossovers: tuple[Crossover, ...]
+
+
+@dataclass(frozen=True)
+class StudyContent:
+    """All that the page says."""
+
+    study: dict[str, Any]
+    study_text: str
+    environment: dict[str, Any]
+    axes: tuple[Axis, ...]
+    places_SA: Integers
+    """The place of each scenario's value on each axis."""
+    cases: tuple[Case, ...]
+    seeds: tuple[int, ...]
+    num_done: int
+    """Scenarios whose times are there."""
+    targets: tuple[Target, ...]
+    """None until the study is finished."""
+
+    @property
+    def num_scenarios(self) -> int:
+        return len(self.places_SA)
+
+    @property
+    def both_kinds(self) -> bool:
+        """Whether there are cases of local SGD and of H-SGD."""
+        return len({case.dashed for case in self.cases}) == 2
+
+    def at(self, scenario: int) -> str:
+        """Return a scenario in words: `far 0.3 s, near 0.02 s`."""
+        return ", ".join(axis.at(place) for axis, place in zip(self.axes, self.places_SA[scenario], strict=True))
+
+
+def gather(folder: Path) -> StudyContent:
+    """Return the content of the report of the study in `folder`. Raises ConfigError where there is none."""
+    results = read_study(folder)
+    study = results.study
+    names = list(dict.fromkeys(results.trials["case"]))
+    axes, places_SA = _axes(study["axes"], results.scenarios)
+    finished = is_finished(folder)
+    targets = _targets(results, names, local_sgd_cases(study["run"]), len(places_SA)) if finished else ()
+    return StudyContent(
+        study=study,
+        study_text=(folder / STUDY_FILE).read_text(encoding="utf-8"),
+        environment=results.environment,
+        axes=tuple(axes),
+        places_SA=places_SA,
+        cases=_cases(names, local_sgd_cases(study["run"]), targets),
+        seeds=tuple(int(seed) for seed in dict.fromkeys(results.trials["seed"])),
+        num_done=len(places_SA) if finished else int(results.best["scenario"].nunique()),
+        targets=targets,
+    )
+
+
+def _axes(specs: Sequence[Mapping[str, Any]], frame: pd.DataFrame) -> tuple[list[Axis], Integers]:
+    num_scenarios = int(frame["scenario"].max()) + 1 if len(frame) else 1
+    axes, columns = [], []
+    for spec in specs:
+        rows = frame[frame["axis"] == spec["name"]].sort_values("scenario")
+        values = zip(rows["value"], rows["number"].tolist(), strict=True)
+        axis, places = make_axis(spec, [(text, number if number == number else None) for text, number in values])
+        axes.append(axis)
+        columns.append(places)
+    return axes, np.array(columns, np.int64).reshape(len(axes), num_scenarios).T
+
+
+def _cases(names: Sequence[str], local: Sequence[str], targets: Sequence[Target]) -> tuple[Case, ...]:
+    """Return the cases, coloured in order; where there are too many, those that win somewhere come first."""
+    palette = (*COLOURS, *MORE_COLOURS)
+    order = list(range(len(names)))
+    if len(names) > len(COLOURS):
+        winners = {int(best) for target in targets for best in np.unique(target.best_S)}
+        order.sort(key=lambda index: index not in winners)
+    colour = {index: palette[i] if i < len(palette) else OTHER_COLOUR for i, index in enumerate(order)}
+    return tuple(Case(name, index, colour[index], name in local) for index, name in enumerate(names))
+
+
+def _targets(
+    results: StudyResults, names: Sequence[str], local: Sequence[str], num_scenarios: int
+) -> tuple[Target, ...]:
+    index = {name: i for i, name in enumerate(names)}
+    is_local_C = np.array([name in local for name in names], bool)
+    found = []
+    for metric, level in results.summary[["metric", "target"]].drop_duplicates().itertuples(index=False):
+        summary, best, wins, crossovers = (
+            frame[(frame["metric"] == metric) & (frame["target"] == level)]
+            for frame in (results.summary, results.best, results.wins, results.crossovers)
+        )
+        at = (summary["scenario"].to_numpy(), summary["case"].map(index).to_numpy())
+        table = {
+            name: _filled((num_scenarios, len(names)), np.inf, at, summary[f"{name}_s"])
+            for name in ("median", "low", "high", "q10", "q90")
+        }
+        best_S = np.full(num_scenarios, -1)
+        best_S[best["scenario"].to_numpy()] = best["case"].map(index).to_numpy()
+        margin_S = _filled((num_scenarios,), np.nan, (best["scenario"].to_numpy(),), best["margin"].fillna(np.inf))
+        second_S = _second(table["median"], best_S)
+        found.append(
+            Target(
+                metric=str(metric),
+                level=float(level),
+                label=target_label(str(metric), float(level)),
+                **{f"{name}_SC": values for name, values in table.items()},
+                best_S=best_S,
+                second_S=second_S,
+                margin_S=margin_S,
+                probability_S=_probability(wins, index, best_S, second_S),
+                gain_S=_gain(table["median"], is_local_C),
+                crossovers=_crossovers(crossovers),
+            )
+        )
+    return tuple(found)
+
+
+def _filled(shape: tuple[int, ...], nothing: float, at: tuple[Any, ...], values: pd.Series[float]) -> Floats:
+    array = np.full(shape, nothing)
+    known = values.to_numpy(np.float64)
+    array[at] = np.where(np.isnan(known), nothing, known)
+    return array
+
+
+def _second(median_SC: Floats, best_S: Integers) -> Integers:
+    """Return the case of second least median, or -1; ties stay in case order."""
+    others_SC = median_SC.copy()
+    rows = np.arange(len(best_S))
+    others_SC[rows[best_S >= 0], best_S[best_S >= 0]] = np.inf
+    if others_SC.shape[1] == 0:
+        return np.full(len(best_S), -1)
+    second_S = others_SC.argmin(axis=1)
+    return np.where(np.isfinite(others_SC[rows, second_S]) & (best_S >= 0), second_S, -1)
+
+
+def _probability(wins: pd.DataFrame, index: Mapping[str, int], best_S: Integers, second_S: Integers) -> Floats:
+    scenario = wins["scenario"].to_numpy()
+    case, other = (wins[name].map(index).to_numpy() for name in ("case", "other"))
+    asked = (best_S[scenario] == case) & (second_S[scenario] == other)
+    probability_S = np.full(len(best_S), np.nan)
+    probability_S[scenario[asked]] = wins["probability"].to_numpy()[asked]
+    return probability_S
+
+
+def _gain(median_SC: Floats, is_local_C: NDArray[np.bool_]) -> Floats:
+    if is_local_C.all() or not is_local_C.any():
+        return np.full(len(median_SC), np.nan)
+    local_S, other_S = median_SC[:, is_local_C].min(axis=1), median_SC[:, ~is_local_C].min(axis=1)
+    # inf / inf is nan, which says what is meant; a time of 0 is no time to target.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(local_S / other_S)
+
+
+def _crossovers(frame: pd.DataFrame) -> tuple[Crossover, ...]:
+    return tuple(
+        Crossover(metric, target, axis, fixed_of(fixed), below, above, value)
+        for metric, target, axis, fixed, below, above, value in frame.itertuples(index=False, name=None)
+    )

@@ -1,0 +1,229 @@
+"""The maps of a study: which case is best in each scenario, and how much one kind of schedule gains on the other."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hsgd_emu.report.figures import AXIS, BASE_LAYOUT
+from hsgd_emu.report.sentences import listed
+from hsgd_emu.report.study_borders import Borders, Cells, borders, crossings_of
+from hsgd_emu.report.study_content import StudyContent, Target
+from hsgd_emu.report.study_grid import Grid
+from hsgd_emu.report.study_labels import ink, labels
+from hsgd_emu.report.study_words import HOVER_LABEL, is_close, times_less
+
+# Colorbrewer's BrBG: the first colour where local SGD is faster, the last where H-SGD is.
+GAIN_COLOURS = ("#8c510a", "#dfc27d", "#f5f5f5", "#80cdc1", "#01665e")
+MARGIN_COLOURS = ("#f5f5f5", "#80cdc1", "#01665e")
+NOTHING = "#8885"
+_PANEL_PX = 270
+_WHOLE_PX = 620
+"""Widths of a map's plane on a page 800 pixels wide, side by side and alone."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The colour scale of the second map. limit: the factor at its ends, for all targets and maps alike."""
+
+    limit: float
+    two_sided: bool
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        return GAIN_COLOURS if self.two_sided else MARGIN_COLOURS
+
+    @property
+    def colorscale(self) -> list[list[Any]]:
+        """The colours as plotly takes them."""
+        return [[i / (len(self.colours) - 1), colour] for i, colour in enumerate(self.colours)]
+
+    def place(self, factor: float) -> float | None:
+        """Return where a factor stands: 0 for equal, 1 for the limit, and -1 for its inverse."""
+        if math.isnan(factor):
+            return None
+        if factor <= 0:
+            return -1.0
+        return max(min(math.log(factor) / math.log(self.limit), 1.0), -1.0)
+
+
+def scale_of(content: StudyContent) -> Scale:
+    """Return the scale that holds every finite factor, at least 2, at most 100."""
+    most = 2.0
+    for target in content.targets:
+        for factor in (target.gain_S if content.both_kinds else target.margin_S).tolist():
+            if 0 < factor < math.inf:
+                most = max(most, factor, 1 / factor)
+    limits = [2, 3, 4, 5, 10, 20, 50, 100]
+    return Scale(next((float(limit) for limit in limits if limit >= most * 0.98), 100.0), content.both_kinds)
+
+
+def maps(content: StudyContent, grid: Grid) -> Iterator[tuple[str, int, str, str]]:
+    """Yield every map as (which, number of the target, its combination as a key, its JSON)."""
+    scale = scale_of(content)
+    for number, target in enumerate(content.targets):
+        crossings = crossings_of(target.crossovers, content.axes, grid)
+        for combination in grid.combinations():
+            cells = grid.cells(combination)
+            frame = _frame(content, grid)
+            lines = borders(
+                crossings.get(combination, []),
+                [[int(target.best_S[s]) for s in row] for row in cells],
+                *(Cells(content.axes[i].positions(grid.shown[i]), frame[i]) for i in (grid.x, grid.y) if i is not None),
+            )
+            key = ",".join(map(str, combination))
+            for which, figure in (
+                ("best", _best_map(content, target, grid, cells, lines)),
+                ("gain", _gain_map(content, target, grid, cells, lines, scale)),
+            ):
+                yield which, number, key, figure
+
+
+def _frame(content: StudyContent, grid: Grid) -> dict[int, list[float]]:
+    assert grid.y is not None
+    return {i: content.axes[i].edges(grid.shown[i]) for i in (grid.x, grid.y)}
+
+
+def _best_map(content: StudyContent, target: Target, grid: Grid, cells: list[list[int]], lines: Borders) -> str:
+    num = max(len(content.cases), 1)
+    colours = [[(case.index + end) / num, case.colour] for case in content.cases for end in (0, 1)]
+    best = [[int(target.best_S[s]) for s in row] for row in cells]
+    plane = _plane(content, grid, cells) | {
+        "z": [[None if case < 0 else case for case in row] for row in best],
+        "zmin": -0.5,
+        "zmax": num - 0.5,
+        "colorscale": colours,
+    }
+    layout = _layout(content, grid)
+    layout["annotations"] = labels(content, grid, best, width_px(grid))
+    flat = [case for row in best for case in row]
+    close = [["≈" if is_close(target, s) else "" for s in row] for row in cells]
+    marks = _marks(content, grid, close, 15)
+    marks["textfont"]["color"] = [
+        ink(content.cases[case].colour)
+        for case, word in zip(flat, (w for row in close for w in row), strict=True)
+        if word
+    ]
+    return figure_json([plane, *_lines(content, lines), marks], layout, best_in_words(content, flat))
+
+
+def _gain_map(
+    content: StudyContent, target: Target, grid: Grid, cells: list[list[int]], lines: Borders, scale: Scale
+) -> str:
+    factors = target.gain_S if content.both_kinds else target.margin_S
+    plane = _plane(content, grid, cells) | {
+        "z": [[scale.place(float(factors[s])) for s in row] for row in cells],
+        "zmin": -1 if scale.two_sided else 0,
+        "zmax": 1,
+        "colorscale": scale.colorscale,
+    }
+    fits = width_px(grid) / len(cells[0]) >= 38
+    words = [[_factor(float(factors[s])) if fits else "" for s in row] for row in cells]
+    kinds = {case.name: case.dashed for case in content.cases}
+    between_kinds = {pair: ends for pair, ends in lines.items() if kinds[pair[0]] != kinds[pair[1]]}
+    data = [plane, *_lines(content, between_kinds), _marks(content, grid, words, 11)]
+    text = gain_in_words(content, [float(factors[s]) for row in cells for s in row])
+    return figure_json(data, _layout(content, grid), text)
+
+
+def _plane(content: StudyContent, grid: Grid, cells: list[list[int]]) -> dict[str, Any]:
+    frame = _frame(content, grid)
+    assert grid.y is not None
+    return {
+        "type": "heatmap",
+        "x": frame[grid.x],
+        "y": frame[grid.y],
+        "customdata": cells,
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+    }
+
+
+def _marks(content: StudyContent, grid: Grid, words: list[list[str]], size: int) -> dict[str, Any]:
+    """Return words in the middle of cells (a heat map's own would stand off it where the axis is logarithmic)."""
+    assert grid.y is not None
+    x, y = (content.axes[i].positions(grid.shown[i]) for i in (grid.x, grid.y))
+    spots = [(a, b, word) for b, line in zip(y, words, strict=True) for a, word in zip(x, line, strict=True) if word]
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": [a for a, _, _ in spots],
+        "y": [b for _, b, _ in spots],
+        "text": [word for _, _, word in spots],
+        "textfont": {"size": size, "color": "#222"},
+        "hoverinfo": "skip",
+    }
+
+
+def _lines(content: StudyContent, lines: Borders) -> Iterator[dict[str, Any]]:
+    """Yield the borders, dark on a light rim to be seen on every colour; thick where kinds of schedule meet."""
+    kinds = {case.name: case.dashed for case in content.cases}
+    for colour, extra in (("#fff", 2.4), ("#111", 0.0)):
+        for pair, segments in lines.items():
+            width = 3.0 if kinds[pair[0]] != kinds[pair[1]] else 1.2
+            yield {
+                "type": "scatter",
+                "mode": "lines",
+                "x": [value for (x0, _), (x1, _) in segments for value in (x0, x1, None)],
+                "y": [value for (_, y0), (_, y1) in segments for value in (y0, y1, None)],
+                "line": {"color": colour, "width": width + extra},
+                "hoverinfo": "skip",
+            }
+
+
+def _layout(content: StudyContent, grid: Grid) -> dict[str, Any]:
+    assert grid.y is not None
+    axis = {**AXIS, "showgrid": False, "ticks": "outside", "tickcolor": "#8886"}
+    return {
+        **BASE_LAYOUT,
+        "plot_bgcolor": NOTHING,
+        "margin": {"l": 8, "r": 12, "t": 26, "b": 8},
+        "hoverlabel": HOVER_LABEL,
+        "xaxis": {**axis, **content.axes[grid.x].layout(grid.shown[grid.x], edges=True)},
+        "yaxis": {**axis, **content.axes[grid.y].layout(grid.shown[grid.y], edges=True)},
+    }
+
+
+def width_px(grid: Grid) -> float:
+    """Return how wide a map's plane is at least: words go in where they fit then."""
+    return _WHOLE_PX if len(grid.panel_combinations()) == 1 else _PANEL_PX
+
+
+def _factor(factor: float) -> str:
+    """Return how many times the faster is faster; which one that is, the colour tells."""
+    if math.isnan(factor):
+        return ""
+    return "∞" if factor in (0, math.inf) else times_less(max(factor, 1 / factor))
+
+
+def best_in_words(content: StudyContent, best: Sequence[int]) -> str:
+    """Say how often each case is the best, the most frequent first."""
+    wins = sorted(((best.count(case), -case) for case in set(best) if case >= 0), reverse=True)
+    parts = [f"{content.cases[-case].name} {'is fastest ' if i == 0 else ''}in {n}" for i, (n, case) in enumerate(wins)]
+    missed = best.count(-1)
+    parts += [f"no case reaches the target in {missed:,}"] if missed else []
+    return f"Of {len(best):,} scenarios, {listed(parts)}."
+
+
+def gain_in_words(content: StudyContent, factors: Sequence[float]) -> str:
+    """Say how far the factors go."""
+    known = [factor for factor in factors if 0 < factor < math.inf]
+    if not content.both_kinds:
+        return f"The fastest is up to {times_less(max(known))} faster than the next." if known else ""
+    ends = [("H-SGD", max(known, default=0)), ("local SGD", 1 / min(known, default=math.inf))]
+    parts = [f"{name} is up to {times_less(most)} faster" for name, most in ends if most > 1]
+    return f"{listed(parts)}." if parts else ""
+
+
+def figure_json(data: list[dict[str, Any]], layout: dict[str, Any], text: str) -> str:
+    """Return a figure's JSON with its text: go.Figure validates, so a misspelt attribute is an error here."""
+    import plotly.graph_objects as go
+    import plotly.io as pio
+
+    figure = pio.to_json(go.Figure(data=data, layout=layout), engine="json")
+    return f'{{"text":{json.dumps(text)},{figure[1:]}'

@@ -1,0 +1,206 @@
+"""The page of a study: the template filled with its content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hsgd_emu.report import study_sentences
+from hsgd_emu.report.page import CONFIG, flat, script_json, templates
+from hsgd_emu.report.study_charts import MOST_DOTS, charts, cloud_axes, clouds
+from hsgd_emu.report.study_content import Case, StudyContent, Target
+from hsgd_emu.report.study_grid import Grid, make_grid
+from hsgd_emu.report.study_maps import maps, scale_of
+from hsgd_emu.report.study_split import splits
+from hsgd_emu.report.study_words import gain_cell, hover, margin_cell, seconds
+from hsgd_emu.results.wording import number, percent
+
+MOST_ROWS = 200
+FEWEST_DOTS = 8
+"""A cloud of fewer scenarios says less than the table."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of several side by side. id: its element's; key: its combination, `*` where the reader picks."""
+
+    id: str
+    key: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Pick:
+    """An axis of which the reader picks one value. start: the place shown first."""
+
+    name: str
+    axis: int
+    options: tuple[tuple[int, str], ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scenario in the table."""
+
+    values: tuple[str, ...]
+    case: Case | None
+    time: str
+    next: str
+    probability: str
+    gain: str
+
+
+def render(content: StudyContent) -> str:
+    """Return the report as one HTML document. Same content and library versions: same bytes."""
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    grid = make_grid(content.axes, content.places_SA, len(content.targets)) if content.targets else None
+    kind = kind_of(content, grid)
+    drawn = list(_figures(content, grid, kind))
+    return (
+        templates()
+        .get_template("study.html.j2")
+        .render(
+            content=content,
+            name=str(content.study.get("name", "study")),
+            description=str(content.study.get("description") or ""),
+            facts=facts(content),
+            unfinished=study_sentences.unfinished(content),
+            start=study_sentences.hardest(content),
+            sentences=study_sentences,
+            kind=kind,
+            panels=_panels(content, grid) if grid else [],
+            picks=_picks(content, grid) if grid else [],
+            thinned=bool(grid and grid.thinned),
+            scale=_scale(content),
+            drawn_over=[content.axes[i].name for i in (grid.x, grid.y) if i is not None] if grid else [],
+            drawn_over_numbers=bool(grid and content.axes[grid.x].numbers),
+            cloud_names=[axis.title for axis in content.axes if len(axis.texts) > 1],
+            cloud_sides=_cloud_sides(content) if kind == "cloud" else [],
+            columns=[axis.name for axis in content.axes if len(axis.texts) > 1],
+            rows=[rows(content, target) for target in content.targets],
+            most_rows=MOST_ROWS,
+            most_dots=MOST_DOTS,
+            share=percent,
+            versions=flat(content.environment),
+            plotly_js=Markup(get_plotlyjs()),
+            config=Markup(script_json(json.dumps(CONFIG, sort_keys=True))),
+            figures_json=Markup(_by_map(drawn)),
+            hovers_json=Markup(script_json(json.dumps(_hovers(content, grid, kind), separators=(",", ":")))),
+            cloud_axes_json=Markup(script_json(cloud_axes(content) if kind == "cloud" else "[]")),
+        )
+    )
+
+
+def kind_of(content: StudyContent, grid: Grid | None) -> str:
+    """Return what is drawn: a map, a chart, a cloud, or nothing where there is too little."""
+    if grid:
+        return "chart" if grid.y is None else "map"
+    varying = [axis for axis in content.axes if len(axis.texts) > 1]
+    return "cloud" if content.targets and len(varying) > 1 and content.num_scenarios >= FEWEST_DOTS else ""
+
+
+def facts(content: StudyContent) -> list[tuple[str, str]]:
+    """Return what was studied, in a few words each."""
+    study = content.study
+    axes = [(axis.name, f"{axis.extent} ({axis.changes})") for axis in content.axes]
+    counts = [
+        ("run", str(study["run"].get("name", ""))),
+        ("scenarios", f"{content.num_scenarios:,}"),
+        ("cases", str(len(content.cases))),
+        ("seeds", ", ".join(map(str, content.seeds))),
+        ("replications of the network", str(study.get("replications") or 1)),
+    ]
+    return [(label, value) for label, value in [*axes, *counts] if value]
+
+
+def _figures(content: StudyContent, grid: Grid | None, kind: str) -> Iterable[tuple[str, int, str, str]]:
+    if kind == "map" and grid:
+        return maps(content, grid)
+    if kind == "chart" and grid:
+        return charts(content, grid)
+    return clouds(content) if kind == "cloud" else ()
+
+
+def _by_map(drawn: Iterable[tuple[str, int, str, str]]) -> str:
+    """Return the figures as JSON: by which, number of the target and combination."""
+    nested: dict[str, dict[int, list[str]]] = {}
+    for which, target, key, figure in drawn:
+        nested.setdefault(which, {}).setdefault(target, []).append(f"{json.dumps(key)}:{script_json(figure)}")
+    inner = {
+        which: ",".join(f'"{target}":{{{",".join(figures)}}}' for target, figures in targets.items())
+        for which, targets in nested.items()
+    }
+    return "{" + ",".join(f'"{which}":{{{figures}}}' for which, figures in inner.items()) + "}"
+
+
+def _hovers(content: StudyContent, grid: Grid | None, kind: str) -> list[dict[int, str]]:
+    """Return what is said of each scenario drawn, by target."""
+    if grid:
+        drawn = sorted(s for one in grid.combinations() for row in grid.cells(one) for s in row)
+    else:
+        drawn = list(range(min(content.num_scenarios, MOST_DOTS))) if kind else []
+    return [{s: hover(content, target, s) for s in drawn} for target in content.targets]
+
+
+def _panels(content: StudyContent, grid: Grid) -> list[Panel]:
+    found = []
+    for number_, places in enumerate(grid.panel_combinations()):
+        at = [(content.axes[i], place) for i, place in zip(grid.others, places, strict=True) if i in grid.panels]
+        title = ", ".join(axis.at(place) for axis, place in at if place is not None)
+        found.append(Panel(str(number_), ",".join("*" if place is None else str(place) for place in places), title))
+    return found
+
+
+def _picks(content: StudyContent, grid: Grid) -> list[Pick]:
+    found = []
+    for i in grid.picks:
+        axis, shown = content.axes[i], grid.shown[i]
+        found.append(Pick(axis.name, i, tuple((p, axis.texts[p]) for p in shown), shown[len(shown) // 2]))
+    return found
+
+
+def _cloud_sides(content: StudyContent) -> list[int]:
+    """Return the two axes of a cloud to begin with: those that tell most, by their place among the varying ones."""
+    varying = [i for i, axis in enumerate(content.axes) if len(axis.texts) > 1]
+    telling = [split.axis for split in splits(content, content.targets[study_sentences.hardest(content)])]
+    return [varying.index(i) for i in dict.fromkeys([*telling, *varying])][:2]
+
+
+def _scale(content: StudyContent) -> dict[str, Any]:
+    """Return the key of the second map: its colours, and words at places in percent."""
+    if not content.targets:
+        return {}
+    scale = scale_of(content)
+    root = f"{number(scale.limit**0.5, 2)}×"
+    most = f"{scale.limit:g}×"
+    words = [most, root, "equal", root, most] if scale.two_sided else ["equal", root, most]
+    return {"colours": scale.colours, "words": words, "two_sided": scale.two_sided}
+
+
+def rows(content: StudyContent, target: Target) -> list[Row]:
+    """Return the table of scenarios, of many only the first."""
+    found = []
+    for scenario in range(min(content.num_scenarios, MOST_ROWS)):
+        best, second = int(target.best_S[scenario]), int(target.second_S[scenario])
+        values = tuple(
+            axis.texts[place]
+            for axis, place in zip(content.axes, content.places_SA[scenario], strict=True)
+            if len(axis.texts) > 1
+        )
+        probability = float(target.probability_S[scenario])
+        found.append(
+            Row(
+                values=values,
+                case=content.cases[best] if best >= 0 else None,
+                time=seconds(target.median_SC[scenario, best]) if best >= 0 else "not reached",
+                next=f"{content.cases[second].name}, {margin_cell(target.margin_S[scenario])}" if second >= 0 else "-",
+                probability="-" if probability != probability else percent(round(probability, 2)),
+                gain=gain_cell(target.gain_S[scenario]),
+            )
+        )
+    return found

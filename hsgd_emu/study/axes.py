@@ -1,0 +1,222 @@
+"""The axes of a study, the values that they take, and the scenarios: a full grid, a list or a random sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from hsgd_emu.config.reader import Source
+from hsgd_emu.config.study_schema import KINDS, AxisSpec, Range, Spacing, StudySpec
+from hsgd_emu.config.wording import form, shown
+from hsgd_emu.errors import Problem, listed, nearest
+from hsgd_emu.experiment import Experiment
+from hsgd_emu.rng import stream
+from hsgd_emu.study.values import (
+    Scenario,
+    Value,
+    between,
+    check_number,
+    range_values,
+    read_value,
+    rounded,
+    value_of,
+)
+from hsgd_emu.timing.costs import is_constant
+
+MAX_SCENARIOS = 1_000_000
+AS_IN_THE_RUN = "as in the run"
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One thing that differs between scenarios; values: none where a range is drawn from."""
+
+    name: str
+    kind: str
+    key: str
+    """The profile's name, or the dotted key."""
+    source: Source
+    values: tuple[Value, ...]
+    range: Range | None
+    spacing: Spacing
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Where in the run file the values go."""
+        return tuple(self.key.split(".")) if self.kind == "set" else ("profiles", self.key)
+
+    @property
+    def is_timing(self) -> bool:
+        """Whether the values change nothing but a profile: no case, no tree, nothing that is learned."""
+        return self.kind != "set" or self.keys[0] == "compute" or (self.keys[0] == "profiles" and len(self.keys) > 1)
+
+    @property
+    def profile(self) -> str | None:
+        """The profile that a timing axis changes; None: the run's `compute`."""
+        return None if self.keys[0] == "compute" else self.keys[1]
+
+    def value(self, data: Any) -> Value:
+        """Return a value of this axis that no file gives."""
+        return value_of(data, data, self.source)
+
+    def own(self, run: Any, experiment: Experiment) -> Value:
+        """Return the value that the run itself has, to be shown; run: its data."""
+        found: Any = 1 if self.kind == "scale" else None
+        if self.kind == "rtt_s":
+            profile = experiment.topology_draft.links.get(self.key)
+            found = profile.rtt_s if profile is not None and is_constant(profile.rtt_s) else None
+        elif self.kind == "set":
+            found = run
+            for key in self.keys:
+                found = found[int(key)] if isinstance(found, list) else (found or {}).get(key)
+        return value_of(AS_IN_THE_RUN if found is None or isinstance(found, dict) else found, found, self.source)
+
+    def written(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return the axis as a study file has it; values: YAML-ready, or none where a range is drawn from."""
+        given = self.range
+        drawn = {"from": given.from_, "to": given.to, "spacing": given.spacing, "whole": given.whole} if given else None
+        spread = {} if drawn is not None and not values else {"spacing": self.spacing}
+        return {"name": self.name, self.kind: self.key, "values": list(values) or drawn} | spread
+
+
+def read_axes(spec: StudySpec, source: Source, problems: list[Problem]) -> tuple[Axis, ...]:
+    """Return the axes of a study file, without those that have a mistake (added to the problems)."""
+    found: list[Axis] = []
+    for number, one in enumerate(spec.axes):
+        axis = _axis(one, spec, source.at("axes", number), problems)
+        if axis is None:
+            continue
+        for other in found:
+            if other.name == axis.name:
+                problems.append(axis.source.problem(("name",), f"'{axis.name}' is the name of another axis too"))
+            elif _overlap(axis, other):
+                text = f"changes what the axis '{other.name}' changes too; a scenario could not have both values"
+                problems.append(axis.source.problem((axis.kind,), text))
+        found.append(axis)
+    return tuple(found)
+
+
+def _axis(spec: AxisSpec, study: StudySpec, source: Source, problems: list[Problem]) -> Axis | None:
+    kinds = [kind for kind in KINDS if getattr(spec, kind) is not None]
+    if len(kinds) != 1:
+        text = f"gives {listed(kinds) + ' at once' if kinds else 'nothing to change'}; give one of {listed(KINDS)}"
+        problems.append(source.problem((), text))
+        return None
+    kind, key = kinds[0], str(getattr(spec, kinds[0]))
+    if not all(key.split(".")):
+        problems.append(source.problem((kind,), f"found {shown(key)}; expected {_KEYS[kind]}"))
+        return None
+    if spec.values is None and study.scenarios is None:
+        problems.append(source.problem(("values",), f"is missing; expected {form(('values',))}"))
+        return None
+    before, given = len(problems), spec.values
+    values: tuple[Value, ...] = ()
+    if isinstance(given, Range):
+        _check_range(given, study.sample is None and study.scenarios is None, source.at("values"), problems)
+        if len(problems) == before and given.num is not None and study.sample is None:
+            values = tuple(value_of(number, number, source.at("values")) for number in range_values(given))
+    elif given is not None:
+        read = [read_value(kind, key, v, source.at("values", i), problems) for i, v in enumerate(given)]
+        values = tuple(value for value in read if value is not None)
+        _check_repeats(values, problems)
+    for value in values if isinstance(given, Range) else ():
+        check_number(kind, value.data, value.source, problems)
+    if len(problems) > before:
+        return None
+    spacing = spec.spacing or (given.spacing if isinstance(given, Range) else _spacing(values))
+    return Axis(spec.name, kind, key, source, values, given if isinstance(given, Range) else None, spacing)
+
+
+_KEYS = {
+    **dict.fromkeys(("rtt_s", "profile"), "a profile of the topology, as in far"),
+    "scale": "a profile of the topology, or compute",
+    "set": "a dotted key of the run file, as in compute.step_s",
+}
+
+
+def _overlap(one: Axis, other: Axis) -> bool:
+    """Return whether two axes change the same value; factors go on top of whatever else changes."""
+    if (one.kind == "scale") != (other.kind == "scale"):
+        return False
+    a, b = one.keys, other.keys
+    return a[: len(b)] == b[: len(a)]
+
+
+def _check_range(given: Range, needs_num: bool, source: Source, problems: list[Problem]) -> None:
+    if needs_num and given.num is None:
+        problems.append(source.problem(("num",), "is missing; expected how many values there are, as in 5"))
+    if given.from_ >= given.to and given.num != 1:
+        problems.append(source.problem(("to",), f"{given.to:g} is not above {given.from_:g}, where the range begins"))
+    if given.spacing == "log" and given.from_ <= 0:
+        problems.append(source.problem(("from",), f"found {given.from_:g}; a log range begins above 0"))
+
+
+def _spacing(values: Sequence[Value]) -> Spacing:
+    """Return how a list of numbers looks: log where its steps are more alike as factors than as differences."""
+    numbers = [value.number for value in values if value.number is not None]
+    if len(numbers) < len(values) or len(numbers) < 3 or min(numbers) <= 0:
+        return "linear"
+    steps = np.abs(np.diff(np.sort(numbers)))
+    factors = np.diff(np.log(np.sort(numbers)))
+    return "log" if float(factors.std() / factors.mean()) < float(steps.std() / steps.mean()) else "linear"
+
+
+def _check_repeats(values: Sequence[Value], problems: list[Problem]) -> None:
+    seen: dict[str, Value] = {}
+    for value in values:
+        if value.text in seen:
+            problems.append(value.source.problem((), f"'{value.text}' stands there twice; remove one"))
+        seen[value.text] = value
+
+
+def read_scenarios(
+    spec: StudySpec, axes: Sequence[Axis], source: Source, problems: list[Problem]
+) -> Sequence[Scenario]:
+    """Return the scenarios of a study, in order; the last axis varies fastest."""
+    if spec.scenarios is not None:
+        return list(_listed(spec.scenarios, axes, source.at("scenarios"), problems))
+    if spec.sample is not None:
+        columns = [_drawn(axis, spec.sample.num, spec.sample.seed) for axis in axes]
+        for axis, column in zip(axes, columns, strict=True):
+            for value in column[:1]:
+                check_number(axis.kind, value.data, axis.source.at("values"), problems)
+        return list(zip(*columns, strict=True))
+    num = math.prod(len(axis.values) for axis in axes)
+    if num > MAX_SCENARIOS:
+        text = f"{num:,} scenarios; at most {MAX_SCENARIOS:,} are supported: take fewer values, or a `sample`"
+        problems.append(source.problem(("axes",), text))
+        return []
+    return list(product(*(axis.values for axis in axes)))
+
+
+def _listed(
+    given: Sequence[dict[str, Any]], axes: Sequence[Axis], source: Source, problems: list[Problem]
+) -> Iterator[Scenario]:
+    names = [axis.name for axis in axes]
+    known: dict[tuple[str, str], Value | None] = {}
+    for number, row in enumerate(given):
+        for name in row:
+            if name not in names:
+                hint = nearest(name, names) or f"; axes are {listed(names)}"
+                problems.append(source.problem((number, name), f"there is no axis '{name}'{hint}"))
+        for axis in axes:
+            if axis.name in row:
+                key, here = (axis.name, repr(row[axis.name])), source.at(number, axis.name)
+                if key not in known:
+                    known[key] = read_value(axis.kind, axis.key, row[axis.name], here, problems)
+        yield tuple(known[axis.name, repr(row[axis.name])] if axis.name in row else None for axis in axes)
+
+
+def _drawn(axis: Axis, num: int, seed: int) -> list[Value]:
+    """Return draws of an axis, of a stream of its own: adding an axis leaves the others' as they are."""
+    rng = stream(seed, "study", axis.name)
+    if axis.range is None:
+        return [axis.values[index] for index in rng.integers(len(axis.values), size=num)]
+    given = axis.range
+    numbers = (rounded(between(given, float(share)), given) for share in rng.random(num))
+    return [value_of(number, number, axis.source.at("values")) for number in numbers]

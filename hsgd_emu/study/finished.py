@@ -1,0 +1,161 @@
+"""A finished run to ask more of: when its trials reached a target, and when they would have with other costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.engine.times import Nanoseconds_SR
+from hsgd_emu.errors import ConfigError, nearest
+from hsgd_emu.experiment import Experiment, load_experiment
+from hsgd_emu.results.folder import RUN_FILE, read_environment, require_run_folder
+from hsgd_emu.results.rows import METRICS, TrialKey, reaches
+from hsgd_emu.results.summary import median_reached
+from hsgd_emu.results.wording import number, target_label
+from hsgd_emu.study.clock import times
+from hsgd_emu.study.retime import depends_on_time, read_recorded
+from hsgd_emu.trials import Recorded
+
+Target = tuple[str, float]
+"""(metric, level)."""
+Reached = dict[int, int | None]
+"""By seed: the iteration at which a target was reached, None where it never was."""
+_MOST_TIMES = 5_000_000
+"""Times asked of the clock at once: 160 MB as it gives them."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder, read back; a message has `message_bytes`."""
+
+    folder: Path
+    experiment: Experiment
+    message_bytes: int
+
+    @cached_property
+    def recorded(self) -> dict[TrialKey, Recorded]:
+        """What each trial has learned.
+
+        Raises:  ConfigError: a trial is not finished, or nothing was learned.
+        """
+        if read_environment(self.folder).get("timing_only"):
+            text = "was run with --timing-only and learned nothing, so when it reaches a target is not known"
+            raise ConfigError.of(str(self.folder), "", f"{text}; `hsgd-emu run` it with learning")
+        return read_recorded(self.folder, self.experiment)
+
+    def reached(self, case: str, target: Target) -> Reached:
+        """Return at which evaluated iteration each seed of a case first reached a target."""
+        return {seed: self._first(TrialKey(case, seed), *target) for seed in self.experiment.seeds}
+
+    def _first(self, key: TrialKey, metric: str, level: float) -> int | None:
+        found = sorted(self.recorded[key].metrics.items())
+        return next((at for at, metrics in found if reaches(metric, getattr(metrics, metric), level)), None)
+
+
+def finished_run(folder: Path | str) -> FinishedRun:
+    """Return the run in a folder.
+
+    Raises:  ConfigError: the folder holds no run, or one in which what is learned depends on when things happen.
+    """
+    folder = Path(folder)
+    require_run_folder(folder)
+    experiment = load_experiment(folder / RUN_FILE)
+    reasons = depends_on_time(experiment)
+    if reasons:
+        raise ConfigError.of(str(folder), "", f"cannot be re-timed, for what it learns depends on time: {reasons[0]}")
+    num_bytes = experiment.message_bytes or int(read_environment(folder)["message_bytes"])
+    return FinishedRun(folder, experiment, num_bytes)
+
+
+# --- targets ----------------------------------------------------------------------------------------
+
+
+def target_of(text: str) -> Target:
+    """Return the target that METRIC=LEVEL names.
+
+    Raises:  ConfigError: no such metric or level.
+    """
+    metric, _, level_text = (part.strip() for part in text.partition("="))
+    label = f"--target {text}"
+    if metric not in METRICS:
+        hint = nearest(metric, METRICS)
+        raise ConfigError.of(
+            label, "", f"expected METRIC=LEVEL, as in test_accuracy=0.8, METRIC one of {METRICS}{hint}"
+        )
+    try:
+        # float() would read 1_000 too.
+        level = math.nan if "_" in level_text else float(level_text)
+    except ValueError:
+        level = math.nan
+    if metric == "test_accuracy" and not 0 < level <= 1:
+        raise ConfigError.of(label, "", f"found '{level_text}'; expected a fraction above 0 and at most 1, such as 0.8")
+    if not 0 <= level < math.inf:
+        raise ConfigError.of(label, "", f"found '{level_text}'; expected a number of at least 0, such as 0.5")
+    return metric, level
+
+
+def hardest_reached(run: FinishedRun) -> Target:
+    """Return the hardest target of the run file that some case reached with half of its seeds or more.
+
+    Raises:  ConfigError: there is none.
+    """
+    levels = run.experiment.target_levels()
+    if not levels:
+        text = "its run file names no targets; name one with --target, as in --target test_accuracy=0.8"
+        raise ConfigError.of(str(run.folder), "", text)
+    for target in sorted(levels, key=_hardness):
+        if _reaching(run, target):
+            return target
+    raise _never_reached(run, sorted(levels, key=_hardness)[-1])
+
+
+def require_reached(run: FinishedRun, target: Target) -> None:
+    """Raise ConfigError unless some case reached the target with half of its seeds or more."""
+    if not _reaching(run, target):
+        raise _never_reached(run, target)
+
+
+def _hardness(target: Target) -> tuple[int, float]:
+    metric, level = target
+    return METRICS.index(metric), -level if metric == "test_accuracy" else level
+
+
+def _reaching(run: FinishedRun, target: Target) -> list[str]:
+    cases = [case.name for case in run.experiment.cases]
+    return [case for case in cases if median_reached(list(run.reached(case, target).values())) is not None]
+
+
+def _never_reached(run: FinishedRun, target: Target) -> ConfigError:
+    metric, level = target
+    found = [getattr(m, metric) for trial in run.recorded.values() for m in trial.metrics.values()]
+    known = [value for value in found if value is not None and not math.isnan(value)]
+    best = (max if metric == "test_accuracy" else min)(known, default=None)
+    hint = "" if best is None else f"; the best of any seed is {metric} {number(best)}"
+    label = target_label(metric, level)
+    return ConfigError.of(str(run.folder), "", f"no case reached {label} with half of its seeds or more{hint}")
+
+
+# --- times ------------------------------------------------------------------------------------------
+
+
+def global_times_ns(
+    run: FinishedRun, experiments: Sequence[Experiment], schedule: Schedule, seeds: Sequence[int], iterations: int
+) -> Nanoseconds_SR:
+    """Return when the global aggregations up to `iterations` end: (experiments, seeds, rounds), nanoseconds.
+
+    Args:    experiments: the run's own with other costs; the routes of each are found anew.
+    """
+    plans = []
+    for experiment in experiments:
+        net = experiment.network(run.message_bytes)
+        routes = experiment.routes(schedule, net)
+        plans += [experiment.plan(schedule, net, routes, run.message_bytes, seed) for seed in seeds]
+    most = max(1, _MOST_TIMES * schedule.global_period // iterations)
+    parts = [times(plans[at : at + most], iterations).time_ns_SR for at in range(0, len(plans), most)]
+    return np.concatenate(parts).reshape(len(experiments), len(seeds), -1)

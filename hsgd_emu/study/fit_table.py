@@ -1,0 +1,190 @@
+"""The table that constants are fitted to: measured times of cases, as CSV or YAML."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hsgd_emu.config.load import raise_problems
+from hsgd_emu.config.reader import Document, Mark, Source, read_file
+from hsgd_emu.config.run_schema import Target as Level
+from hsgd_emu.config.schema import Count, Strict
+from hsgd_emu.config.validate import check, unknown_key
+from hsgd_emu.config.wording import shown
+from hsgd_emu.errors import ConfigError, Problem, listed, nearest
+from hsgd_emu.results.summary import median_reached
+from hsgd_emu.results.wording import target_label
+from hsgd_emu.study.finished import FinishedRun, Reached
+from hsgd_emu.units import LONGEST_S
+
+_MAX_ROWS = 10_000
+
+
+class TableRow(Strict):
+    """One measured time: until a target was reached, or for a number of iterations."""
+
+    case: str
+    time_s: Annotated[float, Field(gt=0, le=LONGEST_S)]
+    metric: Literal["test_accuracy", "test_loss", "train_loss"] | None = None
+    target: Level | None = None
+    seed: int | None = None
+    """Default: the median over the run's seeds."""
+    iterations: Count | None = None
+    """Instead of metric and target."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row with what the run says of it. reached: by seed, at which iteration the time was taken."""
+
+    case: str
+    time_s: float
+    reached: Reached
+
+
+def read_table(path: Path, run: FinishedRun) -> list[Measured]:
+    """Return the rows of a table.
+
+    Raises:  ConfigError: every mistake in it, with its line; or a row needs what the run did not learn.
+    """
+    problems: list[Problem] = []
+    document = read_file(path) if path.suffix in (".yaml", ".yml") else _read_csv(path, problems)
+    data, source = document.data, document.source
+    if not isinstance(data, list) or not data:
+        raise_problems(problems)
+        text = f"found {shown(data)}; expected a list of rows, as in [{{case: P=5, time_s: 673.5, iterations: 400}}]"
+        problems.append(source.problem((), "there are no rows" if data == [] else text))
+        raise_problems(problems)
+    measured = []
+    for place, item in enumerate(data):
+        # The line says which row it is.
+        here = Source(source.at(place).mark, source.base)
+        row = check(TableRow, item, here, problems)
+        measured += [] if row is None else [_measured(row, here, run, problems)]
+    raise_problems(problems)
+    return [one for one in measured if one is not None]
+
+
+def _measured(row: TableRow, source: Source, run: FinishedRun, problems: list[Problem]) -> Measured | None:
+    found: list[tuple[str, str]] = []
+    experiment = run.experiment
+    cases = {schedule.name: schedule for schedule in experiment.schedules}
+    if row.case not in cases:
+        found.append(
+            ("case", f"the run has no case '{row.case}'{nearest(row.case, cases) or f'; it has {listed(cases)}'}")
+        )
+    if row.seed is not None and row.seed not in experiment.seeds:
+        found.append(("seed", f"the run has no seed {row.seed}; it has {listed(experiment.seeds)}"))
+    if row.iterations is not None:
+        if row.metric is not None or row.target is not None:
+            found.append(("iterations", "stands beside a metric or target; give iterations, or metric and target"))
+        elif row.case in cases and row.iterations % cases[row.case].global_period:
+            found.append(("iterations", _no_multiple(row.iterations, cases[row.case].global_period)))
+    elif (row.metric is None) != (row.target is None):
+        missing = "metric" if row.metric is None else "target"
+        found.append((missing, f"is missing; it goes with {'target' if row.metric is None else 'metric'}"))
+    reached = None if found else _reached(row, run, found)
+    problems += [source.problem((field,), text) for field, text in found]
+    return None if reached is None else Measured(row.case, row.time_s, reached)
+
+
+def _no_multiple(iterations: int, period: int) -> str:
+    low = iterations // period * period
+    around = f"{low} and {low + period} are" if low else f"{period} is"
+    return f"{iterations} is not a multiple of the global period {period}; {around}"
+
+
+def _reached(row: TableRow, run: FinishedRun, found: list[tuple[str, str]]) -> Reached | None:
+    """Return at which iteration each seed that the row is about was timed, or None after adding what is wrong."""
+    seeds = run.experiment.seeds if row.seed is None else (row.seed,)
+    if row.iterations is not None:
+        return dict.fromkeys(seeds, row.iterations)
+    levels = run.experiment.target_levels()
+    if row.metric is None and len(levels) != 1:
+        known = f"the run file names {len(levels)}: {listed(target_label(*level) for level in levels)}"
+        text = f"is missing: which target was reached? {known if levels else 'The run file names none'}"
+        found.append(("target", f"{text}; give metric and target, or iterations"))
+        return None
+    target = levels[0] if row.metric is None or row.target is None else (row.metric, row.target)
+    reached = {seed: at for seed, at in run.reached(row.case, target).items() if seed in seeds}
+    if median_reached(list(reached.values())) is None:
+        num = sum(at is not None for at in reached.values())
+        text = f"in the run '{row.case}' did not reach {target_label(*target)} ({num} of {len(seeds)} seeds did)"
+        found.append(("target", f"{text}; give iterations instead"))
+        return None
+    return reached
+
+
+# --- CSV ---------------------------------------------------------------------------------------------
+
+
+def _read_csv(path: Path, problems: list[Problem]) -> Document:
+    """Return the rows of a CSV file as a YAML file would give them: an empty cell is a key that is not there."""
+    label = str(path)
+    if not path.is_file():
+        read_file(path)  # says what is wrong with the name
+    rows: list[dict[str, Any]] = []
+    mark = Mark(f"{label}:1")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for line, cells in _lines(file, label, problems):
+                here = Mark(f"{label}:{line}")
+                here.inside = {key: Mark(here.where) for key in cells}
+                mark.inside[len(rows)] = here
+                rows.append(cells)
+    except UnicodeDecodeError:
+        raise ConfigError.of(label, "", "not UTF-8 text; save the file as UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise ConfigError.of(label, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return Document(rows, Source(mark, path.parent))
+
+
+def _lines(file: Any, label: str, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line, cells by column) of the rows; what is wrong with the header ends it."""
+    reader = csv.reader(file)
+    header = [name.strip() for name in next(reader, [])]
+    problems += [Problem(f"{label}:1", "", text) for text in _header_mistakes(header)]
+    if problems:
+        raise_problems(problems)
+    for number, cells in enumerate(reader):
+        if number == _MAX_ROWS:
+            raise ConfigError.of(f"{label}:{reader.line_num}", "", f"more than {_MAX_ROWS} rows")
+        if len(cells) > len(header):
+            text = f"{len(cells)} cells for {len(header)} columns; a name with a comma in it stands in quotes"
+            problems.append(Problem(f"{label}:{reader.line_num}", "", text))
+        elif any(cell.strip() for cell in cells):
+            given = zip(header, cells, strict=False)
+            yield reader.line_num, {key: _value(key, cell.strip()) for key, cell in given if cell.strip()}
+
+
+def _header_mistakes(header: list[str]) -> list[str]:
+    columns = list(TableRow.model_fields)
+    missing = [name for name in ("case", "time_s") if name not in header]
+    if len(missing) == 2:
+        return [f"the first line is to name the columns, at least case and time_s; known: {listed(columns)}"]
+    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
+    unknown = [unknown_key(name, columns) for name in header if name not in columns]
+    # A misspelt column is not missing as well.
+    absent = [name for name in missing if not any(nearest(other, [name]) for other in header if other not in columns)]
+    return [
+        *unknown,
+        *(f"the column '{name}' stands twice" for name in twice),
+        *(f"the column '{name}' is missing" for name in absent),
+    ]
+
+
+def _value(column: str, text: str) -> Any:
+    """Return a cell as the number it is, text where it is none (which is then reported where it should be one)."""
+    if column in ("case", "metric") or "_" in text:
+        return text
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

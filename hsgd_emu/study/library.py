@@ -1,0 +1,137 @@
+"""Trials that were learned once, for all studies: one ordinary run folder each, named by what decides its learning."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsgd_emu.engine.port import Metrics
+from hsgd_emu.results.folder import is_run_folder, read_environment
+from hsgd_emu.results.rows import CurveRow
+from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.run import Options, run_experiment
+from hsgd_emu.study.wanted import Wanted, experiment_of
+from hsgd_emu.trials import Progress
+
+DEFAULT_FOLDER = Path("runs/out/trials")
+_ALIKE = 20
+"""As many trials of one kind are looked at to tell how long another will take."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a trial has learned so far."""
+
+    iteration: int
+    """Learned up to here."""
+    finished: bool
+    metrics: Mapping[int, Metrics]
+    """By iteration: the evaluated global aggregations."""
+    message_bytes: int
+    """Size of the model itself as one message."""
+    weights_hash: str | None
+    """Of the last global model; None until the trial is finished."""
+    wall_s: float
+    """Host seconds spent on it; what a killed process spent is not in it."""
+
+
+class Library:
+    """A folder of learned trials. Several processes and studies may use it at once."""
+
+    def __init__(self, folder: Path | str = DEFAULT_FOLDER) -> None:
+        self.folder = Path(folder)
+
+    def folder_of(self, wanted: Wanted) -> Path:
+        """Return the run folder of a trial, there or not."""
+        return self.folder / wanted.key
+
+    def find(self, wanted: Wanted) -> Learned | None:
+        """Return what a trial has learned if that goes as far as is wanted, else None."""
+        found = self.progress_of(wanted)
+        if found is None or not (found.finished or found.iteration >= wanted.until < wanted.iterations):
+            return None
+        return found
+
+    def progress_of(self, wanted: Wanted) -> Learned | None:
+        """Return what a trial has learned so far, None where it was never begun."""
+        return _read(self.folder_of(wanted))
+
+    def try_lock(self, wanted: Wanted) -> int | None:
+        """Return the descriptor that keeps others from learning a trial until it is closed; None if another does."""
+        locks = self.folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(locks / wanted.key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    @contextlib.contextmanager
+    def locked(self, wanted: Wanted, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold a trial's lock; `waiting` is called again and again while another process has it."""
+        while (descriptor := self.try_lock(wanted)) is None:
+            waiting()
+            time.sleep(0.1)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def learn(self, wanted: Wanted, progress: Progress, waiting: Callable[[], None]) -> None:
+        """Learn a trial in this process, going on where an earlier one stopped; nothing if it is learned already."""
+        with self.locked(wanted, waiting):
+            if self.find(wanted) is None:
+                learn(wanted, self.folder_of(wanted), progress)
+                self.remember(wanted)
+
+    def remember(self, wanted: Wanted) -> None:
+        """Note a learned trial under its kind, for `alike`."""
+        marker = self._kind(wanted) / wanted.key
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+    def alike(self, wanted: Wanted) -> list[tuple[int, int, float]]:
+        """Return (iterations, evaluations, host seconds) of learned trials whose iterations cost the same."""
+        folder = self._kind(wanted)
+        keys = sorted(marker.name for marker in folder.iterdir()) if folder.is_dir() else []
+        found = (_read(self.folder / key) for key in keys[:_ALIKE])
+        return [(one.iteration, len(one.metrics), one.wall_s) for one in found if one and one.wall_s > 0]
+
+    def _kind(self, wanted: Wanted) -> Path:
+        return self.folder / "kinds" / wanted.kind
+
+
+def learn(wanted: Wanted, folder: Path, progress: Progress) -> None:
+    """Learn a trial in a folder of its own, up to where it is wanted.
+
+    Raises:  ConfigError: the data or the model do not fit.
+    """
+    given = wanted.resources
+    stop_at = wanted.until if wanted.until < wanted.iterations else None
+    options = Options(given.device, given.precision, given.engine, resume=True, threads=given.threads, stop_at=stop_at)
+    run_experiment(experiment_of(wanted), folder, options, progress)
+
+
+def _read(folder: Path) -> Learned | None:
+    if not is_run_folder(folder):
+        return None
+    with contextlib.closing(connect_to_read(folder)) as connection:
+        connection.execute("BEGIN")
+        trials, curve = list(select(connection, "trials")), list(select(connection, "curve"))
+    _, _, status, iteration, _, weights_hash, _, _, wall_s = trials[0]
+    rows = (CurveRow(*row[2:]) for row in curve)
+    return Learned(
+        iteration=iteration,
+        finished=status == "finished",
+        metrics={row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy) for row in rows},
+        message_bytes=int(read_environment(folder)["message_bytes"]),
+        weights_hash=weights_hash,
+        wall_s=wall_s or 0.0,
+    )

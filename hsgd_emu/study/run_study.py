@@ -1,0 +1,192 @@
+"""Run a study: learn what its scenarios lack, time every trial in every scenario, and write who is first where."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hsgd_emu.config.writer import to_yaml
+from hsgd_emu.errors import ConfigError, listed
+from hsgd_emu.results.folder import is_run_folder
+from hsgd_emu.study.clock import ClockName
+from hsgd_emu.study.executors import ExecutorName, train
+from hsgd_emu.study.library import DEFAULT_FOLDER
+from hsgd_emu.study.outcome import crossover_row, crossovers, rows_of
+from hsgd_emu.study.prepared import Prepared, StudyPlan, prepare
+from hsgd_emu.study.processes import TrainingProgress
+from hsgd_emu.study.race import Race
+from hsgd_emu.study.store import STUDY_FILE, connect_to_read, is_study_folder
+from hsgd_emu.study.study_file import load_study, study_data
+from hsgd_emu.study.writing import StudyStore
+
+_LIBRARIES = ("hsgd-emu", "numpy", "scipy", "simpy", "networkx", "torch", "torchvision", "scikit-learn", "pandas")
+_LAST = "crossovers"
+"""The part that is written last."""
+
+
+class StudyProgress(TrainingProgress):
+    """Told how a study goes, and does nothing with it."""
+
+    def planned(self, plan: StudyPlan) -> None:
+        """Every scenario is tried, and nothing else is done yet."""
+
+    def say(self, text: str) -> None:
+        """Something takes a while."""
+
+    def timed(self, num: int, num_scenarios: int) -> None:
+        """So many scenarios are timed and written."""
+
+
+def run_study(
+    path: Path | str,
+    out: Path | str | None = None,
+    sets: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+    executor: ExecutorName = "local",
+    jobs: int | None = None,
+    ray_address: str | None = None,
+    clock: ClockName = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    library: Path | str = DEFAULT_FOLDER,
+    progress: StudyProgress | None = None,
+) -> Path:
+    """Run the study of a file and return its folder (default: runs/out/NAME); one that was killed just goes on.
+
+    Args:    sets: KEY=VALUE, of the study file or else of its run.  dry_run: only tell `progress` the plan, with how
+             long it takes.  force: replace another study that is in the folder.  library: of learned trials.
+             executor, jobs, ray_address: see `executors.train`.
+    Raises:  ConfigError: the study is wrong, or the folder holds something else.
+    """
+    progress = progress or StudyProgress()
+    study = load_study(path, sets)
+    folder, data = Path(out) if out else Path("runs/out") / study.spec.name, study_data(study)
+    _check_folder(folder, data, force)
+    if not dry_run and not force and is_finished(folder):
+        return folder
+    progress.say("trying every scenario")
+    prepared = prepare(study, device, precision, library)
+    if dry_run:
+        progress.planned(_with_wall_s(prepared, prepared.plan(jobs), clock))
+        return folder
+    with _opened(folder, data, prepared, force) as store:
+        progress.planned(prepared.plan(jobs))
+        learned = train(prepared.wanted, prepared.library, executor, jobs, progress, ray_address)
+        trials = {n: {key: one.key for key, one in of.items()} for n, of in prepared.trials.items()}
+        _time(Race(prepared.settings, trials, learned, study.spec.replications, clock), store, progress)
+        store.finish()
+    return folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder holds a study of which nothing is left to do."""
+    if not is_study_folder(folder):
+        return False
+    with contextlib.closing(connect_to_read(folder)) as connection:
+        return connection.execute("SELECT 1 FROM parts WHERE part = ?", (_LAST,)).fetchone() is not None
+
+
+def plan_of_study(
+    path: Path | str,
+    sets: Sequence[str] = (),
+    *,
+    jobs: int | None = None,
+    clock: ClockName = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    library: Path | str = DEFAULT_FOLDER,
+) -> StudyPlan:
+    """Return what the study of a file would do, and about how long it would take on this machine."""
+    prepared = prepare(load_study(path, sets), device, precision, library)
+    return _with_wall_s(prepared, prepared.plan(jobs), clock)
+
+
+def _with_wall_s(prepared: Prepared, plan: StudyPlan, clock: ClockName) -> StudyPlan:
+    return replace(
+        plan,
+        training_wall_s=prepared.training_wall_s(plan.jobs),
+        retiming_wall_s=prepared.retiming_wall_s(clock),
+    )
+
+
+def _time(race: Race, store: StudyStore, progress: StudyProgress) -> None:
+    """Time all scenarios that are not written yet, part by part, then look for crossovers."""
+    scenarios = race.scenarios.study.scenarios
+    done = store.done()
+    for begin in range(0, len(scenarios), race.most_scenarios):
+        numbers = range(begin, min(len(scenarios), begin + race.most_scenarios))
+        name = f"scenarios {numbers[0]} to {numbers[-1]}"
+        if name not in done:
+            groups = race.run([scenarios[number] for number in numbers])
+            store.write_part(name, rows_of(numbers, groups, race.levels))
+        race.settings.forget()
+        progress.timed(numbers[-1] + 1, len(scenarios))
+    progress.say("looking for crossovers")
+    found = store.connection.execute('SELECT scenario, metric, target, "case" FROM best')
+    best_of = {(scenario, metric, target): case for scenario, metric, target, case in found}
+    store.write_part(_LAST, {_LAST: map(crossover_row, crossovers(race, best_of))})
+
+
+# --- the folder ---------------------------------------------------------------------------------------
+
+
+def _check_folder(folder: Path, data: dict[str, Any], force: bool) -> None:
+    """Raise ConfigError where the folder holds anything but this very study."""
+    import yaml
+
+    if is_run_folder(folder):
+        raise ConfigError.of(str(folder), "", "holds a run, and this is a study; --out writes elsewhere")
+    if is_study_folder(folder):
+        before = yaml.safe_load((folder / STUDY_FILE).read_text(encoding="utf-8"))
+        now = yaml.safe_load(to_yaml(data))
+        keys = [key for key in dict.fromkeys([*before, *now]) if key != "description"]
+        differ = [key for key in keys if before.get(key) != now.get(key)]
+        if differ and not force:
+            text = f"the study there differs in {listed(differ)}; --force replaces it, --out writes elsewhere"
+            raise ConfigError.of(str(folder), "", text)
+    elif folder.exists() and (not folder.is_dir() or not all(map(_is_remains, folder.iterdir()))):
+        raise ConfigError.of(str(folder), "", "exists and holds no study; choose another folder with --out")
+
+
+def _is_remains(path: Path) -> bool:
+    """Return whether a file is what a study killed at its very start leaves behind."""
+    return path.name.startswith(("lock", "study.", "environment.json"))
+
+
+def _opened(folder: Path, data: dict[str, Any], prepared: Prepared, force: bool) -> StudyStore:
+    """Return the store of this study, begun or gone on with."""
+    if is_study_folder(folder) and not force:
+        store = StudyStore.open(folder)
+        found = store.connection.execute("SELECT DISTINCT trial FROM trials")
+        if {key for (key,) in found} != {one.key for one in prepared.wanted}:
+            store.close()
+            text = "was begun with other versions, data or device; --force begins it anew (what is learned is kept)"
+            raise ConfigError.of(str(folder), "", text)
+        return store
+    environment = {name: version(name) for name in _LIBRARIES} | asdict(prepared.resources)
+    environment |= {"python": sys.version.split()[0], "platform": platform.platform()}
+    rows = {"scenarios": _scenario_rows(prepared), "trials": _trial_rows(prepared)}
+    return StudyStore.create(folder, to_yaml(data), environment, rows)
+
+
+def _scenario_rows(prepared: Prepared) -> Iterator[tuple[Any, ...]]:
+    study = prepared.study
+    own = [axis.own(study.document.data, study.experiment) for axis in study.axes]
+    for number, values in enumerate(study.scenarios):
+        for axis, value, mine in zip(study.axes, values, own, strict=True):
+            shown = value or mine
+            yield number, axis.name, shown.text, shown.number
+
+
+def _trial_rows(prepared: Prepared) -> Iterator[tuple[Any, ...]]:
+    for number, base in enumerate(prepared.base_of):
+        for key, one in prepared.trials[base].items():
+            yield number, key.case, key.seed, one.key

@@ -1,0 +1,212 @@
+"""What is it worth to make one cost of the network smaller? Exact re-timing with each cost cut by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.experiment import Experiment
+from hsgd_emu.results.summary import median_reached
+from hsgd_emu.results.wording import number, percent, share_cell, target_label
+from hsgd_emu.study.blame import Barriers, barriers_of, blame, most_blamed
+from hsgd_emu.study.costs import Cost, aggregation_costs, profile_costs, with_factor
+from hsgd_emu.study.finished import (
+    FinishedRun,
+    Reached,
+    Target,
+    finished_run,
+    global_times_ns,
+    hardest_reached,
+    require_reached,
+)
+from hsgd_emu.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_NEAR = 0.01
+"""The derivative is taken between a cost and one this much smaller: times are straight lines between kinks, and at a
+kink (two places that are waited for alike) it is the side of the cuts that counts."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What cutting one cost does.
+
+    Args:    time_s: by case, the time to the target with the cost cut.  saved_s: by case.  elasticity: by case,
+             d ln time / d ln cost as things are, which is the share of the time that waits on this cost.
+             blame: in the best case, the share of aggregations that waited for it, among those of servers that ever
+             did; None for aggregations.  best: the best case then.  gain_s: how much sooner the best case of then is
+             than the best case of now.
+    None for a case that does not reach the target.
+    """
+
+    kind: str
+    name: str
+    time_s: dict[str, float | None]
+    saved_s: dict[str, float | None]
+    elasticity: dict[str, float | None]
+    blame: float | None
+    best: str
+    gain_s: float
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Times to a target now (medians over seeds, by case), and the effects of cuts by `improve`, largest gain first."""
+
+    target: Target
+    improve: float
+    num_seeds: int
+    time_s: dict[str, float | None]
+    best: str
+    effects: tuple[Effect, ...]
+
+    def lines(self) -> list[str]:
+        """Return what was found, in sentences; `table` has the figures."""
+        now_s, cut = self.time_s[self.best] or 0.0, percent(self.improve)
+        label = target_label(*self.target)
+        seeds = "one seed" if self.num_seeds == 1 else f"median of {self.num_seeds} seeds"
+        lines = [f"To {label}, {self.best} is the best case: {number(now_s)} s ({seeds})."]
+        most = next((effect for effect in self.effects if effect.gain_s > 0), None)
+        if most is None:
+            return [*lines, f"No single cost, {cut} smaller, makes it sooner: others are waited for as long."]
+        share = percent(round(most.gain_s / now_s, 4))
+        lines.append(f"{cut} less of {_named(most)} saves most: {number(most.gain_s, 3)} s, {share} of that time.")
+        changes = [effect for effect in self.effects if effect.best != self.best]
+        for effect in changes:
+            then_s = effect.time_s[effect.best] or 0.0
+            lines.append(
+                f"With {cut} less of {_named(effect)}, {effect.best} becomes the best case: {number(then_s)} s."
+            )
+        return lines if changes else [*lines, f"{self.best} stays the best case whichever of them is cut."]
+
+    def table(self, details: bool = True) -> Table:
+        """Return one row per cost; details: with what the other cases save."""
+        from rich.table import Table
+        from rich.text import Text
+
+        others = [case for case, time_s in self.time_s.items() if case != self.best and time_s is not None and details]
+        heads = [f"{percent(self.improve)} less of", "", f"{self.best} saves", "of its time", "d ln time / d ln cost"]
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for place, head in enumerate([*heads, "waited for", *(f"{case} saves" for case in others)]):
+            table.add_column(Text(head), justify="left" if place < 2 else "right", overflow="fold")
+        for effect in self.effects:
+            cells = [f"{number(effect.saved_s[self.best] or 0.0, 3)} s", self._share(effect, self.best)]
+            cells += [_cell(effect.elasticity[self.best]), share_cell(effect.blame)]
+            cells += [self._share(effect, case) for case in others]
+            table.add_row(*map(Text, [effect.name, effect.kind, *cells]))
+        return table
+
+    def _share(self, effect: Effect, case: str) -> str:
+        saved_s, time_s = effect.saved_s[case], self.time_s[case]
+        return f"{100 * saved_s / time_s:.2f}%" if saved_s is not None and time_s else "-"
+
+
+def sensitivity(folder: Path | str, improve: float = 0.1, target: Target | None = None) -> Sensitivity:
+    """Return by how much the time to a target shrinks when each cost of a finished run is cut by itself.
+
+    Every time of the cost is cut by the share `improve`, draw by draw, and the run re-timed exactly as `retime` does:
+    routes are found anew, what is learned stays. Costs: link profiles, compute profiles, aggregations by class of
+    servers, and the single links and workers that the best case's aggregations waited for most often.
+
+    Args:    target: default: the hardest of the run file that some case reached.
+    Raises:  ConfigError: the run did not finish or learn, or no case reached the target.
+    """
+    if not 0 < improve < 1:
+        raise ConfigError.of("--improve", "", f"found {improve:g}; expected a share between 0 and 1, such as 10%")
+    run = finished_run(folder)
+    target = target or hardest_reached(run)
+    require_reached(run, target)
+    reached = {case.name: run.reached(case.name, target) for case in run.experiment.cases}
+    now = {case: values[0] for case, values in times_to_target_s(run, [run.experiment], reached).items()}
+    best = _best(now)
+    barriers = barriers_of(run, best, reached[best])
+    costs = _costs(run.experiment, barriers)
+    factors = (1 - improve, 1 - _NEAR)
+    cut = times_to_target_s(run, [with_factor(run.experiment, c, f) for c in costs for f in factors], reached)
+    effects = []
+    for place, cost in enumerate(costs):
+        then = {case: times_s[2 * place : 2 * place + 2] for case, times_s in cut.items()}
+        effects.append(_effect(cost, now, then, blame(run.experiment, cost, barriers)))
+    effects.sort(key=lambda effect: -effect.gain_s)
+    return Sensitivity(target, improve, len(run.experiment.seeds), now, best, tuple(effects))
+
+
+def _costs(experiment: Experiment, barriers: Barriers) -> list[Cost]:
+    places = [*aggregation_costs(experiment), *most_blamed(experiment, barriers)]
+    return [*profile_costs(experiment), *places]
+
+
+def times_to_target_s(
+    run: FinishedRun, experiments: Sequence[Experiment], reached: Mapping[str, Reached]
+) -> dict[str, list[float | None]]:
+    """Return by case the median time at which the seeds reached the target, one per experiment; None: never."""
+    found: dict[str, list[float | None]] = {}
+    for schedule in run.experiment.schedules:
+        at = reached[schedule.name]
+        seeds = [seed for seed, iteration in at.items() if iteration is not None]
+        never = [None] * (len(at) - len(seeds))
+        if 2 * len(seeds) < len(at):
+            found[schedule.name] = [None] * len(experiments)
+            continue
+        columns = [(at[seed] or 0) // schedule.global_period - 1 for seed in seeds]
+        last = (max(columns) + 1) * schedule.global_period
+        time_ns = global_times_ns(run, experiments, schedule, seeds, last)[:, range(len(seeds)), columns]
+        found[schedule.name] = [median_reached([*row, *never]) for row in (time_ns / NS_PER_S).tolist()]
+    return found
+
+
+def _best(time_s: Mapping[str, float | None]) -> str:
+    """Return the case of least time, the first of several."""
+    return min(time_s, key=lambda case: math.inf if time_s[case] is None else time_s[case] or 0.0)
+
+
+def _effect(
+    cost: Cost, now: Mapping[str, float | None], cut: Mapping[str, list[float | None]], waited: float | None
+) -> Effect:
+    """Return the effect of a cost from the times with it cut by what was asked for, and by `_NEAR`."""
+    then = {case: values[0] for case, values in cut.items()}
+    best, saved = _best(then), {case: _difference(now[case], then[case]) for case in now}
+    elasticity = {case: _elasticity(values[1], now[case]) for case, values in cut.items()}
+    gain_s = _difference(now[_best(now)], then[best]) or 0.0
+    return Effect(cost.kind, cost.name, then, saved, elasticity, waited, best, gain_s)
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else before - after
+
+
+def _elasticity(below_s: float | None, now_s: float | None) -> float | None:
+    return (now_s - below_s) / (_NEAR * now_s) if below_s is not None and now_s else None
+
+
+# --- words -------------------------------------------------------------------------------------------
+
+
+def share_of(text: str) -> float:
+    """Return the share that `10%` or `0.1` names.
+
+    Raises:  ConfigError: it is not between 0 and 1.
+    """
+    bare, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        # float() would read 1_000 too.
+        share = math.nan if "_" in bare else float(bare) / (100 if is_percent else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise ConfigError.of(f"--improve {text}", "", f"found '{text}'; expected a share such as 10% or 0.1")
+    return share
+
+
+def _named(effect: Effect) -> str:
+    return f"{effect.name} ({effect.kind})" if effect.kind != "aggregation" else f"the aggregations of {effect.name}"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,170 @@
+"""The tables of study.sqlite (a public format), read as pandas frames or exported; also while they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.results.folder import read_environment
+from hsgd_emu.results.read import dtypes, export_tables
+from hsgd_emu.results.tables import Column, quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STUDY_FILE = "study.yaml"
+STUDY_DATABASE = "study.sqlite"
+
+
+def _columns(*names: str) -> tuple[Column, ...]:
+    """Return columns out of names such as `time_s REAL?` (`?`: can be null); text where no type is given."""
+    columns = []
+    for text in names:
+        name, _, kind = text.partition(" ")
+        columns.append(Column(name, kind.rstrip("?") or "TEXT", kind.endswith("?")))  # type: ignore[arg-type]
+    return tuple(columns)
+
+
+_SCENARIO, _TARGET = "scenario INTEGER", ("metric", "target REAL")
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    # One row per scenario and axis, scenarios from 0, axes in the order of the file. number: null for what is none.
+    "scenarios": _columns(_SCENARIO, "axis", "value", "number REAL?"),
+    # trial: the key of the trained trial in the library; equal for those that share what is learned.
+    "trials": _columns(_SCENARIO, "case", "seed INTEGER", "trial"),
+    # Null: never reached. communication_s and compute_s: of time_s, along the critical path.
+    "times": _columns(
+        *(_SCENARIO, "case", "seed INTEGER", "replication INTEGER", *_TARGET),
+        *("time_s REAL?", "iteration INTEGER?", "communication_s REAL?", "compute_s REAL?"),
+    ),
+    # Over seeds and replications: q10 and q90 are quantiles, low and high the 95% interval of the median. Null: never.
+    "summary": _columns(
+        *(_SCENARIO, "case", *_TARGET, "num INTEGER", "num_reached INTEGER"),
+        *("median_s REAL?", "q10_s REAL?", "q90_s REAL?", "low_s REAL?", "high_s REAL?"),
+    ),
+    # probability: that `case` reaches the target before `other`, ties half; every ordered pair.
+    "wins": _columns(_SCENARIO, *_TARGET, "case", "other", "probability REAL"),
+    # The case of least median; no row where none reaches the target. margin: second best median / best; null: alone.
+    "best": _columns(_SCENARIO, *_TARGET, "case", "margin REAL?"),
+    # Along `axis` the best case changes from `below` to `above` at `value`; fixed: the other axes' values, as JSON.
+    "crossovers": _columns(*_TARGET, "axis", "fixed", "below", "above", "value REAL"),
+}
+
+RESULTS = ("summary", "wins", "best", "crossovers")
+"""What is worked out of `times` when all of them are there."""
+
+
+def is_study_folder(folder: Path) -> bool:
+    """Tell whether `folder` holds a study. The database is put in place last, so it vouches for the rest."""
+    return (folder / STUDY_DATABASE).is_file()
+
+
+def require_study_folder(folder: Path) -> None:
+    """Raise ConfigError unless `folder` holds a study."""
+    if not is_study_folder(folder):
+        found = f"has no {STUDY_DATABASE}" if folder.is_dir() else "is no folder"
+        text = f"{found}; right would be the folder that `hsgd-emu study` wrote (runs/out/NAME)"
+        raise ConfigError.of(str(folder), "", text)
+
+
+def connect_to_read(folder: Path) -> sqlite3.Connection:
+    require_study_folder(folder)
+    path = (folder / STUDY_DATABASE).absolute()
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60, isolation_level=None)
+        connection.execute("SELECT count(*) FROM parts").fetchone()
+    except sqlite3.Error as error:
+        raise ConfigError.of(str(path), "", f"cannot be read as a study's database ({error})") from error
+    return connection
+
+
+def select(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    yield from connection.execute(f"SELECT {quoted(TABLES[table])} FROM {table} ORDER BY rowid")
+
+
+class StudyResults:
+    """The results in one study folder, as pandas frames. Each table is read when first asked for, and kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """The study file, everything resolved: `axes` with their values, `run` with its cases and targets."""
+        import yaml
+
+        return dict(yaml.safe_load((self.folder / STUDY_FILE).read_text(encoding="utf-8")))
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """The versions and the machine that the study used."""
+        return read_environment(self.folder)
+
+    @cached_property
+    def scenarios(self) -> pd.DataFrame:
+        """One row per scenario and axis."""
+        return self._frame("scenarios")
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Which trained trial stands behind each scenario, case and seed."""
+        return self._frame("trials")
+
+    @cached_property
+    def times(self) -> pd.DataFrame:
+        """When each replication of each trial reached each target; NaN where never."""
+        return self._frame("times")
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Median, quantiles and confidence interval over seeds and replications."""
+        return self._frame("summary")
+
+    @cached_property
+    def wins(self) -> pd.DataFrame:
+        """The probability that one case reaches a target before another."""
+        return self._frame("wins")
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """The case that reaches a target first, and by how much."""
+        return self._frame("best")
+
+    @cached_property
+    def crossovers(self) -> pd.DataFrame:
+        """Where along an axis the best case changes; `fixed` as JSON (see `fixed_of`)."""
+        return self._frame("crossovers")
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        import pandas as pd
+
+        columns = [column.name for column in TABLES[table]]
+        with contextlib.closing(connect_to_read(self.folder)) as connection:
+            frame = pd.DataFrame.from_records(list(select(connection, table)), columns=columns)
+        return frame.astype(dtypes(TABLES[table]))
+
+
+def fixed_of(text: str) -> dict[str, Any]:
+    """Return what `crossovers.fixed` holds: the values of the other axes by name."""
+    return dict(json.loads(text))
+
+
+def read_study(folder: Path | str) -> StudyResults:
+    """Return the results in a study folder, finished or not.
+
+    Raises:  ConfigError: the folder holds no study.
+    """
+    require_study_folder(Path(folder))
+    return StudyResults(Path(folder))
+
+
+def export_study(folder: Path, format: str, out: Path) -> list[Path]:
+    """Write one file per table of a study into `out` (format: csv or parquet) and return their paths."""
+    with contextlib.closing(connect_to_read(folder)) as connection:
+        return export_tables(connection, TABLES, select, format, out)

@@ -1,0 +1,155 @@
+"""A trial that a study wants to have learned: all that decides its learning and nothing else, and the hash of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hsgd_emu.config.load import draft_run
+from hsgd_emu.config.reader import Document, Mark, Source
+from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.experiment import Experiment, build_experiment, plain, relocated
+from hsgd_emu.results.rows import TrialKey
+from hsgd_emu.study.identity import Facts, facts_of, forget
+from hsgd_emu.topology.tree import Topology
+
+CASE = "trial"
+"""What the case of every wanted trial is called: its own name must not matter."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the last bits of learning depend on beside the run file; as in a run's environment.json."""
+
+    device: str
+    device_name: str
+    precision: str
+    threads: int = 1
+    engine: str = "usual"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One trial to be learned. Two with the same key learn the same, to the bit; plain strings and numbers only."""
+
+    key: str
+    label: str
+    """For people: "G=50 I=5, seed 1"."""
+    run_yaml: str
+    """A run file of this case and seed alone (JSON, so YAML too), its timing made canonical."""
+    base: str
+    """Folder of the user's own modules."""
+    data_root: str | None
+    iterations: int
+    """T of the run file."""
+    until: int
+    """To be learned at least up to here."""
+    seed: int
+    resources: Resources
+    facts: Facts
+    """Versions and hashes that the key covers; another machine can compare its own."""
+    kind: str
+    """Hash of what an iteration costs this host: alike for trials that differ in schedule, seed or length."""
+    evaluated_every: int
+    """Iterations between two evaluations, on average."""
+
+    @property
+    def trial(self) -> TrialKey:
+        """The trial as its own run folder names it."""
+        return TrialKey(CASE, self.seed)
+
+
+def resources(device: str = "auto", precision: str = "auto", dtype: str = "float32") -> Resources:
+    """Return the resources that --device and --precision name on this machine, for `train.dtype`.
+
+    Data and the user's own modules are looked at anew after this call.
+    Raises:  ConfigError: not to be had here.
+    """
+    from hsgd_emu.learning import world as worlds
+
+    forget()
+    chosen = worlds.choose_device(device)
+    return Resources(chosen.type, worlds.device_name(chosen), worlds.choose_precision(precision, chosen, dtype))
+
+
+def wanted(experiment: Experiment, case: str, seed: int, resources: Resources, until: int | None = None) -> Wanted:
+    """Return the trial of a case and seed, to be learned up to iteration `until` (default: all of it).
+
+    until: the next global aggregation at or after it is meant. Loads the data set, once per data section.
+    Raises:  ConfigError: the data cannot be loaded.
+    """
+    schedule = next(one for one in experiment.schedules if one.name == case)
+    run = _canonical(experiment, schedule, seed)
+    try:
+        facts = facts_of(experiment)
+    except ConfigError as error:
+        raise relocated(error, experiment) from error
+    period, iterations = schedule.global_period, experiment.train.iterations
+    last = iterations if until is None else min(iterations, -(-until // period) * period)
+    identity = {"resources": asdict(resources), "facts": dict(facts)}
+    own = ("cases", "seeds", "evaluation")
+    work = {key: value for key, value in run.items() if key not in own}
+    work["train"] = {key: value for key, value in run["train"].items() if key != "iterations"}
+    return Wanted(
+        key=_hash(identity | {"run": run}),
+        label=f"{case}, seed {seed}",
+        run_yaml=json.dumps(run, sort_keys=True, ensure_ascii=False),
+        base=str(experiment.base.absolute()),
+        data_root=experiment.data.root,
+        iterations=iterations,
+        until=last,
+        seed=seed,
+        resources=resources,
+        facts=facts,
+        kind=_hash(identity | {"run": work}),
+        evaluated_every=max(period, experiment.evaluation.every_iterations),
+    )
+
+
+def experiment_of(wanted: Wanted) -> Experiment:
+    """Return the experiment of one case and seed that learns what is wanted."""
+    run = json.loads(wanted.run_yaml)
+    if wanted.data_root is not None:
+        run["data"]["root"] = wanted.data_root
+    return build_experiment(draft_run(Document(run, Source(Mark(wanted.label), Path(wanted.base)))))
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _canonical(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str, Any]:
+    """Return the run file of one trial: the tree and its names kept, every link and step at one constant cost."""
+    data = {key: value for key, value in plain(experiment.data).items() if key != "root"}
+    nodes = experiment.topology.nodes
+    periods = {nodes[s].name: schedule.period.get(s, "none") for s in experiment.topology.servers}
+    return {
+        "name": CASE,
+        "topology": {"root": _node(experiment.topology, 0)},
+        # Steps so much longer than links that no round begins before the one before it is over.
+        "profiles": {"link": {"rtt_s": 0.001}},
+        "compute": {"step_s": 1.0},
+        "data": data,
+        "model": plain(experiment.model),
+        "train": plain(experiment.train) | {"participation": schedule.participation},
+        "cases": [{"name": CASE, "periods": periods}],
+        "averaging": plain(experiment.averaging),
+        "evaluation": plain(experiment.evaluation),
+        "seeds": [seed],
+        "timeline": "none",
+    }
+
+
+def _node(topology: Topology, index: int) -> dict[str, Any]:
+    """Return a node and all below it, each under its own name."""
+    node = topology.nodes[index]
+    found: dict[str, Any] = {"name": node.name}
+    if node.parent is not None:
+        found["uplink"] = "link"
+    if node.children:
+        found["children"] = [_node(topology, child) for child in node.children]
+    return found

@@ -1,0 +1,113 @@
+"""The results of a study in words: tables for a terminal, and where the best case changes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from hsgd_emu.results.wording import number, percent, target_label
+from hsgd_emu.study.crossover import Crossover, sentences
+from hsgd_emu.study.store import connect_to_read, fixed_of, read_study, select
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MOST_ROWS = 30
+"""A study of more scenarios is told case by case."""
+MOST_SENTENCES = 8
+_NEVER = "not reached"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text; the first `num_left` columns are aligned left."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    num_left: int = 1
+
+
+def result_tables(folder: Path) -> list[TextTable]:
+    """Return one table for each target: a row for each scenario, or for each case where there are very many."""
+    with contextlib.closing(connect_to_read(folder)) as connection:
+        rows = {table: list(select(connection, table)) for table in ("scenarios", "summary", "best")}
+    levels = list(dict.fromkeys(row[2:4] for row in rows["summary"]))
+    tables = []
+    for level in levels:
+        medians = {row[:2]: row[6] for row in rows["summary"] if row[2:4] == level}
+        best = {row[0]: row[3:] for row in rows["best"] if row[1:3] == level}
+        title = f"time to {target_label(*level)}"
+        num = len({scenario for scenario, _ in medians})
+        if num <= MOST_ROWS:
+            tables.append(_by_scenario(title, rows["scenarios"], medians, best))
+        else:
+            tables.append(_by_case(f"{title}, {num:,} scenarios", medians, best))
+    return tables
+
+
+def _by_scenario(title: str, scenarios: Sequence[Any], medians: dict[Any, Any], best: dict[int, Any]) -> TextTable:
+    axes = list(dict.fromkeys(row[1] for row in scenarios))
+    values: dict[int, list[str]] = {}
+    for scenario, _, text, _ in scenarios:
+        values.setdefault(scenario, []).append(text)
+    rows = []
+    for scenario, texts in values.items():
+        case, margin = best.get(scenario, (None, None))
+        time_s = _NEVER if case is None else f"{number(medians[scenario, case])} s"
+        rows.append((*texts, case or "-", time_s, "-" if margin is None else f"{margin:.2f} x"))
+    return TextTable(title, (*axes, "best case", "time", "next takes"), rows, len(axes) + 1)
+
+
+def _by_case(title: str, medians: dict[Any, Any], best: dict[int, Any]) -> TextTable:
+    num = len({scenario for scenario, _ in medians})
+    rows = []
+    for case in dict.fromkeys(case for _, case in medians):
+        wins = sum(found[0] == case for found in best.values())
+        times = [time_s for (_, other), time_s in medians.items() if other == case and time_s is not None]
+        spread = f"{number(min(times))}-{number(max(times))} s" if times else _NEVER
+        rows.append((case, f"{wins:,} ({percent(round(wins / num, 3))})", _typical(times, num), spread))
+    return TextTable(title, ("case", "best in", "median", "least-most"), rows)
+
+
+def _typical(times: Sequence[float], num: int) -> str:
+    return f"{number(median(times))} s" if 2 * len(times) > num else "-"
+
+
+def answers(folder: Path) -> list[str]:
+    """Return where the best case changes, in sentences, those that hold most widely first."""
+    results = read_study(folder)
+    found = [
+        Crossover(metric, target, axis, fixed_of(fixed), below, above, value)
+        for metric, target, axis, fixed, below, above, value in results.crossovers.itertuples(index=False)
+    ]
+    told = sentences(found, dict(_numeric_axes(results.study["axes"])))
+    more = len(told) - MOST_SENTENCES
+    return told[:MOST_SENTENCES] + ([f"And {more} more, in the report."] if more > 0 else [])
+
+
+def _numeric_axes(axes: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the unit of each axis of numbers."""
+    for axis in axes:
+        values = axis["values"]
+        if isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            yield axis["name"], "s" if "rtt_s" in axis or str(axis.get("set")).endswith("_s") else ""
+
+
+def rich_table(table: TextTable) -> Table:
+    """Return a table as the command line prints it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = Table(
+        box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=table.title, title_justify="left"
+    )
+    for place, head in enumerate(table.header):
+        found.add_column(Text(head), justify="left" if place < table.num_left else "right", overflow="fold")
+    for row in table.rows:
+        found.add_row(*map(Text, row))
+    return found
