@@ -31,7 +31,7 @@ class Law:
         return len(self.coefficients)
 
     def text(self, units: Mapping[str, str]) -> str:
-        """Return `far > 0.21 s`, `far/near > 3.2` or `far > 3.20*near + 0.0400 s`."""
+        """Return `far > 0.21 s`, `far/near > 3.2` or `far > 3.2 x near + 0.04 s`."""
         unit = units[self.axis]
         if self.num_terms > 1:
             return f"{self.axis} > {_sum(self.coefficients, units, unit)}"
@@ -62,9 +62,9 @@ def simplest_law(axis: str, points: Sequence[Point]) -> Law | None:
     return None
 
 
-def quantity(value: float, unit: str, digits: int = 2) -> str:
+def quantity(value: float, unit: str) -> str:
     """Return a number with its unit, if it has one."""
-    return f"{number(value, digits)} {unit}".rstrip()
+    return f"{number(value, 2)} {unit}".rstrip()
 
 
 def _fits(
@@ -84,8 +84,8 @@ def _sum(coefficients: Mapping[str, float], units: Mapping[str, str], unit: str)
     # The constant comes last, as one writes it.
     for name, value in sorted(coefficients.items(), key=lambda item: item[0] == _CONSTANT):
         sign = (" - " if text else "-") if value < 0 else (" + " if text else "")
-        times = f"*{name}" if name else ""
-        text += sign + quantity(abs(value), _per(unit, units.get(name, "")), digits=3) + times
+        per = _per(unit, units.get(name, ""))
+        text += sign + " ".join(filter(None, [f"{abs(value):.3g}", per, f"x {name}" if name else ""]))
     return text
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hsgd_emu.config.run_schema import CaseSpec
 from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
@@ -40,10 +41,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One schedule on one variant. is_own: it is a case of the run file itself."""
+    """One schedule on one variant. case: as a run file has it.  is_own: it is one of the run file itself."""
 
     name: str
     variant: Variant
+    case: CaseSpec
     schedule: Schedule
     is_own: bool
 
@@ -82,9 +84,11 @@ def variants(
 def candidates(of: Sequence[Variant]) -> list[Candidate]:
     """Return the candidates of all variants, in order."""
     return [
-        Candidate(", ".join(filter(None, [schedule.name, variant.label])), variant, schedule, place < variant.num_own)
+        Candidate(", ".join(filter(None, [case.name, variant.label])), variant, case, schedule, place < variant.num_own)
         for variant in of
-        for place, schedule in enumerate(variant.experiment.schedules)
+        for place, (case, schedule) in enumerate(
+            zip(variant.experiment.cases, variant.experiment.schedules, strict=True)
+        )
     ]
 
 

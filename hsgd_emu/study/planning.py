@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from hsgd_emu.errors import ConfigError, listed, nearest
+from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.experiment import relocated
 from hsgd_emu.results.rows import METRICS
-from hsgd_emu.results.wording import number, percent
+from hsgd_emu.results.wording import percent
 from hsgd_emu.study.candidates import Periods
 from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.contest import Candidate, candidates, entrants, variants
 from hsgd_emu.study.executors import ExecutorName, TrainingProgress, train
 from hsgd_emu.study.library import DEFAULT_FOLDER, Learned, Library
-from hsgd_emu.study.plan_result import PlanResult
+from hsgd_emu.study.plan_result import PlanResult, Training
 from hsgd_emu.study.search import Request, Search
 from hsgd_emu.study.wanted import Resources, Wanted, resources, wanted
 
 BUDGET = 0.2
-"""Of the training that trying everything would take."""
+"""Of the training that learning every candidate with every seed to its end would take."""
 REPLICATIONS = 10
-AT_ONCE = 4
-"""Schedules that go on at a time, on any machine: which are learned how far does not depend on it."""
+AT_ONCE = 2
+"""Schedules that go on at a time, whatever the machine: what is learned does not depend on it."""
+
+Train = Callable[[Sequence[Wanted]], Mapping[str, Learned]]
+"""Learns what is not learned yet, and returns all of it by key."""
 
 
 class PlanProgress(TrainingProgress):
@@ -33,12 +35,6 @@ class PlanProgress(TrainingProgress):
 
     def say(self, text: str) -> None:
         """Something takes a while."""
-
-
-class Train(Protocol):
-    """Learns what is wanted and not yet in the library, and returns all of it by key: `executors.train`."""
-
-    def __call__(self, wanted: Sequence[Wanted]) -> Mapping[str, Learned]: ...
 
 
 def plan_schedule(
@@ -60,25 +56,105 @@ def plan_schedule(
     library: Path | str = DEFAULT_FOLDER,
     progress: PlanProgress | None = None,
 ) -> PlanResult:
-    """Return which schedule of a run reaches the target first, in the median over seeds and draws of the network.
+    """Return which schedule of a run reaches a target first, in the median over seeds and draws of the network.
+
+    The search is `study.search`: every clock is known beforehand, and only what looks fast is learned further.
 
     Args:    target: (metric, level).  sets: KEY=VALUE.  topologies, groupings: to choose from beside the run's own.
-             periods: to choose from; see `candidates.Periods`.  budget: share of the training that learning every
-             candidate with every seed to its end would take.  library: of learned trials; what is in it is not
-             learned again, and counts as if it were, so that the answer does not depend on it.
+             periods: to choose from (default: a 1-2-5 series); see `candidates.Periods`.  budget: the most to learn, as
+             a share of learning every candidate with every seed to its end.  replications: draws of the network for
+             each seed.  library: of learned trials; what is in it is not learned again, but counts as if it were, so
+             that the answer does not depend on it.
     Raises:  ConfigError: the run file or one of these is wrong.
     """
     progress = progress or PlanProgress()
     _check(target, budget, replications)
     of = variants(Path(path), sets, topologies, groupings, periods)
-    choice = candidates(of)
-    progress.say(f"timing {len(choice)} schedules")
-    experiment = of[0].experiment
+    experiment, choice = of[0].experiment, candidates(of)
+    progress.say(f"timing {len(choice):,} schedules")
+    shelf = Library(library)
+
+    def learn_all(asked: Sequence[Wanted]) -> Mapping[str, Learned]:
+        return train(asked, shelf, executor, jobs, progress, ray_address)
+
     try:
         timed = list(entrants(of, replications, clock))
         given = resources(device, precision, experiment.train.dtype)
-        shelf = Library(library)
-        oracle = _Oracle(choice, target[0], given, shelf, progress, lambda all_wanted: train(all_wanted, shelf, executor, jobs, progress, ray_address))
+        total = sum(entrant.cost * int(entrant.iterations[-1]) * len(entrant.time_s) for entrant in timed)
+        oracle = _Oracle(choice, target[0], given, shelf, learn_all, progress)
+        search = Search(timed, _sign(target[0]) * target[1], oracle, budget * total, AT_ONCE)
+        findings = search.run()
     except ConfigError as error:
         raise relocated(error, experiment) from error
-    ...
+    training = Training(search.used / total, budget, oracle.learned, oracle.found)
+    return PlanResult(*target, tuple(choice), tuple(findings), experiment.seeds, timed[0].time_s.shape[1], training)
+
+
+class _Oracle:
+    """Learns trials for the search: through the library, and all of a step side by side."""
+
+    def __init__(
+        self,
+        choice: Sequence[Candidate],
+        metric: str,
+        given: Resources,
+        library: Library,
+        learn_all: Train,
+        progress: PlanProgress,
+    ) -> None:
+        self.choice, self.metric, self.given, self.library = choice, metric, given, library
+        self.learn_all, self.progress = learn_all, progress
+        self.learned = self.found = 0
+        """Iterations learned now, and found in the library."""
+        self._wanted: dict[tuple[int, int], Wanted] = {}
+        self._until: dict[str, int] = {}
+
+    def __call__(self, requests: Sequence[Request]) -> list[dict[int, float]]:
+        """Return the figures of the target's metric by iteration, larger is better."""
+        asked = [self._asked(request) for request in requests]
+        names = dict.fromkeys(self.choice[request.entrant].name for request in requests)
+        self.progress.say("learning " + "; ".join(names))
+        for one in asked:
+            self._count(one)
+        found = self.learn_all(asked)
+        return [self._figures(found[one.key]) for one in asked]
+
+    def _asked(self, request: Request) -> Wanted:
+        key = (request.entrant, request.seed)
+        if key not in self._wanted:
+            candidate = self.choice[request.entrant]
+            experiment = candidate.variant.experiment
+            self._wanted[key] = wanted(experiment, candidate.schedule.name, experiment.seeds[request.seed], self.given)
+        return replace(self._wanted[key], until=request.until)
+
+    def _count(self, one: Wanted) -> None:
+        before, known = self._until.get(one.key, 0), self.library.progress_of(one)
+        have = max(before, min(one.until, known.iteration)) if known else before
+        self.found += have - before
+        self.learned += max(0, one.until - have)
+        self._until[one.key] = max(before, one.until)
+
+    def _figures(self, learned: Learned) -> dict[int, float]:
+        sign = _sign(self.metric)
+        figures = {iteration: getattr(metrics, self.metric) for iteration, metrics in learned.metrics.items()}
+        return {iteration: math.nan if value is None else sign * value for iteration, value in figures.items()}
+
+
+def _sign(metric: str) -> int:
+    """Return 1 where more is better, else -1."""
+    return 1 if metric == "test_accuracy" else -1
+
+
+def _check(target: tuple[str, float], budget: float, replications: int) -> None:
+    metric, level = target
+    if metric not in METRICS:
+        hint = nearest(metric, METRICS) or f"; one of {', '.join(METRICS)}"
+        raise ConfigError.of("--target", "", f"found '{metric}', which is no metric{hint}")
+    if not (0 < level <= 1 if metric == "test_accuracy" else 0 <= level < math.inf):
+        right = "a share above 0 and at most 1, such as 0.8" if metric == "test_accuracy" else "0 or more"
+        raise ConfigError.of("--target", "", f"found {level:g} for {metric}; expected {right}")
+    if not 0 < budget <= 1:
+        text = f"found {budget:g}; expected a share above 0 and at most 1 ({percent(BUDGET)} is usual)"
+        raise ConfigError.of("--budget", "", text)
+    if replications < 1:
+        raise ConfigError.of("--replications", "", f"found {replications}; expected 1 or more")

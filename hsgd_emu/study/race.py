@@ -99,7 +99,7 @@ class Race:
             for u, t in product(range(len(seeds)), range(len(self.levels))):
                 if iteration_UT[u, t] < np.inf:
                     column = timed.round_of(int(iteration_UT[u, t]))
-                    parts = (timed.aggregated_ns_SR, timed.communication_ns_SR, timed.compute_ns_SR)
+                    parts = (timed.time_ns_SR, timed.communication_ns_SR, timed.compute_ns_SR)
                     for into, part in zip(found, parts, strict=True):
                         into[:, u, :, t] = _seconds(part[:, column][place_SUK[:, u, :]])
         return CaseTimes(schedule.name, seeds, iteration_UT, *found)

@@ -182,14 +182,14 @@ def test_of_two_ratios_the_closer_one_is_told():
 def test_a_sum_of_two_axes():
     # What constant costs give: n_L (far/10 + step) = n_H (far/50 + near/5 + step) is linear in near and step.
     rows = [crossover(2.5 * near + 6 * step, near=near, step=step) for near in (0.01, 0.05) for step in (0.002, 0.02)]
-    assert while_(rows) == "far > 2.50*near + 6.00*step."
+    assert while_(rows) == "far > 2.5 x near + 6 x step."
 
 
 def test_a_sum_with_a_constant():
     rows = [crossover(3 * near + 0.1, near=near) for near in (0.01, 0.05, 0.2)]
-    assert while_(rows) == "far > 3.00*near + 0.100 s."
+    assert while_(rows) == "far > 3 x near + 0.1 s."
     rows = [crossover(3 * near - 0.1, near=near) for near in (0.05, 0.1, 0.2)]
-    assert while_(rows) == "far > 3.00*near - 0.100 s."
+    assert while_(rows) == "far > 3 x near - 0.1 s."
 
 
 def test_two_points_are_no_sum():
@@ -232,7 +232,7 @@ def test_a_boundary_seen_along_two_axes_is_told_once_along_the_simpler():
     # Along far a sum; along near the same boundary, with H-SGD below: near = (far - 0.1) / 3. The tie goes to far.
     far = [crossover(3 * near + 0.1, near=near) for near in (0.01, 0.05, 0.2)]
     near = [crossover((f - 0.1) / 3, axis="near", below=H_SGD, above=LOCAL, far=f) for f in (0.2, 0.4, 1)]
-    assert while_(near + far) == "far > 3.00*near + 0.100 s."
+    assert while_(near + far) == "far > 3 x near + 0.1 s."
     # Along step it is always the same: simpler.
     step = [crossover(0.01, axis="step", near=near) for near in (0.01, 0.05, 0.2)]
     assert while_(far + near + step) == "step > 0.010 s."
