@@ -55,7 +55,9 @@ def check_file(path: Path, sets: Sequence[str] = ()) -> str:
     Raises:  ConfigError: every mistake in it and in the files it names.
     """
     if kind_of(read_file(path).data) == "study":
-        return _study(path, sets)
+        from hsgd_emu.study.prepared import check_study
+
+        return check_study(path, sets)
     kind, document = open_file(path, sets)
     if kind == "run":
         experiment = build_experiment(draft_run(document))
@@ -70,19 +72,6 @@ def check_file(path: Path, sets: Sequence[str] = ()) -> str:
         profile_of(LinkProfile, document, problems)
     raise_problems(problems)
     return "a compute profile" if is_compute else "a link profile"
-
-
-def _study(path: Path, sets: Sequence[str]) -> str:
-    """Return what a valid study is, every scenario of it tried."""
-    from hsgd_emu.study.scenarios import Scenarios
-    from hsgd_emu.study.settings import Settings
-    from hsgd_emu.study.study_file import load_study
-
-    study = load_study(path, sets)
-    Settings(Scenarios(study)).check()
-    num = len(study.scenarios)
-    run = f"{_counted(study.experiment)} on {_described(study.experiment.topology)}"
-    return f"a study of {num:,} scenario{'s' * (num != 1)} of {run}"
 
 
 def open_topology(document: Document) -> tuple[TopologyDraft, Topology]:

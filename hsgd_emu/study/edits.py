@@ -18,7 +18,7 @@ Edit = tuple[Axis, Value]
 
 
 def edited(experiment: Experiment, name: str | None, edits: Sequence[Edit]) -> Any:
-    """Return the profile `name` (None: the run's compute profile) with the values of axes put in."""
+    """Return the profile `name` (None: the run's compute profile) with the values of axes put in, factors last."""
     draft = experiment.topology_draft
     named: dict[Any, Any] = {**draft.links, **draft.computes}
     problems: list[Problem] = []

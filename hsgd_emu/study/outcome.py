@@ -144,7 +144,7 @@ def _along(race: Race, place: int, best_of: dict[tuple[int, str, float], str]) -
         for line, number in asked:
             fixed = about[line][0]
             key = (fixed, number)
-            wanted[key] = wanted.get(key) or (*fixed[:place], axis.values[0], *fixed[place + 1 :])
+            wanted[key] = wanted.get(key) or (*fixed[:place], axis.value(number), *fixed[place + 1 :])
         medians = dict(zip(wanted, _medians(race, list(wanted.values())), strict=True))
         return [medians[about[line][0], number][race.levels.index(about[line][1])] for line, number in asked]
 

@@ -76,6 +76,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
         return
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        _call(where)
         ray.init(where, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # Ray's kinds of errors differ with what is wrong
         why = " ".join(str(error).split())
@@ -85,6 +86,17 @@ def _cluster(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _call(where: str) -> None:
+    """Raise OSError where nobody answers: Ray itself would try for minutes, and then end this process."""
+    from ray._private import services
+
+    look_up = getattr(services, "canonicalize_bootstrap_address_or_die", None)
+    found = where if look_up is None or "://" in where else look_up(where)
+    host, _, port = found.rpartition(":")
+    if host and port.isdecimal() and "://" not in found:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def _task(ray: Any, missing: Sequence[Wanted], jobs: int | None) -> tuple[Any, int]:

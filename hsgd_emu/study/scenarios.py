@@ -134,14 +134,13 @@ class Scenarios:
 
 
 def _edits(axes: Sequence[Axis], values: Scenario, names: Collection[object]) -> dict[str | None, tuple[Edit, ...]]:
-    """Return by profile (None: the run's `compute`) what the timing axes change in it, factors last.
+    """Return by profile (None: the run's `compute`) what the timing axes change in it.
 
-    names: the profiles of the topology; without one of this name, `compute` is the run's also as a factor's.
+    names: the profiles of the topology; without one of this name, `compute` is the run's also for a factor.
     """
     found: dict[str | None, tuple[Edit, ...]] = {}
-    for last in (False, True):
-        for axis, value in zip(axes, values, strict=True):
-            if axis.is_timing and value is not None and (axis.kind == "scale") == last:
-                name = None if axis.profile == COMPUTE and COMPUTE not in names else axis.profile
-                found[name] = (*found.get(name, ()), (axis, value))
+    for axis, value in zip(axes, values, strict=True):
+        if axis.is_timing and value is not None:
+            name = None if axis.profile == COMPUTE and COMPUTE not in names else axis.profile
+            found[name] = (*found.get(name, ()), (axis, value))
     return found

@@ -4,20 +4,21 @@ What every schedule's clock shows at every iteration is known beforehand; only h
 the schedule that looks fastest is always learned a little further, and the others wait. How fast one looks: it has got
 as far in n iterations as the best of all had got in m, so it is expected to need n / m times the best one's iterations.
 Once a schedule has reached the target at time B, those whose clock passes B unreached are beaten for certain, and those
-that would have to learn several times as fast as they have shown are dropped. One that has not learned at all is
-expected to be no faster, iteration by iteration, than those that average at least as often everywhere: averaging more
-rarely does not help (the sandwich of Wang et al. 2022). This is successive halving without its fixed rungs: a step is
-taken only where it can change the answer.
+that would have to learn several times as fast as they have shown are dropped. None is expected to need fewer iterations
+than those that average at least as often everywhere (the sandwich of Wang et al. 2022). This is successive halving
+without its fixed rungs: a step is taken only where it can change the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hsgd_emu.study.learning_curve import Curve, Floats, median_time, middle
 
 FIRST_SHARE = 1 / 16
 """Of the iterations, that a schedule is learned for before it is judged (and one evaluation at least)."""
@@ -25,8 +26,6 @@ GROWTH = 1.5
 """A trial goes on to this many times the iterations it has."""
 DOUBT = 2.0
 """A schedule is dropped when it would have to learn this many times as fast as it has shown."""
-
-Floats = NDArray[np.float64]
 
 
 class Request(NamedTuple):
@@ -77,57 +76,6 @@ class Finding:
     best: tuple[float, ...]
 
 
-def median_time(times_s: Floats) -> float:
-    """Return the median of times, inf = never, as `results.summary.median_reached` has it."""
-    low, high = _middle(times_s)
-    return low if np.isinf(high) else (low + high) / 2
-
-
-def _middle(times_s: Floats) -> tuple[float, float]:
-    ordered = np.sort(times_s, axis=None)
-    return float(ordered[(ordered.size - 1) // 2]), float(ordered[ordered.size // 2])
-
-
-@dataclass
-class _Trial:
-    """One entrant and seed: how far it has learned, and the best figure up to each evaluated iteration."""
-
-    iterations: NDArray[np.int64]
-    time_s: Floats
-    best: list[float] = field(default_factory=list)
-    reached: int | None = None
-    """Place of the evaluation that reached the target."""
-
-    @property
-    def until(self) -> int:
-        return int(self.iterations[len(self.best) - 1]) if self.best else 0
-
-    def take(self, values: Mapping[int, float], until: int, target: float) -> None:
-        """Take what was learned up to an iteration; what the oracle may know beyond it does not count yet."""
-        for iteration in map(int, self.iterations[len(self.best) : self.place_of(until + 1)]):
-            value, before = values[iteration], self.best[-1] if self.best else -np.inf
-            self.best.append(value if value > before else before)  # NaN is no progress
-            if self.reached is None and self.best[-1] >= target:
-                self.reached = len(self.best) - 1
-
-    def place_of(self, iteration: float) -> int:
-        """Return the place of the first evaluation at or after an iteration."""
-        return int(np.searchsorted(self.iterations, iteration))
-
-    def at_s(self, iteration: float) -> Floats:
-        """Return (replications,) when the first evaluation at or after an iteration ends; inf where there is none."""
-        place = self.place_of(iteration)
-        return self.time_s[:, place] if place < len(self.iterations) else np.full(len(self.time_s), np.inf)
-
-    def least_s(self) -> Floats:
-        """Return (replications,) what reaching the target takes at least; inf: never."""
-        return self.at_s(self.until + 1) if self.reached is None else self.time_s[:, self.reached]
-
-    def most_s(self) -> Floats:
-        """Return (replications,) what reaching the target takes, inf where that is not known."""
-        return np.full(len(self.time_s), np.inf) if self.reached is None else self.time_s[:, self.reached]
-
-
 class Search:
     """Learns entrants step by step; `run` returns a finding for each, in their order."""
 
@@ -136,7 +84,7 @@ class Search:
     ) -> None:
         """target: of the figure; budget: the most that learning may cost; at_once: entrants learned side by side."""
         self.entrants, self.target, self.learn, self.budget, self.at_once = entrants, target, learn, budget, at_once
-        self.trials = [[_Trial(entrant.iterations, time_s) for time_s in entrant.time_s] for entrant in entrants]
+        self.trials = [[Curve(entrant.iterations, time_s) for time_s in entrant.time_s] for entrant in entrants]
         self.num_iterations = max(int(entrant.iterations[-1]) for entrant in entrants)
         self.front = np.full((len(entrants[0].time_s), self.num_iterations + 1), -np.inf)
         """By seed and iteration: the best figure that any entrant had got by then."""
@@ -148,7 +96,8 @@ class Search:
             best_s = self._best_s()
             live = [number for number in range(len(self.entrants)) if self._is_live(number, best_s)]
             chosen = sorted(live, key=self._looks_s)[: self.at_once]
-            requests = self._affordable([request for number in chosen for request in self._steps(number, best_s)])
+            requests = [request for number in chosen for request in self._steps(number, best_s)]
+            requests = self._affordable(requests or self._last_steps(best_s))
             if not requests:
                 return [self._finding(number, best_s, number in live) for number in range(len(self.entrants))]
             for request, values in zip(requests, self.learn(requests), strict=True):
@@ -184,12 +133,12 @@ class Search:
 
     def _is_settled(self, number: int) -> bool:
         """Tell whether what is not known of some seeds can no longer move the median."""
-        return _middle(self._least_s(number)) == _middle(self._most_s(number))
+        return middle(self._least_s(number)) == middle(self._most_s(number))
 
     def _at_least_s(self, number: int) -> float:
         least_s = self._least_s(number)
         # With an even number, a seed that never reaches leaves the lower of the two middle values.
-        return median_time(least_s) if self._is_settled(number) else _middle(least_s)[0]
+        return median_time(least_s) if self._is_settled(number) else middle(least_s)[0]
 
     def _is_live(self, number: int, best_s: float) -> bool:
         if self._is_settled(number) or self._at_least_s(number) >= best_s:
@@ -197,15 +146,13 @@ class Search:
         return self._looks_s(number, DOUBT) < best_s
 
     def _looks_s(self, number: int, faster: float = 1.0) -> float:
-        """Return how long an entrant looks to take until the target, or as far as any has got yet.
+        """Return how long an entrant looks to take until the target, or until as far as any has got yet.
 
-        faster: as if it learned this many times as fast as it has shown.
+        faster: as if it learned this many times as fast as it, or one that averages oftener, has shown.
         """
         found = []
         for seed, trial in enumerate(self.trials[number]):
-            slowness = self._slowness(number, seed)
-            if trial.until == 0:
-                slowness = max([slowness, *(self._slowness(other, seed) for other in self.entrants[number].oftener)])
+            slowness = max(self._slowness(one, seed) for one in (number, *self.entrants[number].oftener))
             needed = max(trial.until + 1, slowness * self._goal(seed) / faster)
             found.append(trial.at_s(needed) if trial.reached is None else trial.most_s())
         return median_time(np.array(found))
@@ -227,14 +174,24 @@ class Search:
 
     def _steps(self, number: int, best_s: float) -> list[Request]:
         """Return the next step of every seed that can still change whether this entrant is the best."""
-        known_s = min(best_s, _middle(self._most_s(number))[1])
+        known_s = min(best_s, middle(self._most_s(number))[1])
         return [
             Request(number, seed, self._next(trial, known_s))
             for seed, trial in enumerate(self.trials[number])
             if trial.reached is None and trial.least_s().min() < known_s
         ]
 
-    def _next(self, trial: _Trial, known_s: float) -> int:
+    def _last_steps(self, best_s: float) -> list[Request]:
+        """Return the next step of the best one's seeds that could not change its median: its spread is worth knowing."""
+        known = [n for n in range(len(self.entrants)) if self._is_settled(n) and self._at_least_s(n) == best_s < np.inf]
+        return [
+            Request(number, seed, self._next(trial, np.inf))
+            for number in known[:1]
+            for seed, trial in enumerate(self.trials[number])
+            if trial.is_open
+        ]
+
+    def _next(self, trial: Curve, known_s: float) -> int:
         """Return how far a trial is learned next: not beyond where the clock shows what is known to be too late."""
         wanted = trial.place_of(max(FIRST_SHARE * self.num_iterations, GROWTH * trial.until))
         in_time = int(np.searchsorted(trial.time_s.min(axis=0), known_s)) - 1

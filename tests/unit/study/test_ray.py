@@ -47,7 +47,7 @@ def make(input_shape, num_classes, notes):
 def cluster():
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield cluster
     cluster.shutdown()
 
@@ -93,7 +93,6 @@ def test_a_lost_node_loses_nothing_and_the_bits_are_the_local_ones(cluster, tria
     # The first one was begun here, and is gone on with there.
     library.learn(replace(trials[0], until=8), Progress(), lambda: None)
     notes_of(trials).unlink()
-    cluster.add_node(num_cpus=1)
     lost = cluster.add_node(num_cpus=1)
     progress = LosingNode(cluster, lost, notes_of(trials))
     got = train(trials, library, "ray", progress=progress, ray_address=cluster.address)
@@ -107,7 +106,6 @@ def test_a_lost_node_loses_nothing_and_the_bits_are_the_local_ones(cluster, tria
 
 
 def test_a_partial_trial_comes_back_with_what_it_takes_to_go_on(cluster, trials, tmp_path):
-    cluster.add_node(num_cpus=1)
     library, one = Library(tmp_path / "library"), trials[1]
     part = train([replace(one, until=8)], library, "ray", ray_address=cluster.address)[one.key]
     assert (part.iteration, part.finished) == (8, False)
@@ -139,7 +137,7 @@ def test_a_node_with_other_versions_or_data_is_refused(cluster, trials, tmp_path
 
 def test_without_a_cluster(trials, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match="no Ray cluster at '127.0.0.1:1'; start one with `ray start --head`"):
+    with pytest.raises(ConfigError, match=r"no Ray cluster at '127.0.0.1:1'; start one with `ray start --head`"):
         train(trials, Library(tmp_path), "ray", ray_address="127.0.0.1:1")
 
 
