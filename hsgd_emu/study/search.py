@@ -24,7 +24,7 @@ FIRST_SHARE = 1 / 16
 """Of the iterations, that a schedule is learned for before it is judged (and one evaluation at least)."""
 GROWTH = 1.5
 """A trial goes on to this many times the iterations it has."""
-DOUBT = 2.0
+DOUBT = 3.0
 """A schedule is dropped when it would have to learn this many times as fast as it has shown."""
 
 
@@ -182,7 +182,7 @@ class Search:
         ]
 
     def _last_steps(self, best_s: float) -> list[Request]:
-        """Return the next step of the best one's seeds that could not change its median: its spread is worth knowing."""
+        """Return steps for the seeds of the best one that could not change its median: its spread is worth knowing."""
         known = [n for n in range(len(self.entrants)) if self._is_settled(n) and self._at_least_s(n) == best_s < np.inf]
         return [
             Request(number, seed, self._next(trial, np.inf))

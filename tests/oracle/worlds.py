@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -101,3 +102,19 @@ def runs(draw: DrawFn) -> dict[str, Any]:
     share = draw(st.sampled_from([1.0, 1.0, 0.5, 0.2]))
     rounds = draw(st.integers(1, 4))
     return run_data(topology, cases, period * rounds, draw(costs()), participation=share)
+
+
+def tied_world(dice: Random) -> dict[str, Any]:
+    """Return a world of few whole seconds, so that nearly every barrier is a tie, and in which few take part."""
+    workers = [
+        {
+            "name": f"w{number}",
+            "uplink": {"up_s": dice.randint(0, 3), "down_s": {"samples": [dice.randint(0, 6) for _ in range(2)]}},
+            "compute": {"step_s": dice.randint(0, 2)},
+        }
+        for number in range(dice.randint(2, 3))
+    ]
+    flat = {"root": {"aggregation_s": dice.randint(0, 1), "children": workers}}
+    site = {"name": "site", "count": 2, "uplink": {"rtt_s": 2}, "aggregation_s": 1, "children": workers}
+    topology, periods = dice.choice([(flat, [1]), ({"root": {"children": [site]}}, [2, 1])])
+    return run_data(topology, [{"name": "c", "periods": periods}], 6, participation=dice.choice([0.4, 1.0]))

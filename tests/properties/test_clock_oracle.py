@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle.drive import assert_engine_is_recursion, experiment_of, run_data
-from oracle.worlds import runs
+from oracle.drive import assert_engine_is_recursion, experiment_of
+from oracle.worlds import runs, tied_world
 
 FIXED = settings(
     derandomize=True,
@@ -26,22 +26,6 @@ def test_engine_is_the_max_plus_recursion(data: dict[str, Any], seed: int) -> No
     for case in range(len(experiment.cases)):
         records = assert_engine_is_recursion(experiment, case, seed)
         assert all(record.split.time_ns == record.time_ns for record in records)
-
-
-def tied_world(dice: Random) -> dict[str, Any]:
-    """Return a world of few whole seconds, so that nearly every barrier is a tie, and in which few take part."""
-    workers = [
-        {
-            "name": f"w{number}",
-            "uplink": {"up_s": dice.randint(0, 3), "down_s": {"samples": [dice.randint(0, 6) for _ in range(2)]}},
-            "compute": {"step_s": dice.randint(0, 2)},
-        }
-        for number in range(dice.randint(2, 3))
-    ]
-    flat = {"root": {"aggregation_s": dice.randint(0, 1), "children": workers}}
-    site = {"name": "site", "count": 2, "uplink": {"rtt_s": 2}, "aggregation_s": 1, "children": workers}
-    topology, periods = dice.choice([(flat, [1]), ({"root": {"children": [site]}}, [2, 1])])
-    return run_data(topology, [{"name": "c", "periods": periods}], 6, participation=dice.choice([0.4, 1.0]))
 
 
 def test_ties_are_decided_alike() -> None:

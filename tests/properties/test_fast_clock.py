@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle.drive import experiment_of, plan_of
-from oracle.worlds import runs
+from oracle.worlds import runs, tied_world
 
 from hsgd_emu.engine import fast
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import simulated_times
 from hsgd_emu.learning.silent import SilentLearner
+from hsgd_emu.study.changes import scaled
 
 FIXED = settings(
     derandomize=True,
@@ -43,6 +45,27 @@ def test_fast_clock_is_the_engine(data: dict[str, Any], seeds: list[int], networ
 
 
 @settings(FIXED, max_examples=60)
+@given(
+    data=runs(),
+    factors=st.lists(st.sampled_from([0.0, 1e-9, 0.5, 1, 3, 40]), min_size=2, max_size=4),
+    one=st.booleans(),
+)
+def test_scenarios_of_other_costs(data: dict[str, Any], factors: list[float], one: bool) -> None:
+    """Scenarios at once that differ in links (in one of them or in all), steps, aggregations, and so in routes."""
+    plans = []
+    for factor in factors:
+        experiment = experiment_of(data)
+        draft = experiment.topology_draft
+        links = {ref: scaled(link, factor or 1) for ref, link in draft.links.items() if link is not None}
+        if one:
+            links = draft.links | dict([*links.items()][:1])
+        steps = {ref: scaled(profile, factor or 1) for ref, profile in draft.computes.items() if profile is not None}
+        changed = replace(experiment, topology_draft=replace(draft, links=links, computes=steps))
+        plans.append(plan_of(changed, 1, 2))
+    assert_same(plans)
+
+
+@settings(FIXED, max_examples=60)
 @given(data=runs(), elements=st.sampled_from([1, 7, 64]))
 def test_chunks_change_nothing(data: dict[str, Any], elements: int) -> None:
     """Rounds and scenarios are computed in parts of any size."""
@@ -50,3 +73,22 @@ def test_chunks_change_nothing(data: dict[str, Any], elements: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fast, "_ELEMENTS", elements)
         assert_same([plan_of(experiment, 1, seed) for seed in (1, 2, 1)])
+
+
+def test_ties_and_constant_costs_with_partial_participation() -> None:
+    """Splits follow the first of several last ones; a worker that sat out goes on from its own time."""
+    for number in range(300):
+        data = tied_world(Random(number))
+        if number % 2:
+            _make_constant(data)
+        experiment = experiment_of(data)
+        assert_same([plan_of(experiment, 0, seed) for seed in (1, 2)])
+
+
+def _make_constant(data: Any) -> None:
+    """Put the first of several samples in the place of all."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        if isinstance(value, dict) and "samples" in value:
+            data[key] = value["samples"][0]
+        elif isinstance(value, dict | list):
+            _make_constant(value)

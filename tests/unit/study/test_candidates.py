@@ -1,0 +1,109 @@
+"""Which schedules are chosen from, and which of them average oftener than which."""
+
+from pathlib import Path
+
+import pytest
+
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.experiment import load_experiment
+from hsgd_emu.study.candidates import MOST_CANDIDATES, oftener, period_series, with_candidates
+
+RUNS = Path(__file__).parents[3] / "runs"
+DEMO = RUNS / "demo.yaml"
+ONE_LEVEL = """
+name: star
+topology: {levels: [{name: worker, count: 4, uplink: {rtt_s: 0.1}}]}
+compute: {step_s: 0.001}
+model: softmax_regression
+train: {iterations: 100}
+cases: [{name: mine, period: 10}]
+"""
+
+
+def names(experiment):
+    return [case.name for case in experiment.cases]
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_periods_follow_1_2_5_and_leave_four_rounds():
+    assert period_series(2000) == [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    # 20 does not divide 150, and the divisor nearest to it by ratio is 25 (1.25 against 15's 1.33).
+    assert period_series(150) == [1, 2, 5, 10, 25]
+    assert period_series(1009) == [1], "a prime has no other schedule"
+    assert period_series(1) == period_series(3) == [1]
+
+
+def test_local_sgd_and_every_pair_of_periods_of_which_one_divides_the_other():
+    found = with_candidates(load_experiment(DEMO, ["train.iterations=200"]), [[1, 4, 10, 20]])
+    added = names(found)[len(load_experiment(DEMO).cases) :]
+    # P=10 is a case of the demo itself; 10 is no multiple of 4.
+    assert added == ["P=1", "P=4", "P=20", "G=4 I=1", "G=10 I=1", "G=20 I=1", "G=20 I=4", "G=20 I=10"]
+    assert [schedule.name for schedule in found.schedules] == names(found)
+
+
+def test_the_runs_own_cases_come_first_under_their_own_names():
+    own = load_experiment(DEMO, ["cases=[{name: mine, periods: [20, 5]}, {name: G=50 I=5, period: 20}]"])
+    found = names(with_candidates(own))
+    assert found[:2] == ["mine", "G=50 I=5"]
+    assert "G=20 I=5" not in found, "it is `mine`"
+    assert "P=20" not in found, "the run calls it G=50 I=5"
+    assert "G=50 I=5 (2)" in found, "its name was taken"
+
+
+def test_a_topology_without_local_servers_has_local_sgd_only(tmp_path):
+    found = with_candidates(load_experiment(write(tmp_path, ONE_LEVEL)))
+    assert names(found) == ["mine", "P=1", "P=2", "P=5", "P=20"]
+    assert all(len(schedule.period) == 1 for schedule in found.schedules)
+
+
+def test_three_levels_have_chains_and_levels_that_only_pass_on():
+    found = names(with_candidates(load_experiment(RUNS / "three_levels.yaml"), [[40], [20], [10]]))[5:]
+    # 40,20,10 and 40,none,10 are cases of the run.
+    assert found == ["P=20", "P=40", "40,20,none"]
+
+
+def test_uneven_groups_share_the_period_of_their_level():
+    run = load_experiment(DEMO, ["topology=uneven", "profiles={phone: {step_s: 0.01}, jetson: {step_s: 0.01}}"])
+    found = with_candidates(run, [[10], [5]])
+    schedule = next(one for one in found.schedules if one.name == "G=10 I=5")
+    assert sorted(schedule.period.values()) == [5, 5, 10]
+
+
+def test_oftener_compares_every_server():
+    experiment = load_experiment(
+        DEMO,
+        [
+            "cases=[{name: P=5, period: 5}, {name: P=50, period: 50}, {name: G=50 I=5, periods: [50, 5]},"
+            " {name: G=100 I=2, periods: [100, 2]}, {name: half, period: 1, participation: 0.5}]"
+        ],
+    )
+    found = oftener(experiment.schedules, experiment.topology)
+    # P=5 everywhere is oftener than [50, 5], and [50, 5] than P=50, which is [50, 50]: the sandwich.
+    # [100, 2] is neither oftener nor rarer than [50, 5]; with half of the workers nothing is compared.
+    assert found == [(), (0, 2), (0,), (), ()]
+
+
+@pytest.mark.parametrize(
+    ("periods", "said"),
+    [
+        ([[1, 3]], "found 3; train.iterations is 2000, a multiple of 1, 2, 5"),
+        ([[0]], "found 0"),
+        ([[1], [2], [5]], "found 3 lists for 2 levels of servers"),
+        ([[1], []], "give one for all levels"),
+    ],
+)
+def test_periods_that_no_schedule_can_have_are_told(periods, said):
+    with pytest.raises(ConfigError, match=said):
+        with_candidates(load_experiment(DEMO), periods)
+
+
+def test_too_many_candidates_are_told():
+    deep = ", ".join(f"{{name: level{i}, count: 1, uplink: {{rtt_s: 0.1}}}}" for i in range(9))
+    sets = [f"topology={{levels: [{deep}]}}", "profiles={}", "train.iterations=4096", "cases=[{name: a, period: 1}]"]
+    with pytest.raises(ConfigError, match=f"more than {MOST_CANDIDATES:,} schedules on 9 levels"):
+        with_candidates(load_experiment(DEMO, sets), [[2**k for k in range(12)]])

@@ -1,0 +1,209 @@
+"""Planning: the answer in words and frames, what is asked of the library, and one small plan with real learning."""
+
+import json
+import math
+
+import pytest
+
+import hsgd_emu
+from hsgd_emu.engine.port import Metrics
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.study import planning
+from hsgd_emu.study.library import Learned
+from hsgd_emu.study.planning import plan_schedule
+from hsgd_emu.study.wanted import Resources
+
+RUN = """
+name: small
+topology: {topology}
+profiles: {{far: {{rtt_s: {far}}}, near: {{rtt_s: 0.002}}}}
+compute: {{step_s: 0.001}}
+data: {{partition: by_label}}
+model: softmax_regression
+train: {{batch_size: full, learning_rate: 0.1, iterations: 80}}
+cases:
+  - {{name: "often", period: 2}}
+  - {{name: "mine", periods: [20, 10]}}
+seeds: {seeds}
+"""
+PERIODS = [[1, 2, 4, 10, 20]]
+
+
+def write(tmp_path, seeds=(1, 2, 3), far="0.2", topology="paper", more=""):
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN.format(seeds=list(seeds), far=far, topology=topology) + more)
+    return path
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Learn by formula instead of by training: the rarer the averages, the slower. Returns what was asked for."""
+    asked = []
+
+    def learn(one):
+        run = json.loads(one.run_yaml)
+        numbers = [p for p in run["cases"][0]["periods"].values() if p != "none"]
+        slower = 1 + max(numbers) / 20 + min(numbers) / 5 + 0.3 * (run["data"].get("grouping") == "random")
+        figures = {
+            n: Metrics(
+                test_loss=2 * math.exp(-n / 20 / slower), test_accuracy=0.9 - math.exp(-(n + one.seed) / 20 / slower)
+            )
+            for n in range(numbers[0], one.until + 1, numbers[0])
+        }
+        return Learned(one.until, one.until == one.iterations, figures, 1000, None, 0.1)
+
+    def train(wanted, *_):
+        asked.extend(wanted)
+        return {one.key: learn(one) for one in wanted}
+
+    monkeypatch.setattr(planning, "train", train)
+    monkeypatch.setattr(planning, "resources", lambda *_: Resources("cpu", "cpu", "fp32"))
+    return asked
+
+
+def plan(path, level=0.6, metric="test_accuracy", **more):
+    return plan_schedule(path, (metric, level), **({"periods": PERIODS, "budget": 1.0} | more))
+
+
+def text_of(result):
+    return "\n".join(result.lines())
+
+
+def test_the_answer_in_words(tmp_path, asked):
+    result = plan(write(tmp_path))
+    text = text_of(result)
+    frame = result.frame()
+    assert frame.case[0] == result.best.name
+    assert frame.time_s[0] == frame.time_s.min()
+    assert f"To 60% test accuracy, {result.best.name} is expected to take {frame.time_s[0]:#.3g} s" in text
+    assert "median of 3 seeds" in text
+    assert "Local SGD: P=" in text
+    assert "The run's own cases: " in text
+    assert "mine" in text
+    assert "often" in text
+    assert "Not tried: periods other than 1, 2, 4, 10, 20; servers of one level" in text
+    assert frame.fate.isin(["reached", "beaten", "dropped", "never"]).all()
+    # What is pasted into a run file is what was found.
+    periods = list(result.best.schedule.period.values())
+    assert f'{{name: "{result.best.name}", periods: [{periods[0]}, {periods[1]}]}}' in text
+
+
+def test_only_part_is_learned_and_never_twice(tmp_path, asked):
+    result = plan(write(tmp_path))
+    learned = {}
+    for one in asked:
+        assert one.until > learned.get(one.key, 0)
+        learned[one.key] = one.until
+    total = len(result.candidates) * 3 * 80
+    assert sum(learned.values()) < 0.6 * total
+    assert result.training.learned == sum(learned.values())
+    assert result.training.used == pytest.approx(sum(learned.values()) / total)
+
+
+def test_a_loss_is_reached_from_above(tmp_path, asked):
+    result = plan(write(tmp_path), 1.0, "test_loss")
+    assert "To test loss 1, " in text_of(result)
+    # 2 exp(-n / 20 / s) <= 1 from n = 20 s ln 2 on: for the best, s <= 1 + 20/20 + 4/5.
+    best = result.findings[result.ranking[0]]
+    assert best.best[0] >= -1.0
+
+
+def test_a_target_that_none_reaches(tmp_path, asked):
+    result = plan(write(tmp_path), 0.95)
+    text = text_of(result)
+    assert result.best is None
+    assert text.startswith("No schedule reached 95% test accuracy with half of its seeds or more.")
+    assert "got furthest: " in text
+    assert "Try a nearer --target, or more --set train.iterations." in text
+    assert result.frame().time_s.isna().all()
+
+
+def test_a_budget_that_does_not_do(tmp_path, asked):
+    result = plan(write(tmp_path), budget=0.02)
+    assert "before the budget was spent" in text_of(result)
+    assert "a larger --budget may find one" in text_of(result)
+    assert result.training.used <= 0.02
+
+
+def test_one_seed_says_so(tmp_path, asked):
+    text = text_of(plan(write(tmp_path, seeds=[4])))
+    assert "(one seed)" in text
+    assert "1 seed: small differences may be chance" in text
+
+
+def test_a_random_network_is_drawn_several_times(tmp_path, asked):
+    far = "{distribution: lognormal, median: 0.2, sigma: 0.5}"
+    result = plan(write(tmp_path, far=far), replications=4)
+    best = result.findings[result.ranking[0]]
+    assert best.times_s.shape == (3, 4)
+    assert len(set(best.times_s[0])) == 4, "replications differ"
+    assert "median of 3 seeds x 4 draws of the network" in text_of(result)
+    # Constant costs have nothing to draw.
+    assert plan(write(tmp_path), replications=4).num_replications == 1
+
+
+def test_groupings_and_topologies_are_chosen_from_too(tmp_path, asked):
+    flat = tmp_path / "flat.yaml"
+    flat.write_text("levels: [{name: worker, count: 10, uplink: far}]")
+    result = plan(write(tmp_path), groupings=["contiguous", "random"], topologies=[str(flat)])
+    labels = list(dict.fromkeys(one.variant.label for one in result.candidates))
+    assert labels == ["", "grouping random", f"topology {flat}", f"topology {flat}, grouping random"]
+    assert "--grouping" not in text_of(result)
+    there = [one for one in result.candidates if one.variant.label == labels[2]]
+    assert all(one.is_local_sgd and not one.is_own for one in there)
+    assert [one.name for one in there] == [f"P={p}, topology {flat}" for p in PERIODS[0]]
+
+
+def test_one_group_and_sparse_evaluation_and_participation(tmp_path, asked):
+    topology = "{levels: [{name: hub, count: 1, uplink: far}, {name: worker, count: 4, uplink: near}]}"
+    more = "evaluation: {every_iterations: 8}\n"
+    path = write(tmp_path, topology=topology, more=more)
+    result = plan(path, sets=["train.participation=0.5"])
+    assert result.best is not None
+    # Evaluated at the first global aggregation at or after each multiple of 8.
+    assert {one.until for one in asked if '"root": 1,' in one.run_yaml} <= set(range(8, 81, 8))
+
+
+def test_what_is_in_the_library_counts_as_if_it_were_learned(tmp_path, asked, monkeypatch):
+    path = write(tmp_path)
+    first = plan(path)
+    whole = Learned(80, True, {}, 1000, None, 0.1)
+    monkeypatch.setattr(planning.Library, "progress_of", lambda *_: whole)
+    again = plan(path)
+    assert again.lines()[:-2] == first.lines()[:-2]
+    assert again.training.used == first.training.used
+    assert (again.training.learned, again.training.found) == (0, first.training.learned)
+    assert "100% of it was in the library" in text_of(again)
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "said"),
+    [
+        (("test_acuracy", 0.5), {}, "did you mean 'test_accuracy'"),
+        (("test_accuracy", 50), {}, "found 50 for test_accuracy; expected a share"),
+        (("test_loss", math.inf), {}, "expected 0 or more"),
+        (("test_accuracy", 0.5), {"budget": 0.0}, "--budget"),
+        (("test_accuracy", 0.5), {"replications": 0}, "--replications"),
+        (("test_accuracy", 0.5), {"topologies": ["papre"]}, "did you mean"),
+        (("test_accuracy", 0.5), {"groupings": ["rndom"]}, "data.grouping"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, asked, target, more, said):
+    with pytest.raises(ConfigError, match=said):
+        plan_schedule(write(tmp_path), target, **more)
+    assert not asked
+
+
+def test_a_plan_with_real_learning_gives_the_time_of_a_run(tmp_path):
+    path = write(tmp_path, seeds=[1])
+    settings = {"periods": [[2, 10]], "library": tmp_path / "library", "budget": 1.0, "jobs": 1}
+    result = plan_schedule(path, ("test_accuracy", 0.6), **settings)
+    best, found = result.best, result.findings[result.ranking[0]]
+    assert best is not None
+    again = plan_schedule(path, ("test_accuracy", 0.6), **settings)
+    assert again.training.learned == 0
+    assert again.lines()[:-2] == result.lines()[:-2]
+    case = best.case.model_dump(exclude_none=True)
+    sets = [f"cases=[{json.dumps(case)}]", "targets={test_accuracy: [0.6]}"]
+    run = hsgd_emu.run(path, tmp_path / "run", sets=sets, threads=1)
+    assert run.targets.time_s[0] == pytest.approx(found.time_s, abs=1e-9)
