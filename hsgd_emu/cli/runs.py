@@ -53,8 +53,8 @@ def run(
         str,
         typer.Option(
             metavar="WAY[:WORKERS]",
-            help="How steps are taken: layered, vmap or one_by_one, and how many workers at once, such as layered:5; or "
-            "usual, by rule (default: chosen by a short trial and remembered). The last bits depend on it.",
+            help="How steps are taken: layered, vmap or one_by_one, and how many workers at once, such as layered:5; "
+            "or usual, by rule (default: chosen by a short trial and remembered). The last bits depend on it.",
         ),
     ] = "auto",
 ) -> None:
