@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.results.rows import TrialKey
+from hsgd_emu.study.planning import PlanProgress
 from hsgd_emu.study.prepared import StudyPlan
 from hsgd_emu.study.run_study import StudyProgress
 from hsgd_emu.study.wanted import Wanted
@@ -60,14 +61,14 @@ class TerminalProgress(Progress):
         self.bars.update(self.all, completed=self.finished * self.iterations)
 
 
-class QuietStudyProgress(StudyProgress):
+class QuietStudyProgress(StudyProgress, PlanProgress):
     """Says only what must not be overlooked."""
 
     def warn(self, text: str) -> None:
         print(f"hsgd-emu: {text}", file=sys.stderr)
 
 
-class TerminalStudyProgress(StudyProgress):
+class TerminalStudyProgress(StudyProgress, PlanProgress):
     """One bar for all that is to be learned and then for all that is to be timed, and one for each trial at work."""
 
     def __init__(self, bars: Bars) -> None:
@@ -115,8 +116,8 @@ def show_progress(num_trials: int, iterations: int) -> Iterator[Progress]:
 
 
 @contextmanager
-def show_study_progress() -> Iterator[StudyProgress]:
-    """Yield the progress of a study, shown in the same way."""
+def show_study_progress() -> Iterator[QuietStudyProgress | TerminalStudyProgress]:
+    """Yield the progress of a study or a plan, shown in the same way."""
     with _bars() as bars:
         yield QuietStudyProgress() if bars is None else TerminalStudyProgress(bars)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hsgd_emu.cli.app import Device, Out, Precision, RunDir, app, guarded, print_lines, print_table
+from hsgd_emu.cli.app import Device, Out, Precision, RunDir, RunFile, Sets, app, guarded, print_lines, print_table
 from hsgd_emu.cli.runs import print_results, write_report_of
+from hsgd_emu.errors import ConfigError
 
 
 class ExecutorName(StrEnum):
@@ -30,6 +32,8 @@ RayAddress = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Of the Ray cluster (default: RAY_ADDRESS, else the one here).")
 ]
 Clock = Annotated[ClockName, typer.Option(help="auto: the fast clock where it applies; simpy: always the engine.")]
+Learn = Annotated[Device, typer.Option(help="Where to learn; auto takes CUDA where there is one.")]
+Products = Annotated[Precision, typer.Option(help="Of products in the learning.")]
 Library = Annotated[
     Path | None,
     typer.Option(
@@ -89,8 +93,8 @@ def study(
     jobs: Jobs = None,
     ray_address: RayAddress = None,
     clock: Clock = ClockName.auto,
-    device: Annotated[Device, typer.Option(help="Where to learn; auto takes CUDA where there is one.")] = Device.auto,
-    precision: Annotated[Precision, typer.Option(help="Of products in the learning.")] = Precision.auto,
+    device: Learn = Device.auto,
+    precision: Products = Precision.auto,
     library: Library = None,
 ) -> None:
     """Emulate a run on many networks: each distinct trial is learned once, all others are re-timed.
@@ -133,6 +137,76 @@ def study(
         print_table([rich_table(table)])
     print_lines(answers(folder))
     print(f"\nResults: {folder}\nReport:  {path}")
+
+
+@app.command(epilog="Example:  hsgd-emu plan runs/demo.yaml --target test_accuracy=0.5 --periods 10,50 --set seeds=[1]")
+@guarded
+def plan(
+    file: RunFile,
+    target: Annotated[str, typer.Option(metavar="METRIC=LEVEL", help="To be reached first, as test_accuracy=0.8.")],
+    sets: Sets = None,
+    periods: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="P,P,...",
+            help="Periods to choose from; given once for all levels, or once for each from the root down "
+            "(default: 1, 2, 5, 10, 20, ...).",
+        ),
+    ] = None,
+    topologies: Annotated[
+        list[str] | None, typer.Option("--topology", metavar="FILE", help="Another topology to choose from.")
+    ] = None,
+    groupings: Annotated[
+        list[str] | None, typer.Option("--grouping", metavar="NAME", help="Another data.grouping to choose from.")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(metavar="SHARE", help="The most to learn, of learning every schedule to its end.")
+    ] = "20%",
+    replications: Annotated[int, typer.Option(min=1, help="Draws of the network for each seed.")] = 10,
+    executor: Executor = ExecutorName.local,
+    jobs: Jobs = None,
+    ray_address: RayAddress = None,
+    clock: Clock = ClockName.auto,
+    device: Learn = Device.auto,
+    precision: Products = Precision.auto,
+    library: Library = None,
+) -> None:
+    """Search the schedule that reaches a target first: periods at every level, groupings, topologies.
+
+    Every clock is known beforehand; only what looks fast is learned, and no further than it takes to tell.
+    """
+    from hsgd_emu.progress import show_study_progress
+    from hsgd_emu.study.finished import target_of
+    from hsgd_emu.study.library import DEFAULT_FOLDER
+    from hsgd_emu.study.planning import plan_schedule
+    from hsgd_emu.study.sensitivity import share_of
+
+    with show_study_progress() as progress:
+        found = plan_schedule(
+            *(file, target_of(target), sets or []),
+            topologies=topologies or [],
+            groupings=groupings or [],
+            periods=_periods(periods) if periods else None,
+            budget=share_of(budget),
+            replications=replications,
+            executor=executor.value,
+            jobs=jobs,
+            ray_address=ray_address,
+            clock=clock.value,
+            device=device.value,
+            precision=precision.value,
+            library=library or DEFAULT_FOLDER,
+            progress=progress,
+        )
+    print_lines(found.lines())
+
+
+def _periods(texts: Sequence[str]) -> list[list[int]]:
+    parts = [[part.strip() for part in text.split(",")] for text in texts]
+    for text, numbers in zip(texts, parts, strict=True):
+        if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in numbers):
+            raise ConfigError.of(f"--periods {text}", "", "expected whole numbers with commas, as in 5,10,50")
+    return [[int(part) for part in numbers] for numbers in parts]
 
 
 @app.command(epilog="Example:  hsgd-emu sensitivity runs/out/demo --improve 20%")

@@ -21,6 +21,7 @@ RANK = {
     "report": 11,
     "check": 11,
     "show": 12,
+    "verbs": 11,
     "progress": 12,
     "cli": 13,
 }
