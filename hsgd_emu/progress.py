@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.results.rows import TrialKey
+from hsgd_emu.study.executors import Reached
 from hsgd_emu.study.planning import PlanProgress
 from hsgd_emu.study.prepared import StudyPlan
 from hsgd_emu.study.run_study import StudyProgress
@@ -90,9 +91,11 @@ class TerminalStudyProgress(StudyProgress, PlanProgress):
         label = _short(wanted.label)
         self.at_work[wanted.key] = self.bars.add_task(label, total=wanted.until, completed=learned, news="")
 
-    def round(self, wanted: Wanted, iteration: int) -> None:
+    def round(self, wanted: Wanted, reached: Reached) -> None:
         if wanted.key in self.at_work:
-            self.bars.update(self.at_work[wanted.key], completed=iteration, news=f"iteration {iteration:,}")
+            self.bars.update(self.at_work[wanted.key], completed=reached.iteration)
+            if reached.accuracy is not None:
+                self.bars.update(self.at_work[wanted.key], news=f"accuracy {100 * reached.accuracy:.1f}%")
 
     def end(self, wanted: Wanted) -> None:
         if wanted.key in self.at_work:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from hsgd_emu.study.library import Library
-from hsgd_emu.study.processes import TrainingProgress, train_here
+from hsgd_emu.study.processes import Reached, TrainingProgress, train_here
 from hsgd_emu.study.wanted import CASE, Wanted
 
 Cost = tuple[int, int, float]
@@ -70,7 +70,7 @@ class _Stopwatch(TrainingProgress):
     def __init__(self) -> None:
         self.rounds_s: list[float] = []
 
-    def round(self, wanted: Wanted, iteration: int) -> None:
+    def round(self, wanted: Wanted, reached: Reached) -> None:
         self.rounds_s.append(time.perf_counter())
         if len(self.rounds_s) > 2 and self.rounds_s[-1] - self.rounds_s[0] > _ENOUGH_S:
             raise _EnoughError

@@ -9,10 +9,10 @@ from hsgd_emu.errors import ConfigError, RunError
 from hsgd_emu.run import default_threads
 from hsgd_emu.study.estimate import estimate_wall_s
 from hsgd_emu.study.library import Learned, Library
-from hsgd_emu.study.processes import TrainingProgress, train_here
+from hsgd_emu.study.processes import Reached, TrainingProgress, train_here
 from hsgd_emu.study.wanted import Wanted
 
-__all__ = ["ExecutorName", "TrainingProgress", "default_jobs", "estimate_wall_s", "train"]
+__all__ = ["ExecutorName", "Reached", "TrainingProgress", "default_jobs", "estimate_wall_s", "train"]
 
 ExecutorName = Literal["local", "ray"]
 

@@ -102,7 +102,7 @@ class PlanResult:
             lines.append(f"As a case of a run file: {_as_yaml(best)}")
         local = [place for place, one in enumerate(self.candidates) if one.is_local_sgd]
         if not best.is_local_sgd and local:
-            lines.append(f"Local SGD: {self._against(self._fastest(local), found.time_s)}.")
+            lines.append(f"The best of local SGD: {self._against(self._fastest(local), found.time_s)}.")
         own = [place for place, one in enumerate(self.candidates) if one.is_own and one is not best]
         if own:
             cases = sorted(own, key=lambda place: self.findings[place].time_s)[:_MOST_NAMED]
@@ -133,12 +133,10 @@ class PlanResult:
             return f"{name} takes {_s(found.time_s)}{times}"
         if found.fate == "never":
             return f"{name} does not reach it"
-        looks = f"about {_s(found.time_s)}{times}" if np.isfinite(found.time_s) else "longer than its iterations last"
-        return (
-            f"{name} takes longer for certain, it looked {looks}"
-            if found.fate == "beaten"
-            else f"{name} looked {looks}"
-        )
+        looks = f"looked to take about {_s(found.time_s)}{times}"
+        if not np.isfinite(found.time_s):
+            looks = "looked not to reach it"
+        return f"{name} takes longer for certain, and {looks}" if found.fate == "beaten" else f"{name} {looks}"
 
     def _certainty(self, best: Finding) -> list[str]:
         fates = Counter(found.fate for found in self.findings)
@@ -187,7 +185,7 @@ class PlanResult:
         far = int(np.nanargmax(np.array(figures) * (1 if self.metric == "test_accuracy" else -1)))
         got = target_label(self.metric, round(figures[far], 4))
         advice = "a larger --budget may find one" if spent else "a nearer --target, or more --set train.iterations"
-        first = f"No schedule reached {label} with half of its seeds or more{' before the budget was spent' * spent}"
+        first = f"No schedule reached {label} with more than half of its seeds{' before the budget was spent' * spent}"
         return [f"{first}.", f"{self.candidates[far].name} got furthest: {got} (median of the seeds). Try {advice}."]
 
     def _figure(self, found: Finding) -> float:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.errors import HsgdError, RunError
@@ -31,13 +32,20 @@ MOST_DEATHS = 3
 _DONE = "done"
 
 
+class Reached(NamedTuple):
+    """How far a trial is; accuracy: of its global model, where it was evaluated."""
+
+    iteration: int
+    accuracy: float | None
+
+
 class TrainingProgress:
     """Told how training goes, and does nothing with it. Trials that were found are not told of."""
 
     def begin(self, wanted: Wanted, learned: int) -> None:
         """A trial begins, or goes on after `learned` iterations."""
 
-    def round(self, wanted: Wanted, iteration: int) -> None:
+    def round(self, wanted: Wanted, reached: Reached) -> None:
         """A trial is learned up to an iteration."""
 
     def end(self, wanted: Wanted) -> None:
@@ -62,7 +70,7 @@ def train_here(missing: Sequence[Wanted], library: Library, jobs: int, progress:
                 said = worker.hear()
                 if isinstance(said, BaseException):
                     raise said
-                if isinstance(said, int):
+                if isinstance(said, Reached):
                     progress.round(worker.wanted, said)
                     continue
                 if said == _DONE:
@@ -120,10 +128,10 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.pipe.send(wanted)
 
-    def hear(self) -> int | str | BaseException | None:
-        """Return the iteration it has come to, _DONE, what went wrong, or None where it is dead."""
+    def hear(self) -> Reached | str | BaseException | None:
+        """Return how far it has come, _DONE, what went wrong, or None where it is dead."""
         try:
-            said: int | str | BaseException = self.pipe.recv()
+            said: Reached | str | BaseException = self.pipe.recv()
         except (EOFError, OSError):
             return None
         return said
@@ -170,7 +178,7 @@ class _Reporting(Progress):
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         try:
-            self.pipe.send(record.iteration)
+            self.pipe.send(Reached(record.iteration, record.metrics.test_accuracy if record.metrics else None))
         except OSError:
             sys.exit(1)
 

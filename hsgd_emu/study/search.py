@@ -136,14 +136,10 @@ class Search:
         return middle(self._least_s(number)) == middle(self._most_s(number))
 
     def _at_least_s(self, number: int) -> float:
-        least_s = self._least_s(number)
-        # With an even number, a seed that never reaches leaves the lower of the two middle values.
-        return median_time(least_s) if self._is_settled(number) else middle(least_s)[0]
+        return median_time(self._least_s(number))
 
     def _is_live(self, number: int, best_s: float) -> bool:
-        if self._is_settled(number) or self._at_least_s(number) >= best_s:
-            return False
-        return self._looks_s(number, DOUBT) < best_s
+        return not self._is_settled(number) and self._looks_s(number, DOUBT) < best_s
 
     def _looks_s(self, number: int, faster: float = 1.0) -> float:
         """Return how long an entrant looks to take until the target, or until as far as any has got yet.
@@ -174,7 +170,10 @@ class Search:
 
     def _steps(self, number: int, best_s: float) -> list[Request]:
         """Return the next step of every seed that can still change whether this entrant is the best."""
-        known_s = min(best_s, middle(self._most_s(number))[1])
+        least_s = self._least_s(number)
+        # Of an even number, an early one of the two middle values makes up for a late one.
+        late_s = best_s if least_s.size % 2 else 2 * best_s - middle(least_s)[0]
+        known_s = min(late_s, middle(self._most_s(number))[1])
         return [
             Request(number, seed, self._next(trial, known_s))
             for seed, trial in enumerate(self.trials[number])

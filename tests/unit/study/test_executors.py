@@ -17,7 +17,7 @@ from hsgd_emu.errors import ConfigError, Problem, RunError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.run import run
 from hsgd_emu.study.estimate import fitted
-from hsgd_emu.study.executors import TrainingProgress, estimate_wall_s, train
+from hsgd_emu.study.executors import Reached, TrainingProgress, estimate_wall_s, train
 from hsgd_emu.study.library import Learned, Library
 from hsgd_emu.study.wanted import Wanted, resources, wanted
 from hsgd_emu.trials import Progress
@@ -61,7 +61,7 @@ from hsgd_emu.study.wanted import resources, wanted
 class Telling(TrainingProgress):
     def begin(self, wanted, learned):
         print("begin", wanted.label, flush=True)
-    def round(self, wanted, iteration):
+    def round(self, wanted, reached):
         print("round", wanted.label, flush=True)
     def end(self, wanted):
         print("end", wanted.label, flush=True)
@@ -80,8 +80,8 @@ class Telling(TrainingProgress):
     def begin(self, wanted: Wanted, learned: int) -> None:
         self.told.append(("begin", wanted.label, learned))
 
-    def round(self, wanted: Wanted, iteration: int) -> None:
-        self.told.append(("round", wanted.label, iteration))
+    def round(self, wanted: Wanted, reached: Reached) -> None:
+        self.told.append(("round", wanted.label, reached.iteration))
 
     def end(self, wanted: Wanted) -> None:
         self.told.append(("end", wanted.label))
