@@ -26,8 +26,8 @@ from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, T
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times
 
-_ELEMENTS = 2**18
-"""Numbers in one array of a chunk, for all of its workers: a few such arrays fit into a processor's cache."""
+_ELEMENTS = 2**19
+"""Numbers in one array of a chunk, for all of its workers; also scenarios x workers that share their streams."""
 _DRAWS = 2**24
 """Random costs held at once, 128 MiB of them."""
 _ZERO = np.zeros((1, 1), np.int64)

@@ -9,10 +9,10 @@ from hsgd_emu.errors import ConfigError, RunError
 from hsgd_emu.run import default_threads
 from hsgd_emu.study.estimate import estimate_wall_s
 from hsgd_emu.study.library import Learned, Library
-from hsgd_emu.study.processes import Reached, TrainingProgress, train_here
+from hsgd_emu.study.processes import Crew, Reached, TrainingProgress, train_here
 from hsgd_emu.study.wanted import Wanted
 
-__all__ = ["ExecutorName", "Reached", "TrainingProgress", "default_jobs", "estimate_wall_s", "train"]
+__all__ = ["Crew", "ExecutorName", "Reached", "TrainingProgress", "default_jobs", "estimate_wall_s", "train"]
 
 ExecutorName = Literal["local", "ray"]
 
@@ -24,6 +24,7 @@ def train(
     jobs: int | None = None,
     progress: TrainingProgress | None = None,
     ray_address: str | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, Learned]:
     """Learn what is wanted and not yet in the library, and return all of it by key.
 
@@ -33,6 +34,7 @@ def train(
     Args:    jobs: trials at a time (default: one for each core that this process may use, on CUDA one; on Ray as many
              as the cluster takes, and on CUDA this many share a GPU).
              ray_address: of the cluster (default: RAY_ADDRESS, else the one on this machine).
+             crew: processes of this machine to be used again, for those who come back.
     Raises:  ConfigError: data or model do not fit, no Ray cluster; RunError: a trial's process dies again and again.
     """
     if jobs is not None and jobs < 1:
@@ -49,7 +51,7 @@ def train(
 
         train_on_ray(missing, library, jobs, progress, ray_address)
     elif missing:
-        train_here(missing, library, jobs or default_jobs(missing), progress)
+        train_here(missing, library, jobs or default_jobs(missing), progress, crew)
     return {key: _learned(one, library, found[key]) for key, one in furthest.items()}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from hsgd_emu.errors import listed
 from hsgd_emu.results.wording import number, percent, target_label
 from hsgd_emu.study.contest import Candidate
-from hsgd_emu.study.search import DOUBT, Finding
+from hsgd_emu.study.search import DOUBT, Fate, Finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,8 +160,8 @@ class PlanResult:
             )
         return lines
 
-    def _fates(self, fates: Counter[str]) -> str:
-        words = {
+    def _fates(self, fates: Counter[Fate]) -> str:
+        words: dict[Fate, str] = {
             "reached": "{} reached the target",
             "never": "{} did not within their iterations",
             "beaten": "{} were beaten for certain (their clock passed the best time before they reached it)",

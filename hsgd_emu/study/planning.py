@@ -14,7 +14,7 @@ from hsgd_emu.results.wording import percent
 from hsgd_emu.study.candidates import Periods
 from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.contest import Candidate, candidates, entrants, variants
-from hsgd_emu.study.executors import ExecutorName, TrainingProgress, train
+from hsgd_emu.study.executors import Crew, ExecutorName, TrainingProgress, train
 from hsgd_emu.study.library import DEFAULT_FOLDER, Learned, Library
 from hsgd_emu.study.plan_result import PlanResult, Training
 from hsgd_emu.study.search import Request, Search
@@ -74,8 +74,10 @@ def plan_schedule(
     progress.say(f"timing {len(choice):,} schedules")
     shelf = Library(library)
 
+    crew = Crew()
+
     def learn_all(asked: Sequence[Wanted]) -> Mapping[str, Learned]:
-        return train(asked, shelf, executor, jobs, progress, ray_address)
+        return train(asked, shelf, executor, jobs, progress, ray_address, crew)
 
     try:
         timed = list(entrants(of, replications, clock))
@@ -83,7 +85,8 @@ def plan_schedule(
         total = sum(entrant.cost * int(entrant.iterations[-1]) * len(entrant.time_s) for entrant in timed)
         oracle = _Oracle(choice, target[0], given, shelf, learn_all, progress)
         search = Search(timed, _sign(target[0]) * target[1], oracle, budget * total, AT_ONCE)
-        findings = search.run()
+        with crew:
+            findings = search.run()
     except ConfigError as error:
         raise relocated(error, experiment) from error
     training = Training(search.used / total, budget, oracle.learned, oracle.found)

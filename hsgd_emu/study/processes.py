@@ -55,8 +55,44 @@ class TrainingProgress:
         """Something that must not be overlooked."""
 
 
-def train_here(missing: Sequence[Wanted], library: Library, jobs: int, progress: TrainingProgress) -> None:
-    """Learn trials, `jobs` at a time; see `executors.train`. Whatever goes wrong, no process is left behind."""
+class Crew:
+    """Processes that have nothing to do just now, kept for the trials that are wanted next. To be closed."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Worker] = []
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._idle:
+            worker.stop()
+        self._idle.clear()
+
+    def call(self, library: Library, share: float | None) -> _Worker:
+        """Return a process for this library; share: of the GPU's memory that it may take."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.serves == (library.folder, share) and worker.process.is_alive():
+                return worker
+            worker.stop()
+        return _Worker(library, share)
+
+    def dismiss(self, worker: _Worker) -> None:
+        """Take back a process that is done with its trial."""
+        self._idle.append(worker)
+
+
+def train_here(
+    missing: Sequence[Wanted], library: Library, jobs: int, progress: TrainingProgress, crew: Crew | None = None
+) -> None:
+    """Learn trials, `jobs` at a time; see `executors.train`. Whatever goes wrong, no process is left behind.
+
+    crew: takes the processes back when all is learned.
+    """
+    if crew is None:
+        with Crew() as crew:
+            return train_here(missing, library, jobs, progress, crew)
     waiting, deaths = deque(missing), Counter[str]()
     on_cuda = any(one.resources.device == "cuda" for one in missing)
     share = 1 / jobs if on_cuda and jobs > 1 else None
@@ -64,7 +100,7 @@ def train_here(missing: Sequence[Wanted], library: Library, jobs: int, progress:
     try:
         while waiting or at_work:
             while waiting and len(at_work) < jobs:
-                at_work.append(_Worker(library, share))
+                at_work.append(crew.call(library, share))
                 at_work[-1].give(waiting.popleft(), progress)
             for worker in _speaking(at_work):
                 said = worker.hear()
@@ -73,14 +109,12 @@ def train_here(missing: Sequence[Wanted], library: Library, jobs: int, progress:
                 if isinstance(said, Reached):
                     progress.round(worker.wanted, said)
                     continue
+                at_work.remove(worker)
                 if said == _DONE:
                     progress.end(worker.wanted)
+                    crew.dismiss(worker)
                 else:
                     waiting.appendleft(_again(worker, deaths, progress))
-                if said == _DONE and waiting:
-                    worker.give(waiting.popleft(), progress)
-                else:
-                    at_work.remove(worker)
                     worker.stop()
     finally:
         for worker in at_work:
@@ -111,7 +145,7 @@ class _Worker:
     def __init__(self, library: Library, share: float | None) -> None:
         """share: of the GPU's memory that it may take."""
         context = multiprocessing.get_context("spawn")
-        self.library = library
+        self.library, self.serves = library, (library.folder, share)
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, library.folder.absolute(), share), daemon=True)
         with _bare_main():
