@@ -18,10 +18,10 @@ from clock import hardware
 
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.experiment import load_experiment, plain
-from hsgd_emu.study.candidates import with_candidates
-from hsgd_emu.study.planning import plan_schedule
-from hsgd_emu.study.run_study import run_study
-from hsgd_emu.study.store import read_study
+from hsgd_emu.study.planning.candidates import with_candidates
+from hsgd_emu.study.planning.plan import plan_schedule
+from hsgd_emu.study.sweep.run_study import run_study
+from hsgd_emu.study.sweep.store import read_study
 
 RUN = Path("runs/demo.yaml")
 NETWORKS = {

@@ -23,9 +23,9 @@ _VERBS = {
     "read": ("hsgd_emu.verbs", "read"),
     "retime": ("hsgd_emu.verbs", "retime"),
     "run_study": ("hsgd_emu.verbs", "run_study"),
-    "plan": ("hsgd_emu.study.planning", "plan_schedule"),
+    "plan": ("hsgd_emu.study.planning.plan", "plan_schedule"),
     "sensitivity": ("hsgd_emu.study.sensitivity", "sensitivity"),
-    "fit": ("hsgd_emu.study.fit", "fit"),
+    "fit": ("hsgd_emu.study.fitting.fit", "fit"),
 }
 
 __all__ = ["ConfigError", "HsgdError", "Problem", "RunError", "run", *_VERBS]

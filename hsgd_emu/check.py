@@ -55,7 +55,7 @@ def check_file(path: Path, sets: Sequence[str] = ()) -> str:
     Raises:  ConfigError: every mistake in it and in the files it names.
     """
     if kind_of(read_file(path).data) == "study":
-        from hsgd_emu.study.prepared import check_study
+        from hsgd_emu.study.sweep.prepared import check_study
 
         return check_study(path, sets)
     kind, document = open_file(path, sets)

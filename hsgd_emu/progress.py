@@ -13,11 +13,11 @@ from rich.text import Text
 
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.study.executors import Reached
-from hsgd_emu.study.planning import PlanProgress
-from hsgd_emu.study.prepared import StudyPlan
-from hsgd_emu.study.run_study import StudyProgress
-from hsgd_emu.study.wanted import Wanted
+from hsgd_emu.study.planning.plan import PlanProgress
+from hsgd_emu.study.sweep.prepared import StudyPlan
+from hsgd_emu.study.sweep.run_study import StudyProgress
+from hsgd_emu.study.training.executors import Reached
+from hsgd_emu.study.training.wanted import Wanted
 from hsgd_emu.trials import Progress
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from hsgd_emu.results.read import RunResults, read_run
 from hsgd_emu.study import retime as retiming
-from hsgd_emu.study import run_study as studies
-from hsgd_emu.study.store import StudyResults, is_study_folder, read_study
+from hsgd_emu.study.sweep import run_study as studies
+from hsgd_emu.study.sweep.store import StudyResults, is_study_folder, read_study
 
 
 def read(folder: Path | str) -> RunResults | StudyResults:
@@ -25,5 +25,5 @@ def retime(folder: Path | str, out: Path | str, **changes: Any) -> RunResults:
 
 
 def run_study(path: Path | str, out: Path | str | None = None, **options: Any) -> StudyResults:
-    """Run the study of a file and return its results; see `hsgd_emu.study.run_study.run_study`."""
+    """Run the study of a file and return its results; see `hsgd_emu.study.sweep.run_study.run_study`."""
     return read_study(studies.run_study(path, out, **options))

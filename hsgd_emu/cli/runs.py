@@ -155,7 +155,7 @@ def export(
 ) -> None:
     """Write the tables of a run (curve, timeline, targets, trials, barriers, waits) or of a study as CSV or Parquet."""
     from hsgd_emu.results.read import export as export_run
-    from hsgd_emu.study.store import export_study, is_study_folder
+    from hsgd_emu.study.sweep.store import export_study, is_study_folder
 
     export_tables = export_study if is_study_folder(run_dir) else export_run
     for path in export_tables(run_dir, format.value, out):

@@ -103,9 +103,9 @@ def study(
     """
     from hsgd_emu.progress import show_study_progress
     from hsgd_emu.report import write_report
-    from hsgd_emu.study.library import DEFAULT_FOLDER
-    from hsgd_emu.study.run_study import plan_of_study, run_study
-    from hsgd_emu.study.wording import answers, result_tables, rich_table
+    from hsgd_emu.study.sweep.run_study import plan_of_study, run_study
+    from hsgd_emu.study.sweep.wording import answers, result_tables, rich_table
+    from hsgd_emu.study.training.library import DEFAULT_FOLDER
 
     if dry_run:
         plan = plan_of_study(
@@ -177,9 +177,9 @@ def plan(
     """
     from hsgd_emu.progress import show_study_progress
     from hsgd_emu.study.finished import target_of
-    from hsgd_emu.study.library import DEFAULT_FOLDER
-    from hsgd_emu.study.planning import plan_schedule
+    from hsgd_emu.study.planning.plan import plan_schedule
     from hsgd_emu.study.sensitivity import share_of
+    from hsgd_emu.study.training.library import DEFAULT_FOLDER
 
     with show_study_progress() as progress:
         found = plan_schedule(
@@ -236,8 +236,8 @@ def fit(
     ] = None,
 ) -> None:
     """The inverse question: which RTTs and step times explain measured or published times best, and how surely?"""
-    from hsgd_emu.study.fit import fit as fit_table
-    from hsgd_emu.study.fit import parse_fixed
+    from hsgd_emu.study.fitting.fit import fit as fit_table
+    from hsgd_emu.study.fitting.fit import parse_fixed
 
     found = fit_table(run_dir, table, parse_fixed(fixes or []))
     print_table([found.result_table()])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.results.folder import REPORT_FILE, write_atomically
-from hsgd_emu.study.store import is_study_folder
+from hsgd_emu.study.sweep.store import is_study_folder
 
 __all__ = ["write_report"]
 

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from hsgd_emu.report.study_axes import Axis
 from hsgd_emu.report.study_grid import Combination, Grid
-from hsgd_emu.study.crossover import Crossover
+from hsgd_emu.study.sweep.crossover import Crossover
 
 Pair = tuple[str, str]
 """Two cases, in alphabetical order."""

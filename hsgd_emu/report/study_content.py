@@ -17,9 +17,9 @@ from hsgd_emu.report.content import COLOURS
 from hsgd_emu.report.study_axes import Axis, make_axis
 from hsgd_emu.results.folder import local_sgd_cases
 from hsgd_emu.results.wording import target_label
-from hsgd_emu.study.crossover import Crossover
-from hsgd_emu.study.run_study import is_finished
-from hsgd_emu.study.store import STUDY_FILE, StudyResults, fixed_of, read_study
+from hsgd_emu.study.sweep.crossover import Crossover
+from hsgd_emu.study.sweep.run_study import is_finished
+from hsgd_emu.study.sweep.store import STUDY_FILE, StudyResults, fixed_of, read_study
 
 if TYPE_CHECKING:
     import pandas as pd

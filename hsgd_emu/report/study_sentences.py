@@ -11,7 +11,7 @@ from hsgd_emu.report.sentences import listed, share
 from hsgd_emu.report.study_content import CLOSE, StudyContent, Target
 from hsgd_emu.report.study_split import splits
 from hsgd_emu.results.wording import number
-from hsgd_emu.study.crossover import Crossover, sentences
+from hsgd_emu.study.sweep.crossover import Crossover, sentences
 
 _MOST_SENTENCES = 8
 _UNSURE = 0.9

@@ -8,7 +8,7 @@ from hsgd_emu.report.study_axes import Axis, make_axis, round_values
 from hsgd_emu.report.study_borders import Cells, Crossing, borders, crossings_of
 from hsgd_emu.report.study_grid import make_grid
 from hsgd_emu.report.study_labels import ink, rectangles
-from hsgd_emu.study.crossover import Crossover
+from hsgd_emu.study.sweep.crossover import Crossover
 
 X = Cells([0.0, 1.0, 2.0], [-0.5, 0.5, 1.5, 2.5])
 Y = Cells([0.0, 1.0], [-0.5, 0.5, 1.5])

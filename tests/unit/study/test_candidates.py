@@ -6,7 +6,7 @@ import pytest
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
-from hsgd_emu.study.candidates import MOST_CANDIDATES, oftener, period_series, with_candidates
+from hsgd_emu.study.planning.candidates import MOST_CANDIDATES, oftener, period_series, with_candidates
 
 RUNS = Path(__file__).parents[3] / "runs"
 DEMO = RUNS / "demo.yaml"

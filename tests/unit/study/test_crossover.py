@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hsgd_emu.study.crossover import Crossing, Crossover, Line, best_case, find_all, find_crossovers, sentences
+from hsgd_emu.study.sweep.crossover import Crossing, Crossover, Line, best_case, find_all, find_crossovers, sentences
 
 INF = math.inf
 TWO = {"L": (1, 2), "H": (3, 1)}  # 1 + 2x = 3 + x at x = 2

@@ -16,10 +16,10 @@ import pytest
 from hsgd_emu.errors import ConfigError, Problem, RunError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.run import run
-from hsgd_emu.study.estimate import fitted
-from hsgd_emu.study.executors import Reached, TrainingProgress, estimate_wall_s, train
-from hsgd_emu.study.library import Learned, Library
-from hsgd_emu.study.wanted import Wanted, resources, wanted
+from hsgd_emu.study.training.estimate import fitted
+from hsgd_emu.study.training.executors import Reached, TrainingProgress, estimate_wall_s, train
+from hsgd_emu.study.training.library import Learned, Library
+from hsgd_emu.study.training.wanted import Wanted, resources, wanted
 from hsgd_emu.trials import Progress
 
 RUN = """
@@ -54,9 +54,9 @@ def make(input_shape, num_classes, notes, deaths=0, error="", wait_s=0.0):
 SCRIPT = """
 import sys
 from hsgd_emu.experiment import load_experiment
-from hsgd_emu.study.executors import TrainingProgress, train
-from hsgd_emu.study.library import Library
-from hsgd_emu.study.wanted import resources, wanted
+from hsgd_emu.study.training.executors import TrainingProgress, train
+from hsgd_emu.study.training.library import Library
+from hsgd_emu.study.training.wanted import resources, wanted
 
 class Telling(TrainingProgress):
     def begin(self, wanted, learned):

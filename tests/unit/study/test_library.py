@@ -14,8 +14,8 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.results.read import read_run
 from hsgd_emu.run import run
-from hsgd_emu.study.library import Library
-from hsgd_emu.study.wanted import Resources, Wanted, resources, wanted
+from hsgd_emu.study.training.library import Library
+from hsgd_emu.study.training.wanted import Resources, Wanted, resources, wanted
 from hsgd_emu.trials import Progress
 
 RUN = """
@@ -103,7 +103,7 @@ def test_a_key_changes_with_seed_case_and_resources(tmp_path, monkeypatch):
     others = [key(tmp_path, seed=2), key(tmp_path, case="own I"), key(tmp_path, case="local")]
     for change in ({"precision": "bf16"}, {"threads": 2}, {"engine": "vmap:2"}, {"device_name": "H200"}):
         others.append(key(tmp_path, by=replace(CPU, **change)))
-    monkeypatch.setattr("hsgd_emu.study.identity.version", lambda name: "0")
+    monkeypatch.setattr("hsgd_emu.study.training.identity.version", lambda name: "0")
     others.append(key(tmp_path))
     monkeypatch.undo()
     assert len({key(tmp_path), *others}) == 1 + len(others)

@@ -8,10 +8,10 @@ import pytest
 import hsgd_emu
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.study import planning
-from hsgd_emu.study.library import Learned
-from hsgd_emu.study.planning import plan_schedule
-from hsgd_emu.study.wanted import Resources
+from hsgd_emu.study.planning import plan as planning
+from hsgd_emu.study.planning.plan import plan_schedule
+from hsgd_emu.study.training.library import Learned
+from hsgd_emu.study.training.wanted import Resources
 
 RUN = """
 name: small

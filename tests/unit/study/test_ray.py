@@ -11,10 +11,10 @@ import pytest
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
-from hsgd_emu.study import ray_executor
-from hsgd_emu.study.executors import TrainingProgress, train
-from hsgd_emu.study.library import Learned, Library
-from hsgd_emu.study.wanted import Wanted, resources, wanted
+from hsgd_emu.study.training import on_ray as ray_executor
+from hsgd_emu.study.training.executors import TrainingProgress, train
+from hsgd_emu.study.training.library import Learned, Library
+from hsgd_emu.study.training.wanted import Wanted, resources, wanted
 from hsgd_emu.trials import Progress
 
 pytest.importorskip("ray")

@@ -14,11 +14,11 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.results.read import read_run
 from hsgd_emu.run import Options, run_experiment
-from hsgd_emu.study import race
 from hsgd_emu.study.retime import retime
-from hsgd_emu.study.run_study import StudyPlan, StudyProgress, plan_of_study, run_study
-from hsgd_emu.study.store import TABLES, StudyResults, export_study, fixed_of, read_study
-from hsgd_emu.study.wording import answers, result_tables, rich_table
+from hsgd_emu.study.sweep import race
+from hsgd_emu.study.sweep.run_study import StudyPlan, StudyProgress, plan_of_study, run_study
+from hsgd_emu.study.sweep.store import TABLES, StudyResults, export_study, fixed_of, read_study
+from hsgd_emu.study.sweep.wording import answers, result_tables, rich_table
 
 ROOT = Path(__file__).parents[3]
 RUN = """\
@@ -230,8 +230,8 @@ axes:
 """
 SCRIPT = """
 import os, sys
-from hsgd_emu.study import race
-from hsgd_emu.study.run_study import StudyProgress, run_study
+from hsgd_emu.study.sweep import race
+from hsgd_emu.study.sweep.run_study import StudyProgress, run_study
 
 class Killed(StudyProgress):
     count = 0
@@ -343,7 +343,7 @@ def test_tables_for_people(place: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert len(first.rows) == 8
     assert first.rows[0][:3] == ("0.5", "0.01", "0.1")
     assert {row[3:] for row in second.rows} == {("-", "not reached", "-")}
-    monkeypatch.setattr("hsgd_emu.study.wording.MOST_ROWS", 7)
+    monkeypatch.setattr("hsgd_emu.study.sweep.wording.MOST_ROWS", 7)
     first, second = result_tables(place / "small")
     assert first.header == ("case", "best in", "median", "least-most")
     assert [row[0] for row in first.rows] == ["P=4", "H"]

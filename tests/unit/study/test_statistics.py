@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.rng import stream
-from hsgd_emu.study import statistics
-from hsgd_emu.study.statistics import NUM_RESAMPLES, best, median, probability, summarise
+from hsgd_emu.study.sweep import statistics
+from hsgd_emu.study.sweep.statistics import NUM_RESAMPLES, best, median, probability, summarise
 
 INF = math.inf
 FIELDS = ("num_reached", "median_s", "q10_s", "q90_s", "low_s", "high_s")

@@ -15,15 +15,15 @@ from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.results.folder import is_run_folder
 from hsgd_emu.study.clock import ClockName
-from hsgd_emu.study.executors import ExecutorName, train
-from hsgd_emu.study.library import DEFAULT_FOLDER
-from hsgd_emu.study.outcome import crossover_row, crossovers, rows_of
-from hsgd_emu.study.prepared import Prepared, StudyPlan, prepare
-from hsgd_emu.study.processes import TrainingProgress
-from hsgd_emu.study.race import Race
-from hsgd_emu.study.store import STUDY_FILE, connect_to_read, is_study_folder
-from hsgd_emu.study.study_file import load_study, study_data
-from hsgd_emu.study.writing import StudyStore
+from hsgd_emu.study.sweep.outcome import crossover_row, crossovers, rows_of
+from hsgd_emu.study.sweep.prepared import Prepared, StudyPlan, prepare
+from hsgd_emu.study.sweep.race import Race
+from hsgd_emu.study.sweep.store import STUDY_FILE, connect_to_read, is_study_folder
+from hsgd_emu.study.sweep.study_file import load_study, study_data
+from hsgd_emu.study.sweep.writing import StudyStore
+from hsgd_emu.study.training.executors import ExecutorName, train
+from hsgd_emu.study.training.library import DEFAULT_FOLDER
+from hsgd_emu.study.training.processes import TrainingProgress
 
 _LIBRARIES = ("hsgd-emu", "numpy", "scipy", "simpy", "networkx", "torch", "torchvision", "scikit-learn", "pandas")
 _LAST = "crossovers"

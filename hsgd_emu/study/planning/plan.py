@@ -11,14 +11,14 @@ from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.experiment import relocated
 from hsgd_emu.results.rows import METRICS
 from hsgd_emu.results.wording import percent
-from hsgd_emu.study.candidates import Periods
 from hsgd_emu.study.clock import ClockName
-from hsgd_emu.study.contest import Candidate, candidates, entrants, variants
-from hsgd_emu.study.executors import Crew, ExecutorName, TrainingProgress, train
-from hsgd_emu.study.library import DEFAULT_FOLDER, Learned, Library
-from hsgd_emu.study.plan_result import PlanResult, Training
-from hsgd_emu.study.search import Request, Search
-from hsgd_emu.study.wanted import Resources, Wanted, resources, wanted
+from hsgd_emu.study.planning.candidates import Periods
+from hsgd_emu.study.planning.contest import Candidate, candidates, entrants, variants
+from hsgd_emu.study.planning.result import PlanResult, Training
+from hsgd_emu.study.planning.search import Request, Search
+from hsgd_emu.study.training.executors import Crew, ExecutorName, TrainingProgress, train
+from hsgd_emu.study.training.library import DEFAULT_FOLDER, Learned, Library
+from hsgd_emu.study.training.wanted import Resources, Wanted, resources, wanted
 
 BUDGET = 0.2
 """Of the training that learning every candidate with every seed to its end would take."""

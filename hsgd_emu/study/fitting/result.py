@@ -14,7 +14,7 @@ from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import number
 from hsgd_emu.study.changes import COMPUTE
 from hsgd_emu.study.costs import ProfileCost
-from hsgd_emu.study.fit_table import Measured
+from hsgd_emu.study.fitting.table import Measured
 
 if TYPE_CHECKING:
     from rich.table import Table

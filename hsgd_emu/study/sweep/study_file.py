@@ -16,9 +16,9 @@ from hsgd_emu.config.validate import check, unknown_key
 from hsgd_emu.config.wording import form, shown
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
 from hsgd_emu.experiment import Experiment, build_experiment, plain, with_profiles
-from hsgd_emu.study.axes import Axis, read_axes, read_scenarios
 from hsgd_emu.study.changes import COMPUTE
-from hsgd_emu.study.values import Scenario, Value, shown_value
+from hsgd_emu.study.sweep.axes import Axis, read_axes, read_scenarios
+from hsgd_emu.study.sweep.values import Scenario, Value, shown_value
 
 
 @dataclass(frozen=True)

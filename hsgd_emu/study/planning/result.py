@@ -11,8 +11,8 @@ import numpy as np
 
 from hsgd_emu.errors import listed
 from hsgd_emu.results.wording import number, percent, target_label
-from hsgd_emu.study.contest import Candidate
-from hsgd_emu.study.search import DOUBT, Fate, Finding
+from hsgd_emu.study.planning.contest import Candidate
+from hsgd_emu.study.planning.search import DOUBT, Fate, Finding
 
 if TYPE_CHECKING:
     import pandas as pd

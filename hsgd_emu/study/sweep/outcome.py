@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.study.axes import Axis
-from hsgd_emu.study.crossover import Crossover, Line, find_all
-from hsgd_emu.study.race import CaseTimes, Group, Race
-from hsgd_emu.study.statistics import best, median, probability, summarise
-from hsgd_emu.study.values import Scenario, Value
+from hsgd_emu.study.sweep.axes import Axis
+from hsgd_emu.study.sweep.crossover import Crossover, Line, find_all
+from hsgd_emu.study.sweep.race import CaseTimes, Group, Race
+from hsgd_emu.study.sweep.statistics import best, median, probability, summarise
+from hsgd_emu.study.sweep.values import Scenario, Value
 
 Rows = dict[str, list[tuple[Any, ...]]]
 Levels = Sequence[tuple[str, float]]

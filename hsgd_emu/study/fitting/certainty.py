@@ -9,8 +9,8 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.study.fit_model import Floats, Model, measured_ns
-from hsgd_emu.study.fit_result import Combination
+from hsgd_emu.study.fitting.model import Floats, Model, measured_ns
+from hsgd_emu.study.fitting.result import Combination
 from hsgd_emu.units import NS_PER_S
 
 SMALL = 1e-6

@@ -14,7 +14,7 @@ from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.study.costs import ProfileCost, profile_costs, profile_of, rebound
 from hsgd_emu.study.finished import FinishedRun, global_times_ns
-from hsgd_emu.study.fit_table import Measured
+from hsgd_emu.study.fitting.table import Measured
 from hsgd_emu.timing.costs import TransferModel, mean_s
 from hsgd_emu.units import NS_PER_S
 

@@ -13,8 +13,8 @@ from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.run import timing_message_bytes
-from hsgd_emu.study.scenarios import Base, Scenarios
-from hsgd_emu.study.values import Scenario
+from hsgd_emu.study.sweep.scenarios import Base, Scenarios
+from hsgd_emu.study.sweep.values import Scenario
 from hsgd_emu.timing.costs import TransferModel, is_constant
 from hsgd_emu.topology.routes import Hop
 

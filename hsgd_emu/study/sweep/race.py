@@ -15,9 +15,9 @@ from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.results.rows import TrialKey, reaches
 from hsgd_emu.rng import seed_of
 from hsgd_emu.study.clock import ClockName, times
-from hsgd_emu.study.library import Learned
-from hsgd_emu.study.settings import Setting, Settings
-from hsgd_emu.study.values import Scenario
+from hsgd_emu.study.sweep.settings import Setting, Settings
+from hsgd_emu.study.sweep.values import Scenario
+from hsgd_emu.study.training.library import Learned
 from hsgd_emu.units import NS_PER_S, to_s
 
 Floats = NDArray[np.float64]

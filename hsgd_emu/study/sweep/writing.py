@@ -12,7 +12,7 @@ from typing import Any
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.results.folder import ENVIRONMENT_FILE, REPORT_FILE, lock_folder, write_atomically, write_environment
-from hsgd_emu.study.store import STUDY_DATABASE, STUDY_FILE, TABLES, require_study_folder
+from hsgd_emu.study.sweep.store import STUDY_DATABASE, STUDY_FILE, TABLES, require_study_folder
 
 Rows = Mapping[str, Iterable[Sequence[Any]]]
 """Rows to write, by table."""

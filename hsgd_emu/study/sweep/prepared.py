@@ -13,13 +13,13 @@ from hsgd_emu.experiment import relocated
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.wording import number as in_short
 from hsgd_emu.study.clock import ClockName, times
-from hsgd_emu.study.executors import default_jobs, estimate_wall_s
-from hsgd_emu.study.library import DEFAULT_FOLDER, Library
-from hsgd_emu.study.scenarios import Scenarios
-from hsgd_emu.study.settings import Settings
-from hsgd_emu.study.study_file import Study, load_study
-from hsgd_emu.study.values import Scenario
-from hsgd_emu.study.wanted import Resources, Wanted, resources, wanted
+from hsgd_emu.study.sweep.scenarios import Scenarios
+from hsgd_emu.study.sweep.settings import Settings
+from hsgd_emu.study.sweep.study_file import Study, load_study
+from hsgd_emu.study.sweep.values import Scenario
+from hsgd_emu.study.training.executors import default_jobs, estimate_wall_s
+from hsgd_emu.study.training.library import DEFAULT_FOLDER, Library
+from hsgd_emu.study.training.wanted import Resources, Wanted, resources, wanted
 from hsgd_emu.trials import trial_keys
 
 _PROBED = 64

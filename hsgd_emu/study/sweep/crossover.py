@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from hsgd_emu.results.wording import target_label
-from hsgd_emu.study.boundary import Law, quantity, simplest_law
+from hsgd_emu.study.sweep.boundary import Law, quantity, simplest_law
 
 _MOST_HALVINGS = 30  # only next to zero are they all needed: there an interval never gets narrow against its end
 

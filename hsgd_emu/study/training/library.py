@@ -15,7 +15,7 @@ from hsgd_emu.results.folder import is_run_folder, read_environment
 from hsgd_emu.results.rows import CurveRow
 from hsgd_emu.results.tables import connect_to_read, select
 from hsgd_emu.run import Options, run_experiment
-from hsgd_emu.study.wanted import Wanted, experiment_of
+from hsgd_emu.study.training.wanted import Wanted, experiment_of
 from hsgd_emu.trials import Progress
 
 DEFAULT_FOLDER = Path("runs/out/trials")

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.study.learning_curve import Curve, Floats, median_time, middle
+from hsgd_emu.study.planning.learning_curve import Curve, Floats, median_time, middle
 
 FIRST_SHARE = 1 / 16
 """Of the iterations, that a schedule is learned for before it is judged (and one evaluation at least)."""

@@ -10,8 +10,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from hsgd_emu.results.wording import number, percent, target_label
-from hsgd_emu.study.crossover import Crossover, sentences
-from hsgd_emu.study.store import connect_to_read, fixed_of, read_study, select
+from hsgd_emu.study.sweep.crossover import Crossover, sentences
+from hsgd_emu.study.sweep.store import connect_to_read, fixed_of, read_study, select
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,11 +15,11 @@ from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.run import timing_message_bytes
-from hsgd_emu.study.candidates import Periods, oftener, with_candidates
 from hsgd_emu.study.changes import Changes, changed_experiment
 from hsgd_emu.study.clock import ClockName, times
-from hsgd_emu.study.race import network_seed
-from hsgd_emu.study.search import Entrant
+from hsgd_emu.study.planning.candidates import Periods, oftener, with_candidates
+from hsgd_emu.study.planning.search import Entrant
+from hsgd_emu.study.sweep.race import network_seed
 from hsgd_emu.timing.costs import is_constant
 from hsgd_emu.units import NS_PER_S
 

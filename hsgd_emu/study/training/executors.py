@@ -7,10 +7,10 @@ from typing import Literal
 
 from hsgd_emu.errors import ConfigError, RunError
 from hsgd_emu.run import default_threads
-from hsgd_emu.study.estimate import estimate_wall_s
-from hsgd_emu.study.library import Learned, Library
-from hsgd_emu.study.processes import Crew, Reached, TrainingProgress, train_here
-from hsgd_emu.study.wanted import Wanted
+from hsgd_emu.study.training.estimate import estimate_wall_s
+from hsgd_emu.study.training.library import Learned, Library
+from hsgd_emu.study.training.processes import Crew, Reached, TrainingProgress, train_here
+from hsgd_emu.study.training.wanted import Wanted
 
 __all__ = ["Crew", "ExecutorName", "Reached", "TrainingProgress", "default_jobs", "estimate_wall_s", "train"]
 
@@ -47,7 +47,7 @@ def train(
     found = {key: library.find(one) for key, one in furthest.items()}
     missing = [one for key, one in furthest.items() if found[key] is None]
     if missing and executor == "ray":
-        from hsgd_emu.study.ray_executor import train_on_ray
+        from hsgd_emu.study.training.on_ray import train_on_ray
 
         train_on_ray(missing, library, jobs, progress, ray_address)
     elif missing:

@@ -15,10 +15,10 @@ from hsgd_emu.experiment import Experiment
 from hsgd_emu.rng import stream
 from hsgd_emu.study.costs import profile_costs
 from hsgd_emu.study.finished import finished_run
-from hsgd_emu.study.fit_certainty import determined_by, intervals
-from hsgd_emu.study.fit_model import Floats, Model, expected_s, measured_ns
-from hsgd_emu.study.fit_result import Fit, FittedRow, FittedValue
-from hsgd_emu.study.fit_table import read_table
+from hsgd_emu.study.fitting.certainty import determined_by, intervals
+from hsgd_emu.study.fitting.model import Floats, Model, expected_s, measured_ns
+from hsgd_emu.study.fitting.result import Fit, FittedRow, FittedValue
+from hsgd_emu.study.fitting.table import read_table
 from hsgd_emu.units import LONGEST_S, NS_PER_S
 
 _NUM_DRAWN, _NUM_KEPT = 40, 3

@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from hsgd_emu.study.library import Library
-from hsgd_emu.study.processes import Reached, TrainingProgress, train_here
-from hsgd_emu.study.wanted import CASE, Wanted
+from hsgd_emu.study.training.library import Library
+from hsgd_emu.study.training.processes import Reached, TrainingProgress, train_here
+from hsgd_emu.study.training.wanted import CASE, Wanted
 
 Cost = tuple[int, int, float]
 """Iterations, evaluations and host seconds of something learned."""

@@ -23,8 +23,8 @@ from typing import NamedTuple
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.errors import HsgdError, RunError
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.study.library import Library
-from hsgd_emu.study.wanted import Wanted
+from hsgd_emu.study.training.library import Library
+from hsgd_emu.study.training.wanted import Wanted
 from hsgd_emu.trials import Progress
 
 MOST_DEATHS = 3

@@ -16,7 +16,7 @@ from hsgd_emu.config.wording import form, shown
 from hsgd_emu.errors import Problem, listed, nearest
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.rng import stream
-from hsgd_emu.study.values import (
+from hsgd_emu.study.sweep.values import (
     Scenario,
     Value,
     between,

@@ -14,11 +14,11 @@ from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import Document, Mark, Source, put_value
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment, build_experiment
-from hsgd_emu.study.axes import Axis
 from hsgd_emu.study.changes import COMPUTE, put_topology
-from hsgd_emu.study.edits import Edit, edited, put
-from hsgd_emu.study.study_file import Study
-from hsgd_emu.study.values import Scenario
+from hsgd_emu.study.sweep.axes import Axis
+from hsgd_emu.study.sweep.edits import Edit, edited, put
+from hsgd_emu.study.sweep.study_file import Study
+from hsgd_emu.study.sweep.values import Scenario
 from hsgd_emu.timing.costs import is_constant
 
 

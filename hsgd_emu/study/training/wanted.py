@@ -14,7 +14,7 @@ from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment, build_experiment, plain, relocated
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.study.identity import Facts, facts_of, forget
+from hsgd_emu.study.training.identity import Facts, facts_of, forget
 from hsgd_emu.topology.tree import Topology
 
 CASE = "trial"

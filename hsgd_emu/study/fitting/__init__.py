@@ -1,0 +1,1 @@
+"""Which constants explain measured times?"""

@@ -1,0 +1,1 @@
+"""Which schedule reaches a target first?"""

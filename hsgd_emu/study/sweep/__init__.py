@@ -1,0 +1,1 @@
+"""Many scenarios of one run: study files, their scenarios, their results."""

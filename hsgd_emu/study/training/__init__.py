@@ -1,0 +1,1 @@
+"""Trials that several studies share: known by their content, learned once, here or on a cluster."""
