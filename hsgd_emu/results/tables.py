@@ -105,12 +105,20 @@ def connect_to_read(folder: Path) -> sqlite3.Connection:
     Raises:  ConfigError: the folder holds no run, or its database cannot be read.
     """
     require_run_folder(folder)
-    path = (folder / DATABASE_FILE).absolute()
+    return open_to_read(folder / DATABASE_FILE, "trials", "a run")
+
+
+def open_to_read(path: Path, table: str, whose: str) -> sqlite3.Connection:
+    """Return a read-only connection to the database of a run or a study, which must have this table.
+
+    Raises:  ConfigError: it cannot be read.
+    """
+    path = path.absolute()
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60, isolation_level=None)
-        connection.execute("SELECT count(*) FROM trials").fetchone()
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     except sqlite3.Error as error:
-        raise ConfigError.of(str(path), "", f"cannot be read as a run's database ({error})") from error
+        raise ConfigError.of(str(path), "", f"cannot be read as {whose}'s database ({error})") from error
     return connection
 
 

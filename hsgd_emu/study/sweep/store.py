@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.results.folder import read_environment
 from hsgd_emu.results.read import dtypes, export_tables
-from hsgd_emu.results.tables import Column, quoted
+from hsgd_emu.results.tables import Column, ColumnType, open_to_read, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +24,9 @@ STUDY_DATABASE = "study.sqlite"
 
 def _columns(*names: str) -> tuple[Column, ...]:
     """Return columns out of names such as `time_s REAL?` (`?`: can be null); text where no type is given."""
-    columns = []
-    for text in names:
-        name, _, kind = text.partition(" ")
-        columns.append(Column(name, kind.rstrip("?") or "TEXT", kind.endswith("?")))  # type: ignore[arg-type]
-    return tuple(columns)
+    types: dict[str, ColumnType] = {"": "TEXT", "TEXT": "TEXT", "INTEGER": "INTEGER", "REAL": "REAL"}
+    split = [text.partition(" ") for text in names]
+    return tuple(Column(name, types[kind.rstrip("?")], kind.endswith("?")) for name, _, kind in split)
 
 
 _SCENARIO, _TARGET = "scenario INTEGER", ("metric", "target REAL")
@@ -75,13 +73,7 @@ def require_study_folder(folder: Path) -> None:
 
 def connect_to_read(folder: Path) -> sqlite3.Connection:
     require_study_folder(folder)
-    path = (folder / STUDY_DATABASE).absolute()
-    try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60, isolation_level=None)
-        connection.execute("SELECT count(*) FROM parts").fetchone()
-    except sqlite3.Error as error:
-        raise ConfigError.of(str(path), "", f"cannot be read as a study's database ({error})") from error
-    return connection
+    return open_to_read(folder / STUDY_DATABASE, "parts", "a study")
 
 
 def select(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:

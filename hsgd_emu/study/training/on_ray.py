@@ -49,14 +49,16 @@ def train_on_ray(
                     time.sleep(0.1)
                     continue
                 for ref in ray.wait(list(sent), timeout=1)[0]:
-                    wanted, lock = sent[ref]
-                    _take_in(wanted, library, _result(ray, ref, wanted))
-                    del sent[ref]
-                    os.close(lock)
+                    wanted, lock = sent.pop(ref)
+                    try:
+                        _take_in(wanted, library, _result(ray, ref, wanted))
+                    finally:
+                        os.close(lock)
                     progress.end(wanted)
         finally:
             for ref, (_, lock) in sent.items():
-                ray.cancel(ref, force=True)
+                # Not by force: Ray 2.60 aborts this process when a task that is cancelled so ends just then.
+                ray.cancel(ref)
                 os.close(lock)
 
 
