@@ -56,16 +56,6 @@ def best_case(medians_s: Medians) -> str | None:
 # --- the search ---------------------------------------------------------------------------------------
 
 
-def find_crossovers(
-    values: Sequence[float],
-    best: Sequence[str | None],
-    evaluate: Callable[[float], Medians],
-    rel_tol: float = 1e-3,
-) -> list[Crossing]:
-    """Return where the best case changes along one line, least value first (see `find_all`)."""
-    return find_all([Line(values, best)], lambda asked: [evaluate(value) for _, value in asked], rel_tol)[0]
-
-
 def find_all(
     lines: Sequence[Line],
     evaluate: Callable[[Sequence[tuple[int, float]]], Sequence[Medians]],

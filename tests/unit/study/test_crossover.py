@@ -6,11 +6,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hsgd_emu.study.sweep.crossover import Crossing, Crossover, Line, best_case, find_all, find_crossovers, sentences
+from hsgd_emu.study.sweep.crossover import Crossing, Crossover, Line, best_case, find_all, sentences
 
 INF = math.inf
 TWO = {"L": (1, 2), "H": (3, 1)}  # 1 + 2x = 3 + x at x = 2
 THREE = {"L": (0, 4), "M": (1, 2), "H": (2, 1)}  # 4x = 1 + 2x at 1/2, 1 + 2x = 2 + x at 1
+
+
+def find_crossovers(values, best, evaluate, **more):
+    """Search one line alone."""
+    return find_all([Line(values, best)], lambda asked: [evaluate(value) for _, value in asked], **more)[0]
 
 
 class Linear:
