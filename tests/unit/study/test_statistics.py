@@ -159,12 +159,16 @@ def test_the_order_of_many_seeds_does_not_matter_either():
 
 @given(tables(), arrays(float, (3, 20), elements=st.floats(0, 1e3)))
 def test_nothing_gets_less_where_every_time_gets_longer(table, more_s):
-    # One set of resamples for all rows: a slower row has the greater median in each of them.
+    # One set of resamples for all rows: a slower row has the greater median in each of them. Not so with several
+    # seeds of several replications: the seeds are brought into one order, which a longer time can change, and then the
+    # drawn resamples hold other seeds than before.
     times_RN, num_replications = table
     slower_RN = times_RN + more_s[: len(times_RN), : times_RN.shape[1]]
     stats, slower = summarise(times_RN, num_replications), summarise(slower_RN, num_replications)
-    for field in ("median_s", "low_s", "high_s"):
-        assert (getattr(slower, field) >= getattr(stats, field)).all()
+    assert (slower.median_s >= stats.median_s).all()
+    if num_replications in (1, times_RN.shape[1]):
+        assert (slower.low_s >= stats.low_s).all()
+        assert (slower.high_s >= stats.high_s).all()
 
 
 @given(tables())
