@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_text, remove_run
+from hsgd_emu.results.origin import origin
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.trials import Progress, Session, run_trials, trial_keys
 
@@ -57,7 +58,7 @@ def run_experiment(
     Raises:  ConfigError: the folder holds a run and neither resume nor force is set; data or model do not fit.
     """
     options, progress = options or Options(), progress or Progress()
-    folder = out or Path("runs/out") / experiment.name
+    folder = folder_of(experiment, out)
     _check_folder(folder, experiment, options)
     if options.resume and is_run_folder(folder):
         options = _as_begun(options, read_environment(folder))
@@ -76,6 +77,11 @@ def run_experiment(
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return folder
+
+
+def folder_of(experiment: Experiment, out: Path | None) -> Path:
+    """Return where a run is written to: `out`, or its place below runs/out."""
+    return out or Path("runs/out") / experiment.name
 
 
 def _as_begun(options: Options, before: dict[str, Any]) -> Options:
@@ -158,7 +164,8 @@ def _check_same_environment(folder: Path, now: dict[str, Any], progress: Progres
     if ways[0] != ways[1]:
         text = f"the run there was begun with --engine {before.get('engine')}, whose checkpoints others cannot read"
         raise ConfigError.of(str(folder), "", text)
-    differ = [k for k in dict.fromkeys([*before, *now]) if before.get(k) != now.get(k)]
+    keys = (key for key in dict.fromkeys([*before, *now]) if key != "command")
+    differ = [key for key in keys if before.get(key) != now.get(key)]
     if differ:
         progress.warn(f"this is not where the run was begun ({listed(differ)} differ): the last bits may differ")
 
@@ -167,7 +174,7 @@ def _environment(session: Session, timing_only: bool) -> dict[str, Any]:
     found: dict[str, Any] = {name: version(name) for name in _LIBRARIES}
     found |= {"python": sys.version.split()[0], "platform": platform.platform(), "processor": _processor()}
     found |= {"timing_only": timing_only, "message_bytes": session.message_bytes}
-    return found | session.environment
+    return found | session.environment | origin()
 
 
 def _processor() -> str:

@@ -217,13 +217,13 @@ class _Trial:
         ]
         keep = self.session.experiment.timeline
         waits = [WaitRow(name[n], to_s(w)) for n, w in record.waits_ns.items() if keep != "none"]
-        self.store.commit_round(self.key, record.iteration, _curve_row(record), timeline, barriers, waits)
+        self.store.commit_round(self.key, record.iteration, curve_row(record), timeline, barriers, waits)
         self.session.progress.round(self.key, record)
         if record.iteration == self.stops_after:
             raise _StoppedError
 
 
-def _curve_row(record: RoundRecord) -> CurveRow | None:
+def curve_row(record: RoundRecord) -> CurveRow | None:
     metrics, split = record.metrics, record.split
     if metrics is None:
         return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hsgd_emu.cli import runs, studies
+from hsgd_emu.cli import looks, runs, studies, watching
 from hsgd_emu.cli.app import app
 
-__all__ = ["app", "main", "runs", "studies"]
+__all__ = ["app", "looks", "main", "runs", "studies", "watching"]
 
 
 def main() -> None:

@@ -51,6 +51,13 @@ class Precision(StrEnum):
 class Format(StrEnum):
     csv = "csv"
     parquet = "parquet"
+    tensorboard = "tensorboard"
+
+
+class ReportFormat(StrEnum):
+    html = "html"
+    png = "png"
+    svg = "svg"
 
 
 def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from hsgd_emu.cli.app import (
     Format,
     Out,
     Precision,
+    ReportFormat,
     RunDir,
     RunFile,
     Sets,
@@ -57,6 +59,14 @@ def run(
             "or usual, by rule (default: chosen by a short trial and remembered). The last bits depend on it.",
         ),
     ] = "auto",
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write TensorBoard scalars to RUN_DIR/tensorboard as the run goes: Step shows iterations, Relative "
+            "emulated time; below by_time/ Step is emulated milliseconds. With --resume too, to go on with them.",
+        ),
+    ] = False,
 ) -> None:
     """Train and emulate every case and seed of a run file; print the time-to-target table; write a report."""
     from hsgd_emu.experiment import load_experiment
@@ -66,7 +76,12 @@ def run(
     experiment = load_experiment(file, sets or [])
     options = Options(device.value, precision.value, engine, resume, force, timing_only, threads)
     num_trials = len(experiment.cases) * len(experiment.seeds)
-    with show_progress(num_trials, experiment.train.iterations) as progress:
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(show_progress(num_trials, experiment.train.iterations))
+        if tensorboard:
+            from hsgd_emu.cli.tensorboard import with_tensorboard
+
+            progress = stack.enter_context(with_tensorboard(progress, experiment, out))
         folder = run_experiment(experiment, out, options, progress)
         path = write_report_of(folder, progress)
     print_results(folder, path)
@@ -151,12 +166,24 @@ def show(
 def export(
     run_dir: RunDir,
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    format: Annotated[Format, typer.Option(help="One file per table in this format.")] = Format.csv,
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="csv and parquet: one file per table. tensorboard: the scalars of a run, one folder per trial; Step "
+            "shows iterations, Relative emulated time; below by_time/ Step is emulated milliseconds."
+        ),
+    ] = Format.csv,
 ) -> None:
     """Write the tables of a run (curve, timeline, targets, trials, barriers, waits) or of a study as CSV or Parquet."""
     from hsgd_emu.results.read import export as export_run
     from hsgd_emu.study.sweep.store import export_study, is_study_folder
 
+    if format is Format.tensorboard:
+        from hsgd_emu.results.tensorboard import export_events
+
+        for path in export_events(run_dir, out):
+            print(path)
+        return
     export_tables = export_study if is_study_folder(run_dir) else export_run
     for path in export_tables(run_dir, format.value, out):
         print(path)
@@ -165,13 +192,34 @@ def export(
 @app.command(epilog="Example:  hsgd-emu report runs/out/demo --out demo.html")
 @guarded
 def report(
-    run_dir: RunDir,
-    out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the folder).")] = None,
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders of runs, or of one study.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write (default: report.html in the first folder); a folder for images."),
+    ] = None,
+    format: Annotated[ReportFormat, typer.Option(help="A page, or its figures as images.")] = ReportFormat.html,
+    figures: Annotated[
+        list[str] | None,
+        typer.Option("--figure", metavar="NAME", help="Only this figure, as `curves` (default: each of them once)."),
+    ] = None,
 ) -> None:
-    """Write the report of a run or a study again, as one self-contained HTML file."""
-    from hsgd_emu.report import write_report
+    """Write the report again as one self-contained HTML file; several runs are compared on one page.
 
-    print(write_report(run_dir, out))
+    Or write its figures as PNG or SVG (needs hsgd-emu[images] and Chrome or Chromium).
+    """
+    if format is ReportFormat.html:
+        from hsgd_emu.report import write_report
+
+        if figures:
+            raise ConfigError.of("--figure", "", "is for images; give --format png or svg as well")
+        print(write_report(run_dirs, out))
+        return
+    from hsgd_emu.report.images import write_images
+
+    for path in write_images(run_dirs, format.value, out or run_dirs[0] / "figures", figures or []):
+        print(path)
 
 
 @app.command(epilog="Example:  hsgd-emu init my_study")

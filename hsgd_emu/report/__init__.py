@@ -1,7 +1,8 @@
-"""A run or a study as one self-contained HTML page: nothing is fetched, and the same results give the same bytes."""
+"""Runs or a study as one self-contained HTML page: nothing is fetched, and the same results give the same bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hsgd_emu.errors import ConfigError
@@ -11,15 +12,17 @@ from hsgd_emu.study.sweep.store import is_study_folder
 __all__ = ["write_report"]
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of the run or study in `folder` to `out` (default: its report.html) and return the path.
+def write_report(folders: Path | Sequence[Path], out: Path | None = None) -> Path:
+    """Write the report of the runs in `folders` on one page, or of one study, and return its path.
 
-    It may still be going on; the page says so then.
+    They may still be going on; the page says so then.
 
-    Raises:  ConfigError: the folder holds neither, or `out` cannot be written.
+    Args:    out: default: report.html in the (first) folder.
+    Raises:  ConfigError: a folder holds neither, a study is not alone, or `out` cannot be written.
     """
-    path = out or folder / REPORT_FILE
-    html = _study(folder) if is_study_folder(folder) else _run(folder)
+    folders = [folders] if isinstance(folders, Path) else list(folders)
+    path = out or folders[0] / REPORT_FILE
+    html = _html(folders)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, html)
@@ -28,11 +31,20 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     return path
 
 
-def _run(folder: Path) -> str:
+def _html(folders: Sequence[Path]) -> str:
+    studies = [folder for folder in folders if is_study_folder(folder)]
+    if studies and len(folders) > 1:
+        text = "is a study, whose report stands alone; right would be one study, or one run or several"
+        raise ConfigError.of(str(studies[0]), "", text)
+    return _study(folders[0]) if studies else _runs(folders)
+
+
+def _runs(folders: Sequence[Path]) -> str:
     from hsgd_emu.report.content import gather
     from hsgd_emu.report.page import render
 
-    return render(gather(folder))
+    with gather(folders) as content:
+        return render(content)
 
 
 def _study(folder: Path) -> str:

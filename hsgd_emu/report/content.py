@@ -1,4 +1,4 @@
-"""What the report shows, as plain data: nothing here knows HTML or plotly."""
+"""What the report of runs shows, as plain data: nothing here knows HTML or plotly."""
 
 from __future__ import annotations
 
@@ -6,66 +6,51 @@ import contextlib
 import math
 import sqlite3
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hsgd_emu.results.folder import read_environment, read_run_file, read_run_text
-from hsgd_emu.results.rows import CurveRow
-from hsgd_emu.results.summary import CaseSummary, summarise
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.experiment import Experiment, load_experiment
+from hsgd_emu.report.looks import colours
+from hsgd_emu.report.traffic import Traffic, traffic_of
+from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_file, read_run_text, require_run_folder
+from hsgd_emu.results.rows import METRICS, CurveRow, reaches
+from hsgd_emu.results.summary import CaseSummary, summarise_from
 from hsgd_emu.results.tables import connect_to_read, select
 
 MOST_POINTS = 600
 """Points drawn per line: more cannot be seen, and a long run would make a page of hundreds of megabytes."""
 
-# Okabe and Ito's palette without its black (unseen in the dark) and yellow (unseen in the light).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+class Spread(NamedTuple):
+    """A figure over seeds."""
+
+    median: float
+    least: float
+    most: float
 
 
 @dataclass(frozen=True)
 class Point:
-    """One place on a line; metrics are None where they were not measured."""
+    """The global aggregation at one iteration, over the seeds that have evaluated it; None: not measured."""
 
     iteration: int
-    time_s: float
-    test_accuracy: float | None
-    test_loss: float | None
+    num_seeds: int
+    time_s: Spread
+    communication_s: Spread
+    num_bytes: int | None
+    """Sent until then over all links; None where the run's network could not be read."""
+    test_accuracy: Spread | None
+    test_loss: Spread | None
+    train_loss: Spread | None
 
-
-@dataclass(frozen=True)
-class Part:
-    """Where a case's time went, medians over seeds at its last row of `curve`."""
-
-    time_s: float
-    compute_s: float
-    communication_s: float
-    aggregation_s: float
-
-
-@dataclass(frozen=True)
-class Blame:
-    """The child and link that a case's aggregations waited for most often."""
-
-    waited_for: str
-    link: str
-    share: float
-    mean_slack_s: float
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case with its look, which is the same everywhere on the page."""
-
-    name: str
-    index: int
-    colour: str
-    dashed: bool
-    summary: CaseSummary
-    median: tuple[Point, ...]
-    seeds: tuple[tuple[Point, ...], ...]
-    part: Part | None
-    blame: Blame | None
+    def metric(self, name: str) -> Spread | None:
+        """Return one of `METRICS`."""
+        value: Spread | None = getattr(self, name)
+        return value
 
 
 @dataclass(frozen=True)
@@ -78,121 +63,195 @@ class Trial:
     iteration: int
     weights_hash: str | None
     timeline_hash: str | None
+    engine: str | None
 
 
 @dataclass(frozen=True)
-class Content:
-    """All that the page says."""
+class Run:
+    """One run folder, open to read in one snapshot. Fields that hash or compare: none; it is one object."""
 
+    name: str
+    """Of the run file; unlike that of the other runs on the page."""
+    folder: Path
+    connection: sqlite3.Connection
     run: dict[str, Any]
     run_text: str
     environment: dict[str, Any]
-    cases: tuple[Case, ...]
     trials: tuple[Trial, ...]
+    experiment: Experiment | None
+    """None where the run file cannot be read by this version; `not_read` says why."""
+    not_read: str = ""
+
+    @cached_property
+    def message_bytes(self) -> int:
+        """Return the size of a model message."""
+        given = self.experiment.message_bytes if self.experiment else None
+        return int(given or self.environment.get("message_bytes") or 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One case of one run with its look, which is the same everywhere on the page."""
+
+    name: str
+    """As in the run file; with the run's name before it where the page shows several runs."""
+    own_name: str
+    """As in the run file and in the tables."""
+    run: Run
+    index: int
+    """Place among all cases of the page."""
+    colour: str
+    dashed: bool
+    """Single-level local SGD."""
+    summary: CaseSummary
+    seeds: dict[int, list[CurveRow]]
+    """Every seed's whole curve so far."""
+    points: tuple[Point, ...]
+    """Medians over seeds at each iteration that half of them have reached; not thinned."""
+    traffic: Traffic | None
+    """What one global period sends over each link; None where the run's network could not be read."""
+
+    @cached_property
+    def drawn(self) -> tuple[Point, ...]:
+        """The points to draw: at most about `MOST_POINTS`, with all at which a target is reached."""
+        return thin(self.points, self._crossings())
+
+    def _crossings(self) -> set[int]:
+        found = set()
+        for target in self.summary.targets:
+            median = [(point.iteration, point.metric(target.metric)) for point in self.points]
+            lines = [[(at, spread.median if spread else None) for at, spread in median]]
+            lines += [[(row.iteration, getattr(row, target.metric)) for row in rows] for rows in self.seeds.values()]
+            for line in lines:
+                found.add(next((at for at, value in line if reaches(target.metric, value, target.target)), -1))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """All that the page says."""
+
+    runs: tuple[Run, ...]
+    cases: tuple[Case, ...]
 
     @property
     def summaries(self) -> list[CaseSummary]:
-        """The summaries of the cases, in run order."""
+        """The summaries of the cases, in the page's order, under the page's names."""
         return [case.summary for case in self.cases]
 
-    @property
-    def has_accuracy(self) -> bool:
-        """Whether any point carries an accuracy."""
-        return any(point.test_accuracy is not None for case in self.cases for point in case.median)
+    def has(self, metric: str) -> bool:
+        """Tell whether any point carries this metric."""
+        return any(point.metric(metric) is not None for case in self.cases for point in case.points)
 
     @property
-    def has_loss(self) -> bool:
-        """Whether any point carries a test loss."""
-        return any(point.test_loss is not None for case in self.cases for point in case.median)
+    def was_trained(self) -> bool:
+        """Whether any metric is there."""
+        return any(self.has(metric) for metric in METRICS)
 
 
-def gather(folder: Path) -> Content:
-    """Return the content of the report of the run in `folder`. Raises ConfigError where there is none."""
-    summaries = summarise(folder)
-    with contextlib.closing(connect_to_read(folder)) as connection:
-        curves: dict[str, dict[int, list[CurveRow]]] = {}
-        for case, seed, *row in select(connection, "curve"):
-            curves.setdefault(case, {}).setdefault(seed, []).append(CurveRow(*row))
-        blames = _blames(connection)
-        trials = [Trial(row[0], row[1], row[2], row[3], row[5], row[6]) for row in select(connection, "trials")]
-    cases = [
-        _case(index, summary, list(curves.get(summary.case, {}).values()), blames.get(summary.case))
-        for index, summary in enumerate(summaries)
+@contextlib.contextmanager
+def gather(folders: Sequence[Path]) -> Iterator[Content]:
+    """Yield the content of the report of the runs in `folders`; their databases are open meanwhile.
+
+    Raises:  ConfigError: one of them holds no run.
+    """
+    for folder in folders:
+        require_run_folder(folder)
+    names = _names(folders)
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for folder, name in zip(folders, names, strict=True):
+            connection = stack.enter_context(contextlib.closing(connect_to_read(folder)))
+            # One snapshot for all that is asked: a trial that finishes meanwhile is in all of it or in none.
+            connection.execute("BEGIN")
+            runs.append(_run(name, folder, connection))
+        yield Content(tuple(runs), tuple(_cases(runs)))
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return the runs' names; the folders' where two runs are called the same, numbered where they are too."""
+    names = [str(read_run_file(folder).get("name", "run")) for folder in folders]
+    if len({*names}) < len(names):
+        names = [folder.absolute().name for folder in folders]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
     ]
-    return Content(read_run_file(folder), read_run_text(folder), read_environment(folder), tuple(cases), tuple(trials))
 
 
-def _case(index: int, summary: CaseSummary, curves: list[list[CurveRow]], blame: Blame | None) -> Case:
-    return Case(
-        name=summary.case,
-        index=index,
-        colour=COLOURS[index % len(COLOURS)],
-        dashed=summary.local_sgd,
-        summary=summary,
-        median=thin(median_points(curves)),
-        seeds=tuple(thin([_point(row) for row in curve]) for curve in curves) if len(curves) > 1 else (),
-        part=_part([curve[-1] for curve in curves if curve]),
-        blame=blame,
-    )
+def _run(name: str, folder: Path, connection: sqlite3.Connection) -> Run:
+    trials = [Trial(*row[:4], *row[5:8]) for row in select(connection, "trials")]
+    experiment, not_read = None, ""
+    try:
+        experiment = load_experiment(folder / RUN_FILE)
+    except ConfigError as error:
+        not_read = str(error.problems[0])
+    run, text, environment = read_run_file(folder), read_run_text(folder), read_environment(folder)
+    return Run(name, folder, connection, run, text, environment, tuple(trials), experiment, not_read)
 
 
-def _point(row: CurveRow) -> Point:
-    return Point(row.iteration, row.time_s, row.test_accuracy, _finite(row.test_loss))
+def _cases(runs: Sequence[Run]) -> Iterator[Case]:
+    found = [(run, summary) for run in runs for summary in summarise_from(run.connection, run.run)]
+    palette = colours(len(found))
+    curves = {run.name: _curves(run.connection) for run in runs}
+    for index, (run, summary) in enumerate(found):
+        name = summary.case if len(runs) == 1 else f"{run.name}: {summary.case}"
+        seeds = curves[run.name].get(summary.case, {})
+        traffic = _traffic(run, summary.case)
+        yield Case(
+            name=name,
+            own_name=summary.case,
+            run=run,
+            index=index,
+            colour=palette[index],
+            dashed=summary.local_sgd,
+            summary=replace(summary, case=name),
+            seeds=seeds,
+            points=tuple(median_points(list(seeds.values()), traffic)),
+            traffic=traffic,
+        )
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _curves(connection: sqlite3.Connection) -> dict[str, dict[int, list[CurveRow]]]:
+    curves: dict[str, dict[int, list[CurveRow]]] = {}
+    for case, seed, *row in select(connection, "curve"):
+        curves.setdefault(case, {}).setdefault(seed, []).append(CurveRow(*row))
+    return curves
 
 
-def median_points(curves: Sequence[Sequence[CurveRow]]) -> list[Point]:
-    """Return the medians over seeds of time and metrics, at each iteration that half of them have reached."""
+def _traffic(run: Run, case: str) -> Traffic | None:
+    if run.experiment is None or not run.message_bytes:
+        return None
+    schedule = next(s for s in run.experiment.schedules if s.name == case)
+    return traffic_of(run.experiment, schedule, run.message_bytes)
+
+
+def median_points(curves: Sequence[Sequence[CurveRow]], traffic: Traffic | None = None) -> Iterator[Point]:
+    """Yield the medians over seeds of time and metrics, at each iteration that half of them have reached."""
     at: dict[int, list[CurveRow]] = {}
     for curve in curves:
         for row in curve:
             at.setdefault(row.iteration, []).append(row)
-    return [
-        Point(
-            iteration,
-            statistics.median(row.time_s for row in rows),
-            median_of(row.test_accuracy for row in rows),
-            median_of(_finite(row.test_loss) for row in rows),
-        )
-        for iteration, rows in sorted(at.items())
-        if 2 * len(rows) >= len(curves)
-    ]
+    for iteration, rows in sorted(at.items()):
+        if 2 * len(rows) < len(curves):
+            continue
+        time_s, communication_s = (spread(getattr(row, n) for row in rows) for n in ("time_s", "communication_s"))
+        assert time_s is not None
+        assert communication_s is not None
+        metrics = [spread(getattr(row, name) for row in rows) for name in ("test_accuracy", "test_loss", "train_loss")]
+        num_bytes = traffic.bytes_until(iteration) if traffic else None
+        yield Point(iteration, len(rows), time_s, communication_s, num_bytes, *metrics)
 
 
-def median_of(values: Any) -> float | None:
-    """Return the median of the values that are there, or None."""
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+def spread(values: Iterator[float | None]) -> Spread | None:
+    """Return median, least and most of the finite values that are there, or None where none is."""
+    known = sorted(value for value in values if value is not None and math.isfinite(value))
+    return Spread(statistics.median(known), known[0], known[-1]) if known else None
 
 
-def thin(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[Point, ...]:
-    """Return at most `most` of the points, evenly spaced, the first and the last among them."""
+def thin(points: Sequence[Point], keep: set[int], most: int = MOST_POINTS) -> tuple[Point, ...]:
+    """Return about `most` of the points, evenly spaced, the first, the last and those at the iterations to keep."""
     if len(points) <= most:
         return tuple(points)
     last = len(points) - 1
-    return tuple(points[round(i * last / (most - 1))] for i in range(most))
-
-
-def _part(rows: list[CurveRow]) -> Part | None:
-    if not rows:
-        return None
-    names = ("time_s", "compute_s", "communication_s", "aggregation_s")
-    return Part(*(statistics.median(getattr(row, name) for row in rows) for name in names))
-
-
-def _blames(connection: sqlite3.Connection) -> dict[str, Blame]:
-    """Return, per case, the (child, link) with the most barriers; ties go to the first name."""
-    rows = connection.execute(
-        'SELECT "case", waited_for, link, count(*) AS num, avg(slack_s) FROM barriers '
-        'GROUP BY "case", waited_for, link ORDER BY "case", num DESC, waited_for, link'
-    )
-    found: dict[str, list[tuple[str, str, int, float]]] = {}
-    for case, *row in rows:
-        found.setdefault(case, []).append((row[0], row[1], row[2], row[3]))
-    return {
-        case: Blame(rows[0][0], rows[0][1], rows[0][2] / sum(row[2] for row in rows), rows[0][3])
-        for case, rows in found.items()
-    }
+    places = {round(i * last / (most - 1)) for i in range(most)}
+    return tuple(point for place, point in enumerate(points) if place in places or point.iteration in keep)

@@ -1,14 +1,16 @@
-"""The page: the template filled with a run's content."""
+"""The page of one run or several: the template filled with their content."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from hsgd_emu.report.content import Content
-from hsgd_emu.report.figures import figures
-from hsgd_emu.report.sentences import parts_in_words, unfinished
+from hsgd_emu.report.content import Content, Run
+from hsgd_emu.report.sections import sections
+from hsgd_emu.report.sentences import unfinished
+from hsgd_emu.report.target_table import target_data, target_heads, target_rows
 from hsgd_emu.results import wording
 
 if TYPE_CHECKING:
@@ -20,8 +22,19 @@ CONFIG: dict[str, Any] = {
     # plotly's default offers to upload the data
     "showSendToCloud": False,
     "plotlyServerURL": "",
-    "modeBarButtons": [["zoom2d", "resetScale2d", "toImage"]],
+    "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
 }
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What one run was, and what it takes to make it again."""
+
+    run: Run
+    facts: tuple[tuple[str, str], ...]
+    commands: tuple[str, ...]
+    """In order; the last one made this run. Empty where it was not made by a command."""
+    versions: tuple[tuple[str, str], ...]
 
 
 def render(content: Content) -> str:
@@ -29,51 +42,43 @@ def render(content: Content) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    shown = figures(content)
+    shown = sections(content)
+    figures = [figure for section in shown for figure in section.figures]
+    targets = target_data(content)
+    texts = [f"{json.dumps(figure.id)}:{script_json(figure.as_json())}" for figure in [*figures, targets]]
     return (
         templates()
         .get_template("report.html.j2")
         .render(
             content=content,
-            labels=[head[0].upper() + head[1:] for head in wording.target_heads(content.summaries)],
-            name=str(content.run.get("name", "run")),
-            facts=facts(content),
+            title=" and ".join(run.name for run in content.runs),
             answer=wording.answer(content.summaries),
             unfinished=unfinished(content),
-            wording=wording,
-            figures=shown,
-            parts_text=parts_in_words(content.cases),
-            longest_s=max((case.part.time_s for case in content.cases if case.part), default=0.0),
-            longest_to_target_s=[_longest(content, column) for column in range(_num_targets(content))],
-            fastest_cases=[_fastest(content, column) for column in range(_num_targets(content))],
-            versions=flat(content.environment),
+            heads=target_heads(content),
+            rows=target_rows(content),
+            targets=targets,
+            sections=shown,
+            figures=figures,
+            origins=[origin(run) for run in content.runs],
             plotly_js=Markup(get_plotlyjs()),
             config=Markup(script_json(json.dumps(CONFIG, sort_keys=True))),
-            figure_json=Markup(
-                "{" + ",".join(f"{json.dumps(figure.id)}:{script_json(figure.json)}" for figure in shown) + "}"
-            ),
+            figure_json=Markup("{" + ",".join(texts) + "}"),
         )
     )
 
 
 def templates() -> Environment:
-    """Return the templates of the reports with their filters; what is put into them is escaped."""
+    """Return the templates of the reports; what is put into them is escaped."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = files("hsgd_emu.report") / "templates"
-    environment = Environment(
+    return Environment(
         loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "seconds": _seconds,
-        "whole_percent": wording.share_cell,
-        "accuracy": wording.accuracy_cell,
-    }
-    return environment
 
 
 def script_json(text: str) -> str:
@@ -83,22 +88,35 @@ def script_json(text: str) -> str:
     return text
 
 
-def facts(content: Content) -> list[tuple[str, str]]:
+def origin(run: Run) -> Origin:
+    """Return what the page says of where a run comes from."""
+    return Origin(run, tuple(facts(run)), tuple(commands(run.environment)), tuple(flat(run.environment)))
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
     """Return what was run, in a few words each."""
-    run = content.run
-    data = run.get("data")
-    train = run.get("train")
-    train = train if isinstance(train, dict) else {}
+    data, train = (given if isinstance(given := run.run.get(key), dict) else {} for key in ("data", "train"))
+    numbers = [f"{words} {train[key]}" for key, words in _TRAIN.items() if key in train]
     found = [
-        ("topology", _named(run.get("topology"))),
-        ("data", _named(data, "dataset")),
-        ("partition", _named(data, "partition") if isinstance(data, dict) else ""),
-        ("model", _named(run.get("model"))),
-        ("iterations", f"{train['iterations']:,}" if isinstance(train.get("iterations"), int) else ""),
-        ("cases", str(len(content.cases))),
-        ("seeds", ", ".join(str(seed) for seed in dict.fromkeys(trial.seed for trial in content.trials))),
+        ("topology", _named(run.run.get("topology"))),
+        ("data", " ".join(str(data[key]) for key in ("dataset", "partition") if key in data).replace("_", " ")),
+        ("model", _named(run.run.get("model"))),
+        ("training", ", ".join(numbers)),
+        ("seeds", ", ".join(str(seed) for seed in dict.fromkeys(trial.seed for trial in run.trials))),
+        ("device", str(run.environment.get("device", ""))),
+        ("re-timed from", str(run.environment.get("parent", {}).get("name", ""))),
     ]
     return [(label, value) for label, value in found if value]
+
+
+_TRAIN = {"iterations": "iterations", "batch_size": "batch", "learning_rate": "learning rate"}
+
+
+def commands(environment: dict[str, Any]) -> list[str]:
+    """Return the commands that made a run, the parent's first."""
+    parent = environment.get("parent") or {}
+    now = environment.get("retimed_with", environment).get("command")
+    return [command for command in (parent.get("command"), now) if command]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -113,27 +131,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return found
 
 
-def _named(value: Any, key: str = "name") -> str:
+def _named(value: Any) -> str:
     if isinstance(value, dict):
-        value = value.get(key)
+        value = value.get("name")
     return "" if value is None else str(value)
-
-
-def _num_targets(content: Content) -> int:
-    return len(content.summaries[0].targets) if content.cases else 0
-
-
-def _longest(content: Content, column: int) -> float:
-    times_s = [summary.targets[column].median_time_s for summary in content.summaries]
-    return max((time_s for time_s in times_s if time_s is not None), default=0.0)
-
-
-def _fastest(content: Content, column: int) -> str | None:
-    """Return the case that reaches a target first; nothing to point out where only one case runs."""
-    times = [(s.targets[column].median_time_s, i) for i, s in enumerate(content.summaries)]
-    known = [(time_s, i) for time_s, i in times if time_s is not None]
-    return content.summaries[min(known)[1]].case if known and len(times) > 1 else None
-
-
-def _seconds(value: float) -> str:
-    return f"{wording.number(value)} s"

@@ -1,78 +1,202 @@
-"""What each figure shows, in a sentence computed from its data: for those who cannot see it."""
+"""What the curves and the whole run say, in sentences computed from the data: for those who cannot see the figures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from hsgd_emu.report.content import Case, Content, Point
-from hsgd_emu.results.wording import CaseSummary, TargetSummary, number, target_label
+from hsgd_emu.report.content import Case, Content, Point, Run
+from hsgd_emu.report.traffic import bytes_in_words
+from hsgd_emu.results.rows import CurveRow, reaches
+from hsgd_emu.results.summary import median_reached
+from hsgd_emu.results.wording import TargetSummary, number, target_label
+
+Axis = Literal["time_s", "communication_s", "iteration", "bytes"]
+"""What a curve is drawn against; also the name of the column that has it."""
 
 
 def unfinished(content: Content) -> str:
-    """Return how far the run is, or nothing where all trials are finished."""
-    statuses = [trial.status for trial in content.trials]
+    """Return how far the runs are, or nothing where all trials are finished."""
+    behind = [(run, said) for run in content.runs if (said := _progress(run))]
+    if not behind:
+        return ""
+    if len(content.runs) == 1:
+        start = f"This run is not finished: {behind[0][1]}."
+    else:
+        start = f"Not finished: {listed([f'{run.name} ({said})' for run, said in behind])}."
+    return f"{start} The table counts finished trials only; the figures show what there is so far."
+
+
+def _progress(run: Run) -> str:
+    statuses = [trial.status for trial in run.trials]
     done, running = statuses.count("finished"), statuses.count("running")
-    if done == len(statuses):
-        return ""
-    return (
-        f"This run is not finished: {done} of {len(statuses)} trials are done, {running} under way. "
-        "The table counts finished trials only; the figures show what there is so far."
-    )
+    return "" if done == len(statuses) else f"{done} of {len(statuses)} trials are done, {running} under way"
 
 
-def accuracy_in_time(content: Content) -> str:
-    """Say where the other cases stand when the first reaches the hardest target that is reached."""
-    first = _first_to_reach(content.summaries)
-    if first is None:
-        return _finals(content)
-    best, target = first
-    when_s = target.median_time_s or 0.0
-    others = [
-        (case.name, at.test_accuracy)
-        for case in content.cases
-        if case.name != best.case and (at := _at_time(case.median, when_s)) and at.test_accuracy is not None
+# --- the curves -------------------------------------------------------------------------------------
+
+
+def curves_in_words(content: Content, metric: str, axis: Axis) -> str:
+    """Say what the curves of one metric against one axis show.
+
+    Against iterations: where each case ends, for there the network does not count. Against what the network costs:
+    what the hardest target that any case reaches takes; where each case ends if no target is reached.
+    """
+    target = _hardest_reached(content, metric)
+    if target is None or axis == "iteration":
+        return _ends(content, metric, axis)
+    if axis == "time_s":
+        return _first_there(content, target)
+    return _what_it_takes(content, target, axis)
+
+
+def time_in_words(content: Content, axis: Axis) -> str:
+    """Say how long each case takes, where nothing was trained; axis: what the time is drawn against."""
+    ends = sorted((case.points[-1].time_s.median, case.index) for case in content.cases if case.points)
+    parts = []
+    for time_s, index in ends:
+        last = content.cases[index].points[-1]
+        done = f"{last.iteration:,} iterations"
+        if axis == "bytes" and last.num_bytes is not None:
+            done += f", in which it sends {bytes_in_words(last.num_bytes)}"
+        parts.append(f"{content.cases[index].name} takes {_seconds(time_s)} for {done}")
+    return f"Timing only, nothing was trained: {listed(parts)}."
+
+
+def place_of(point: Point, axis: Axis) -> float | None:
+    """Return where a point stands along an axis, None where it is not known."""
+    if axis == "iteration":
+        return point.iteration
+    if axis == "bytes":
+        return point.num_bytes
+    return point.time_s.median if axis == "time_s" else point.communication_s.median
+
+
+def reached_at(case: Case, target: TargetSummary, axis: Axis) -> float | None:
+    """Return where along an axis the finished seeds reach a target, the median as in the table; None: not reached."""
+    if axis == "time_s":
+        return target.median_time_s
+    if axis == "iteration":
+        return target.median_iterations
+    rows = [_first_row(case.seeds.get(seed, []), target) for seed in _finished(case)]
+    if axis == "communication_s":
+        return median_reached([row.communication_s if row else None for row in rows])
+    if case.traffic is None:
+        return None
+    return median_reached([case.traffic.bytes_until(row.iteration) if row else None for row in rows])
+
+
+def _finished(case: Case) -> list[int]:
+    return [trial.seed for trial in case.run.trials if trial.case == case.own_name and trial.status == "finished"]
+
+
+def _first_row(rows: Sequence[CurveRow], target: TargetSummary) -> CurveRow | None:
+    return next((row for row in rows if reaches(target.metric, getattr(row, target.metric), target.target)), None)
+
+
+def _hardest_reached(content: Content, metric: str) -> TargetSummary | None:
+    """Return the hardest target of a metric that any case reaches in the median, as the first to reach it does."""
+    found = [
+        target
+        for summary in content.summaries
+        for target in summary.targets
+        if target.metric == metric and target.median_time_s is not None
     ]
-    start = f"{best.case} is first at {target_label(target.metric, target.target)}, after {number(when_s)} s"
-    if not others:
-        return f"{start}."
-    return f"{start}; by then {listed([f'{name} is at {share(value)}' for name, value in others])}."
+    sign = -1 if metric == "test_accuracy" else 1
+    return min(found, key=lambda t: (sign * t.target, t.median_time_s), default=None)
 
 
-def accuracy_in_iterations(content: Content) -> str:
-    """Say which accuracy each case ends with: per iteration the network does not count."""
-    return _finals(content)
+def _entries(content: Content, wanted: TargetSummary) -> Iterator[tuple[Case, TargetSummary]]:
+    for case in content.cases:
+        for target in case.summary.targets:
+            if (target.metric, target.target) == (wanted.metric, wanted.target):
+                yield case, target
 
 
-def loss_in_words(content: Content) -> str:
-    """Say which test loss each case ends with."""
-    ends = [
-        (point.test_loss, case.name)
-        for case in content.cases
-        if (point := _last(case.median)) and point.test_loss is not None
-    ]
-    return f"The last test losses are {listed([f'{number(loss, 3)} ({name})' for loss, name in sorted(ends)])}."
+def _first_there(content: Content, wanted: TargetSummary) -> str:
+    """Say which case reaches a target first in emulated time, and where the others stand by then."""
+    when_s = wanted.median_time_s or 0.0
+    best = next(case for case, target in _entries(content, wanted) if target.median_time_s == when_s)
+    start = f"{best.name} is first at {target_label(wanted.metric, wanted.target)}, after {_seconds(when_s)}"
+    others = []
+    for case in content.cases:
+        by_then = [point for point in case.points if point.time_s.median <= when_s]
+        at = by_then[-1].metric(wanted.metric) if by_then else None
+        if case is not best and at is not None:
+            others.append(f"{case.name} is at {_value(wanted.metric, at.median)}")
+    return f"{start}; by then {listed(others)}." if others else f"{start}."
 
 
-def time_in_words(content: Content) -> str:
-    """Say how long each case took for its iterations."""
-    ends = [(point.time_s, point.iteration, case.name) for case in content.cases if (point := _last(case.median))]
-    parts = [f"{name} takes {number(time_s)} s for {steps:,} iterations" for time_s, steps, name in sorted(ends)]
-    return f"{listed(parts)}."
+def _what_it_takes(content: Content, wanted: TargetSummary, axis: Axis) -> str:
+    """Say what each case spends along an axis until a target, the least first, and which cases do not reach it."""
+    spent: list[tuple[float, int, str]] = []
+    missed = []
+    for case, target in _entries(content, wanted):
+        at = reached_at(case, target, axis)
+        if at is not None:
+            spent.append((at, case.index, case.name))
+        elif target.num_seeds:
+            missed.append(f"{case.name} {_misses(target)}")
+    (least, _, first), *others = sorted(spent)
+    does = "spends {} communicating" if axis == "communication_s" else "sends {}"
+    parts = [f"{first} {does.format(_amount(axis, least))}"]
+    parts += [f"{name} {_amount(axis, at)}" for at, _, name in others]
+    text = f"To {target_label(wanted.metric, wanted.target)}, {listed(parts)}"
+    return f"{text}; {listed(missed)}." if missed else f"{text}."
 
 
-def parts_in_words(cases: Sequence[Case]) -> str:
-    """Say between which cases the share of communication lies."""
-    shares = [
-        (case.part.communication_s / case.part.time_s, case.name)
-        for case in cases
-        if case.part and case.part.time_s > 0
-    ]
-    if not shares:
-        return ""
-    (least, least_name), (most, most_name) = min(shares), max(shares)
-    if least_name == most_name:
-        return f"Communication is {share(least, 0)} of the time."
-    return f"Communication is {share(most, 0)} of the time of {most_name} and {share(least, 0)} of {least_name}."
+def _misses(target: TargetSummary) -> str:
+    if target.num_reached == 0:
+        return "does not reach it"
+    return f"reaches it with {target.num_reached} of {target.num_seeds} seeds only"
+
+
+def _ends(content: Content, metric: str, axis: Axis) -> str:
+    """Say where each case is at its last evaluation, the best first."""
+    last = {case.index: case.points[-1] for case in content.cases if case.points}
+    ends = [(index, at.median) for index, point in last.items() if (at := point.metric(metric)) is not None]
+    ends.sort(key=lambda end: -end[1] if metric == "test_accuracy" else end[1])
+    parts = []
+    for place, (index, value) in enumerate(ends):
+        along = place_of(last[index], axis)
+        spent = "" if axis == "iteration" or along is None else f" after {_amount(axis, along)}{_OF_WHAT[axis]}"
+        level = f"is at {_level(metric, value)}" if place == 0 else f"at {_value(metric, value)}"
+        parts.append(f"{content.cases[index].name} {level}{spent}")
+    steps = {last[index].iteration for index, _ in ends}
+    start = f"After {min(steps):,} iterations" if len(steps) == 1 else "At their last evaluations"
+    lost = [content.cases[index].name for index in last if _diverged(content.cases[index], metric)]
+    said = [f"{start}, {listed(parts)}"] if parts else []
+    said += [f"the last {metric.replace('_', ' ')} of {listed(lost)} is not finite"] if lost else []
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+_OF_WHAT: dict[Axis, str] = {"time_s": "", "communication_s": " of communication", "iteration": "", "bytes": " sent"}
+
+
+def _diverged(case: Case, metric: str) -> bool:
+    known = [point.metric(metric) is not None for point in case.points]
+    return any(known) and not known[-1]
+
+
+# --- words ------------------------------------------------------------------------------------------
+
+
+def _amount(axis: Axis, value: float) -> str:
+    return bytes_in_words(value) if axis == "bytes" else _seconds(value)
+
+
+def _value(metric: str, value: float) -> str:
+    return share(value) if metric == "test_accuracy" else number(value, 3)
+
+
+def _level(metric: str, value: float) -> str:
+    words = metric.replace("_", " ")
+    return f"{share(value)} {words}" if metric == "test_accuracy" else f"{words} {number(value, 3)}"
+
+
+def _seconds(value: float) -> str:
+    return f"{number(value, 3)} s"
 
 
 def share(value: float, digits: int = 1) -> str:
@@ -86,40 +210,3 @@ def listed(parts: Sequence[str], most: int = 6) -> str:
     if len(parts) > most:
         shown.append(f"{len(parts) - most} more")
     return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else "".join(shown)
-
-
-def _finals(content: Content) -> str:
-    ends = [
-        (point.test_accuracy, point.iteration, case.name)
-        for case in content.cases
-        if (point := _last(case.median)) and point.test_accuracy is not None
-    ]
-    best_first = sorted(ends, key=lambda end: -end[0])
-    steps = sorted({iteration for _, iteration, _ in ends})
-    after = f"After {steps[0]:,} iterations" if len(steps) == 1 else "At their last evaluation"
-    values = [f"{name} {'is at ' if i == 0 else ''}{share(value)}" for i, (value, _, name) in enumerate(best_first)]
-    return f"{after}, {listed(values)}."
-
-
-def _first_to_reach(summaries: Sequence[CaseSummary]) -> tuple[CaseSummary, TargetSummary] | None:
-    """Return the fastest case at the highest accuracy target that any case reaches."""
-    reached = [
-        (target.target, -target.median_time_s, -index)
-        for index, summary in enumerate(summaries)
-        for target in summary.targets
-        if target.metric == "test_accuracy" and target.median_time_s is not None
-    ]
-    if not reached:
-        return None
-    level, _, index = max(reached)
-    best = summaries[-index]
-    return best, next(t for t in best.targets if t.metric == "test_accuracy" and t.target == level)
-
-
-def _at_time(points: Sequence[Point], time_s: float) -> Point | None:
-    """Return the last point at or before an emulated time."""
-    return next((point for point in reversed(points) if point.time_s <= time_s), None)
-
-
-def _last(points: Sequence[Point]) -> Point | None:
-    return points[-1] if points else None

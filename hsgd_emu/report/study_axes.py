@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from hsgd_emu.report.figures import plotly_text
+import numpy as np
+from numpy.typing import NDArray
+
+from hsgd_emu.report.figure import plotly_text
+from hsgd_emu.report.looks import shortened
 
 _UNITS = {"_s": "s", "_bytes": "bytes", "_bps": "bit/s"}
+_PREFIXES = ("k", "M", "G", "T")
 _RTT = "round-trip time"
 _MOST_NAMED_TICKS = 7
 
@@ -85,7 +90,8 @@ class Axis:
 
     def _ticks(self, places: Sequence[int]) -> dict[str, Any]:
         if self.numbers is None or len(places) <= _MOST_NAMED_TICKS:
-            texts = [_number(self.numbers[i]) if self.numbers else plotly_text(_short(self.texts[i])) for i in places]
+            numbers = self.numbers
+            texts = [_number(numbers[i]) if numbers else plotly_text(shortened(self.texts[i], 28)) for i in places]
             return {"tickmode": "array", "tickvals": self.positions(places), "ticktext": texts}
         if not self.log:
             return {"tickformat": ",~g", "nticks": 6}
@@ -148,6 +154,9 @@ def _is_log(spec: Mapping[str, Any], numbers: Sequence[float]) -> bool:
 
 
 def _with_unit(value: float, unit: str) -> str:
+    if unit in ("bit/s", "bytes") and value >= 1000:
+        power = min(int(math.log10(value) / 3 + 1e-9), len(_PREFIXES))
+        return f"{_number(value / 1000**power)} {_PREFIXES[power - 1]}{'B' if unit == 'bytes' else unit}"
     return _number(value) + (unit if unit == "×" else f" {unit}" if unit else "")
 
 
@@ -160,5 +169,7 @@ def _plain(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
-def _short(text: str, most: int = 28) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def middle_scenario(axes: Sequence[Axis], places_SA: NDArray[np.int64]) -> int:
+    """Return the scenario nearest to the middle value of every axis (the upper one of two); of equals the first."""
+    nums_A = np.array([len(axis.texts) for axis in axes], np.int64)
+    return int((np.abs(places_SA - nums_A // 2) / np.maximum(nums_A, 1)).sum(axis=1).argmin())

@@ -8,20 +8,21 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from hsgd_emu.report.figures import AXIS, BASE_LAYOUT, plotly_text
+from hsgd_emu.report.figure import AXIS, BASE_LAYOUT, plotly_text
 from hsgd_emu.report.sentences import listed
 from hsgd_emu.report.study_axes import Axis
 from hsgd_emu.report.study_content import Case, Floats, StudyContent, Target
+from hsgd_emu.report.study_figure import Drawn, figure_of
 from hsgd_emu.report.study_grid import Grid
-from hsgd_emu.report.study_maps import Scale, best_in_words, figure_json, gain_in_words, scale_of
-from hsgd_emu.report.study_words import HOVER_LABEL, is_close, seconds
+from hsgd_emu.report.study_maps import Scale, best_in_words, gain_in_words, scale_of
+from hsgd_emu.report.study_words import is_close, seconds, symbol
 
 MOST_DOTS = 5_000
 HOVER = "%{hovertext}<extra></extra>"
 _MARKS = {"type": "scatter", "mode": "markers", "hovertemplate": HOVER}
 
 
-def charts(content: StudyContent, grid: Grid) -> Iterator[tuple[str, int, str, str]]:
+def charts(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
     """Yield the chart along one axis for each target, as `study_maps.maps` yields maps."""
     for number, target in enumerate(content.targets):
         (scenarios,) = grid.cells(tuple(0 for _ in grid.others))
@@ -35,7 +36,7 @@ def charts(content: StudyContent, grid: Grid) -> Iterator[tuple[str, int, str, s
         traces += [draw(case, at, tables[case.index], scenarios) for case in content.cases]
         layout = _chart_layout(content, target, grid, axis, scenarios)
         key = ",".join("0" for _ in grid.others)
-        yield "chart", number, key, figure_json(traces, layout, _chart_in_words(content, target, scenarios))
+        yield "chart", number, key, figure_of(traces, layout, _chart_in_words(content, target, scenarios))
 
 
 def _tables(target: Target) -> tuple[Floats, Floats, Floats]:
@@ -92,11 +93,6 @@ def _dots(case: Case, at: Sequence[float], tables: Sequence[Floats], scenarios: 
     }
 
 
-def symbol(case: Case) -> str:
-    """Return the shape of a case's marks: a circle for local SGD, a diamond for H-SGD."""
-    return "circle" if case.dashed else "diamond"
-
-
 def _known(values_s: Floats) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values_s.tolist()]
 
@@ -118,7 +114,6 @@ def _chart_layout(
     return {
         **BASE_LAYOUT,
         "margin": {"l": 8, "r": 16, "t": 40, "b": 8},
-        "hoverlabel": HOVER_LABEL,
         "xaxis": x,
         "yaxis": {**AXIS, "title": title, **y},
         **_winners(content, target, axis, edges, scenarios),
@@ -172,18 +167,18 @@ def _chart_in_words(content: StudyContent, target: Target, scenarios: list[int])
     return f"{text[0].upper()}{text[1:]}."
 
 
-def clouds(content: StudyContent) -> Iterator[tuple[str, int, str, str]]:
+def clouds(content: StudyContent) -> Iterator[Drawn]:
     """Yield the clouds of scenarios for each target; the page puts in where each stands on the axes that are picked."""
-    layout = {**BASE_LAYOUT, "hoverlabel": HOVER_LABEL, "xaxis": AXIS, "yaxis": AXIS}
+    layout = {**BASE_LAYOUT, "xaxis": AXIS, "yaxis": AXIS}
     scale = scale_of(content)
     for number, target in enumerate(content.targets):
         best = target.best_S[:MOST_DOTS].tolist()
         mine = [(case, [s for s, index in enumerate(best) if index == case.index]) for case in content.cases]
         data = [_cloud(case, scenarios, target) for case, scenarios in mine if scenarios]
-        yield "cloud", number, "", figure_json(data, layout, best_in_words(content, best))
+        yield "cloud", number, "", figure_of(data, layout, best_in_words(content, best))
         factors = (target.gain_S if content.both_kinds else target.margin_S)[:MOST_DOTS].tolist()
         text = gain_in_words(content, factors)
-        yield "cloud-gain", number, "", figure_json([_gain_cloud(factors, scale)], layout, text)
+        yield "cloud-gain", number, "", figure_of([_gain_cloud(factors, scale)], layout, text)
 
 
 def _cloud(case: Case, scenarios: list[int], target: Target) -> dict[str, Any]:

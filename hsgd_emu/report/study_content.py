@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.report.content import COLOURS
-from hsgd_emu.report.study_axes import Axis, make_axis
+from hsgd_emu.report.looks import COLOURS, colours
+from hsgd_emu.report.study_axes import Axis, make_axis, middle_scenario
+from hsgd_emu.report.study_times import Times, read_times
 from hsgd_emu.results.folder import local_sgd_cases
 from hsgd_emu.results.wording import target_label
 from hsgd_emu.study.sweep.crossover import Crossover
@@ -24,10 +25,6 @@ from hsgd_emu.study.sweep.store import STUDY_FILE, StudyResults, fixed_of, read_
 if TYPE_CHECKING:
     import pandas as pd
 
-# After the reports' own colours, the darker ones of Paul Tol's palettes for those who see few colours.
-MORE_COLOURS = ("#332288", "#882255", "#999933", "#AA4499", "#44AA99", "#661100")
-OTHER_COLOUR = "#8796a8"
-"""Of cases that win nowhere where there are too many for a colour each."""
 CLOSE = 1.05
 """The first two are as good as equal when the second takes less than this times the first."""
 
@@ -82,10 +79,14 @@ class StudyContent:
     """The place of each scenario's value on each axis."""
     cases: tuple[Case, ...]
     seeds: tuple[int, ...]
+    trials: tuple[tuple[str, int, str], ...]
+    """What was learned: case, seed and the key of the learned trial, each once."""
     num_done: int
     """Scenarios whose times are there."""
     targets: tuple[Target, ...]
     """None until the study is finished."""
+    times: Times | None
+    """Every trial's own times, of some scenarios where there are very many; None where a case has only one."""
 
     @property
     def num_scenarios(self) -> int:
@@ -95,6 +96,11 @@ class StudyContent:
     def both_kinds(self) -> bool:
         """Whether there are cases of local SGD and of H-SGD."""
         return len({case.dashed for case in self.cases}) == 2
+
+    @property
+    def middle(self) -> int:
+        """The scenario that is nearest to the middle of every axis."""
+        return middle_scenario(self.axes, self.places_SA)
 
     def at(self, scenario: int) -> str:
         """Return a scenario in words: `far 0.3 s, near 0.02 s`."""
@@ -109,6 +115,7 @@ def gather(folder: Path) -> StudyContent:
     axes, places_SA = _axes(study["axes"], results.scenarios)
     finished = is_finished(folder)
     targets = _targets(results, names, local_sgd_cases(study["run"]), len(places_SA)) if finished else ()
+    levels = [(target.metric, target.level) for target in targets]
     return StudyContent(
         study=study,
         study_text=(folder / STUDY_FILE).read_text(encoding="utf-8"),
@@ -117,8 +124,10 @@ def gather(folder: Path) -> StudyContent:
         places_SA=places_SA,
         cases=_cases(names, local_sgd_cases(study["run"]), targets),
         seeds=tuple(int(seed) for seed in dict.fromkeys(results.trials["seed"])),
+        trials=tuple(dict.fromkeys(results.trials[["case", "seed", "trial"]].itertuples(index=False, name=None))),
         num_done=len(places_SA) if finished else int(results.best["scenario"].nunique()),
         targets=targets,
+        times=read_times(folder, axes, places_SA, names, levels),
     )
 
 
@@ -136,12 +145,11 @@ def _axes(specs: Sequence[Mapping[str, Any]], frame: pd.DataFrame) -> tuple[list
 
 def _cases(names: Sequence[str], local: Sequence[str], targets: Sequence[Target]) -> tuple[Case, ...]:
     """Return the cases, coloured in order; where there are too many, those that win somewhere come first."""
-    palette = (*COLOURS, *MORE_COLOURS)
     order = list(range(len(names)))
     if len(names) > len(COLOURS):
         winners = {int(best) for target in targets for best in np.unique(target.best_S)}
         order.sort(key=lambda index: index not in winners)
-    colour = {index: palette[i] if i < len(palette) else OTHER_COLOUR for i, index in enumerate(order)}
+    colour = dict(zip(order, colours(len(names)), strict=True))
     return tuple(Case(name, index, colour[index], name in local) for index, name in enumerate(names))
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hsgd_emu.report.figures import plotly_text
+from hsgd_emu.report.figure import plotly_text
 from hsgd_emu.report.study_content import StudyContent
 from hsgd_emu.report.study_grid import Grid
 
@@ -34,6 +34,12 @@ def ink(colour: str) -> str:
     parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return "#111" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#fff"
+
+
+def between(colour: str, other: str, fraction: float) -> str:
+    """Return the colour (#rrggbb) at a fraction of the way from one to the other."""
+    parts = [int(colour[i : i + 2], 16) * (1 - fraction) + int(other[i : i + 2], 16) * fraction for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(part):02x}" for part in parts)
 
 
 def _linear(content: StudyContent, axis: int, values: Sequence[float]) -> list[float]:

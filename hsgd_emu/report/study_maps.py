@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsgd_emu.report.figures import AXIS, BASE_LAYOUT
+from hsgd_emu.report.figure import AXIS, BASE_LAYOUT
 from hsgd_emu.report.sentences import listed
 from hsgd_emu.report.study_borders import Borders, Cells, borders, crossings_of
 from hsgd_emu.report.study_content import StudyContent, Target
+from hsgd_emu.report.study_figure import Drawn, FigureJson, figure_of, short
 from hsgd_emu.report.study_grid import Grid
-from hsgd_emu.report.study_labels import ink, labels
-from hsgd_emu.report.study_words import HOVER_LABEL, is_close, times_less
+from hsgd_emu.report.study_labels import between, ink, labels
+from hsgd_emu.report.study_words import is_close, times_less
 
 # Colorbrewer's BrBG: the first colour where local SGD is faster, the last where H-SGD is.
 GAIN_COLOURS = ("#8c510a", "#dfc27d", "#f5f5f5", "#80cdc1", "#01665e")
 MARGIN_COLOURS = ("#f5f5f5", "#80cdc1", "#01665e")
 NOTHING = "#8885"
-_PANEL_PX = 270
-_WHOLE_PX = 620
-"""Widths of a map's plane on a page 800 pixels wide, side by side and alone."""
+_ALONE = "Nowhere do two cases reach the target."
+_PANEL_PX, _PANEL_HEIGHT_PX = 270, 220
+_WHOLE_PX, _WHOLE_HEIGHT_PX = 620, 360
+"""Sizes of a map's plane on a page 800 pixels wide, side by side and alone."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,14 @@ class Scale:
             return None
         if factor <= 0:
             return -1.0
-        return max(min(math.log(factor) / math.log(self.limit), 1.0), -1.0)
+        return round(max(min(math.log(factor) / math.log(self.limit), 1.0), -1.0), 4)
+
+    def ink(self, factor: float) -> str:
+        """Return black or white, whichever is read better on a factor's colour."""
+        place = (self.place(factor) or 0.0) + (1 if self.two_sided else 0)
+        steps = place / (2 if self.two_sided else 1) * (len(self.colours) - 1)
+        below = min(int(steps), len(self.colours) - 2)
+        return ink(between(self.colours[below], self.colours[below + 1], steps - below))
 
 
 def scale_of(content: StudyContent) -> Scale:
@@ -61,8 +69,8 @@ def scale_of(content: StudyContent) -> Scale:
     return Scale(next((float(limit) for limit in limits if limit >= most * 0.98), 100.0), content.both_kinds)
 
 
-def maps(content: StudyContent, grid: Grid) -> Iterator[tuple[str, int, str, str]]:
-    """Yield every map as (which, number of the target, its combination as a key, its JSON)."""
+def maps(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
+    """Yield every map of each target, its combination as the key."""
     scale = scale_of(content)
     for number, target in enumerate(content.targets):
         crossings = crossings_of(target.crossovers, content.axes, grid)
@@ -87,7 +95,7 @@ def _frame(content: StudyContent, grid: Grid) -> dict[int, list[float]]:
     return {i: content.axes[i].edges(grid.shown[i]) for i in (grid.x, grid.y)}
 
 
-def _best_map(content: StudyContent, target: Target, grid: Grid, cells: list[list[int]], lines: Borders) -> str:
+def _best_map(content: StudyContent, target: Target, grid: Grid, cells: list[list[int]], lines: Borders) -> FigureJson:
     num = max(len(content.cases), 1)
     colours = [[(case.index + end) / num, case.colour] for case in content.cases for end in (0, 1)]
     best = [[int(target.best_S[s]) for s in row] for row in cells]
@@ -100,19 +108,20 @@ def _best_map(content: StudyContent, target: Target, grid: Grid, cells: list[lis
     layout = _layout(content, grid)
     layout["annotations"] = labels(content, grid, best, width_px(grid))
     flat = [case for row in best for case in row]
-    close = [["≈" if is_close(target, s) else "" for s in row] for row in cells]
+    marked = marks_close(grid)
+    close = [["≈" if marked and is_close(target, s) else "" for s in row] for row in cells]
     marks = _marks(content, grid, close, 15)
     marks["textfont"]["color"] = [
         ink(content.cases[case].colour)
         for case, word in zip(flat, (w for row in close for w in row), strict=True)
         if word
     ]
-    return figure_json([plane, *_lines(content, lines), marks], layout, best_in_words(content, flat))
+    return figure_of([plane, *_lines(content, lines), marks], layout, best_in_words(content, flat))
 
 
 def _gain_map(
     content: StudyContent, target: Target, grid: Grid, cells: list[list[int]], lines: Borders, scale: Scale
-) -> str:
+) -> FigureJson:
     factors = target.gain_S if content.both_kinds else target.margin_S
     plane = _plane(content, grid, cells) | {
         "z": [[scale.place(float(factors[s])) for s in row] for row in cells],
@@ -120,18 +129,27 @@ def _gain_map(
         "zmax": 1,
         "colorscale": scale.colorscale,
     }
-    fits = width_px(grid) / len(cells[0]) >= 38
+    across_px, up_px = _cell_px(grid)
+    fits = across_px >= 38 and up_px >= 14
     words = [[_factor(float(factors[s])) if fits else "" for s in row] for row in cells]
     kinds = {case.name: case.dashed for case in content.cases}
     between_kinds = {pair: ends for pair, ends in lines.items() if kinds[pair[0]] != kinds[pair[1]]}
-    data = [plane, *_lines(content, between_kinds), _marks(content, grid, words, 11)]
+    marks = _marks(content, grid, words, 11)
+    flat = [
+        (float(factors[s]), word)
+        for row, line in zip(cells, words, strict=True)
+        for s, word in zip(row, line, strict=True)
+    ]
+    marks["textfont"]["color"] = [scale.ink(factor) for factor, word in flat if word]
+    data = [plane, *_lines(content, between_kinds), marks]
     text = gain_in_words(content, [float(factors[s]) for row in cells for s in row])
-    return figure_json(data, _layout(content, grid), text)
+    return figure_of(data, _layout(content, grid), text)
 
 
 def _plane(content: StudyContent, grid: Grid, cells: list[list[int]]) -> dict[str, Any]:
     frame = _frame(content, grid)
     assert grid.y is not None
+    gap = 1 if min(_cell_px(grid)) >= 8 else 0
     return {
         "type": "heatmap",
         "x": frame[grid.x],
@@ -139,15 +157,16 @@ def _plane(content: StudyContent, grid: Grid, cells: list[list[int]]) -> dict[st
         "customdata": cells,
         "hovertemplate": "%{hovertext}<extra></extra>",
         "showscale": False,
-        "xgap": 1,
-        "ygap": 1,
+        "xgap": gap,
+        "ygap": gap,
     }
 
 
 def _marks(content: StudyContent, grid: Grid, words: list[list[str]], size: int) -> dict[str, Any]:
     """Return words in the middle of cells (a heat map's own would stand off it where the axis is logarithmic)."""
     assert grid.y is not None
-    x, y = (content.axes[i].positions(grid.shown[i]) for i in (grid.x, grid.y))
+    # Every cell has both: short numbers are half of a large page.
+    x, y = (short(content.axes[i].positions(grid.shown[i]), 6) for i in (grid.x, grid.y))
     spots = [(a, b, word) for b, line in zip(y, words, strict=True) for a, word in zip(x, line, strict=True) if word]
     return {
         "type": "scatter",
@@ -183,7 +202,6 @@ def _layout(content: StudyContent, grid: Grid) -> dict[str, Any]:
         **BASE_LAYOUT,
         "plot_bgcolor": NOTHING,
         "margin": {"l": 8, "r": 12, "t": 26, "b": 8},
-        "hoverlabel": HOVER_LABEL,
         "xaxis": {**axis, **content.axes[grid.x].layout(grid.shown[grid.x], edges=True)},
         "yaxis": {**axis, **content.axes[grid.y].layout(grid.shown[grid.y], edges=True)},
     }
@@ -192,6 +210,18 @@ def _layout(content: StudyContent, grid: Grid) -> dict[str, Any]:
 def width_px(grid: Grid) -> float:
     """Return how wide a map's plane is at least: words go in where they fit then."""
     return _WHOLE_PX if len(grid.panel_combinations()) == 1 else _PANEL_PX
+
+
+def _cell_px(grid: Grid) -> tuple[float, float]:
+    """Return how wide and high a map's cells are, about."""
+    assert grid.y is not None
+    height_px = _WHOLE_HEIGHT_PX if len(grid.panel_combinations()) == 1 else _PANEL_HEIGHT_PX
+    return width_px(grid) / len(grid.shown[grid.x]), height_px / len(grid.shown[grid.y])
+
+
+def marks_close(grid: Grid) -> bool:
+    """Tell whether cells are large enough for a mark each where the first two cases are as good as equal."""
+    return min(_cell_px(grid)) >= 14
 
 
 def _factor(factor: float) -> str:
@@ -204,26 +234,22 @@ def _factor(factor: float) -> str:
 def best_in_words(content: StudyContent, best: Sequence[int]) -> str:
     """Say how often each case is the best, the most frequent first."""
     wins = sorted(((best.count(case), -case) for case in set(best) if case >= 0), reverse=True)
-    parts = [f"{content.cases[-case].name} {'is fastest ' if i == 0 else ''}in {n}" for i, (n, case) in enumerate(wins)]
+    parts = [
+        f"{content.cases[-case].name} {'is fastest ' if i == 0 else ''}in {n:,}" for i, (n, case) in enumerate(wins)
+    ]
     missed = best.count(-1)
     parts += [f"no case reaches the target in {missed:,}"] if missed else []
     return f"Of {len(best):,} scenarios, {listed(parts)}."
 
 
 def gain_in_words(content: StudyContent, factors: Sequence[float]) -> str:
-    """Say how far the factors go."""
+    """Say how far the factors go, and how often only one reaches the target."""
     known = [factor for factor in factors if 0 < factor < math.inf]
     if not content.both_kinds:
-        return f"The fastest is up to {times_less(max(known))} faster than the next." if known else ""
+        return f"The fastest is up to {times_less(max(known))} faster than the next." if known else _ALONE
     ends = [("H-SGD", max(known, default=0)), ("local SGD", 1 / min(known, default=math.inf))]
     parts = [f"{name} is up to {times_less(most)} faster" for name, most in ends if most > 1]
-    return f"{listed(parts)}." if parts else ""
-
-
-def figure_json(data: list[dict[str, Any]], layout: dict[str, Any], text: str) -> str:
-    """Return a figure's JSON with its text: go.Figure validates, so a misspelt attribute is an error here."""
-    import plotly.graph_objects as go
-    import plotly.io as pio
-
-    figure = pio.to_json(go.Figure(data=data, layout=layout), engine="json")
-    return f'{{"text":{json.dumps(text)},{figure[1:]}'
+    for name, only in (("H-SGD", factors.count(math.inf)), ("local SGD", factors.count(0))):
+        parts += [f"only {name} reaches the target in {only:,} of {len(factors):,} scenarios"] if only else []
+    text = listed(parts)
+    return f"{text[0].upper()}{text[1:]}." if parts else "No case reaches the target."

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hsgd_emu.report import study_sentences
-from hsgd_emu.report.page import CONFIG, flat, script_json, templates
+from hsgd_emu.report.page import CONFIG, commands, flat, script_json, templates
 from hsgd_emu.report.study_charts import MOST_DOTS, charts, cloud_axes, clouds
 from hsgd_emu.report.study_content import Case, StudyContent, Target
+from hsgd_emu.report.study_data import DIGITS, INTERVAL_DIGITS, is_exact, study_data
+from hsgd_emu.report.study_figure import Drawn, compact, joined
 from hsgd_emu.report.study_grid import Grid, make_grid
-from hsgd_emu.report.study_maps import maps, scale_of
+from hsgd_emu.report.study_maps import maps, marks_close, scale_of
 from hsgd_emu.report.study_split import splits
-from hsgd_emu.report.study_words import gain_cell, hover, margin_cell, seconds
+from hsgd_emu.report.study_spread import choices, spread_data, spread_height_px, spreads
+from hsgd_emu.report.study_tornado import subjects
+from hsgd_emu.report.study_tornado_figure import (
+    HIGH_COLOUR,
+    LOW_COLOUR,
+    tornado_height_px,
+    tornado_kind,
+    tornado_start,
+    tornados,
+)
+from hsgd_emu.report.study_words import gain_cell, margin_cell, seconds
 from hsgd_emu.results.wording import number, percent
 
 MOST_ROWS = 200
@@ -60,7 +72,8 @@ def render(content: StudyContent) -> str:
 
     grid = make_grid(content.axes, content.places_SA, len(content.targets)) if content.targets else None
     kind = kind_of(content, grid)
-    drawn = list(_figures(content, grid, kind))
+    drawn = [*_figures(content, grid, kind), *tornados(content), *spreads(content)]
+    shown = shown_scenarios(content, grid, kind)
     return (
         templates()
         .get_template("study.html.j2")
@@ -75,6 +88,7 @@ def render(content: StudyContent) -> str:
             kind=kind,
             panels=_panels(content, grid) if grid else [],
             picks=_picks(content, grid) if grid else [],
+            marks_close=bool(kind == "map" and grid and marks_close(grid)),
             thinned=bool(grid and grid.thinned),
             scale=_scale(content),
             drawn_over=[content.axes[i].name for i in (grid.x, grid.y) if i is not None] if grid else [],
@@ -85,12 +99,25 @@ def render(content: StudyContent) -> str:
             rows=[rows(content, target) for target in content.targets],
             most_rows=MOST_ROWS,
             most_dots=MOST_DOTS,
-            share=percent,
+            commands=commands(content.environment),
+            trials=content.trials[:MOST_ROWS],
             versions=flat(content.environment),
             plotly_js=Markup(get_plotlyjs()),
             config=Markup(script_json(json.dumps(CONFIG, sort_keys=True))),
-            figures_json=Markup(_by_map(drawn)),
-            hovers_json=Markup(script_json(json.dumps(_hovers(content, grid, kind), separators=(",", ":")))),
+            rounded_to=None if is_exact(content, len(shown)) else (DIGITS, INTERVAL_DIGITS),
+            tornado={
+                "kind": tornado_kind(content),
+                "height_px": tornado_height_px(content),
+                "start": tornado_start(content),
+                "subjects": [subject.label for subject in subjects(content)],
+                "colours": (LOW_COLOUR, HIGH_COLOUR),
+            },
+            choices=choices(content, grid) if content.times else [],
+            spread_height_px=spread_height_px(content),
+            has_figures=bool(drawn),
+            figures_json=Markup(script_json(compact(joined(drawn)))),
+            data_json=Markup(script_json(study_data(content, shown, quantiles=kind == "chart"))),
+            spread_json=Markup(script_json(compact(spread_data(content)))),
             cloud_axes_json=Markup(script_json(cloud_axes(content) if kind == "cloud" else "[]")),
         )
     )
@@ -118,7 +145,7 @@ def facts(content: StudyContent) -> list[tuple[str, str]]:
     return [(label, value) for label, value in [*axes, *counts] if value]
 
 
-def _figures(content: StudyContent, grid: Grid | None, kind: str) -> Iterable[tuple[str, int, str, str]]:
+def _figures(content: StudyContent, grid: Grid | None, kind: str) -> Iterable[Drawn]:
     if kind == "map" and grid:
         return maps(content, grid)
     if kind == "chart" and grid:
@@ -126,25 +153,11 @@ def _figures(content: StudyContent, grid: Grid | None, kind: str) -> Iterable[tu
     return clouds(content) if kind == "cloud" else ()
 
 
-def _by_map(drawn: Iterable[tuple[str, int, str, str]]) -> str:
-    """Return the figures as JSON: by which, number of the target and combination."""
-    nested: dict[str, dict[int, list[str]]] = {}
-    for which, target, key, figure in drawn:
-        nested.setdefault(which, {}).setdefault(target, []).append(f"{json.dumps(key)}:{script_json(figure)}")
-    inner = {
-        which: ",".join(f'"{target}":{{{",".join(figures)}}}' for target, figures in targets.items())
-        for which, targets in nested.items()
-    }
-    return "{" + ",".join(f'"{which}":{{{figures}}}' for which, figures in inner.items()) + "}"
-
-
-def _hovers(content: StudyContent, grid: Grid | None, kind: str) -> list[dict[int, str]]:
-    """Return what is said of each scenario drawn, by target."""
+def shown_scenarios(content: StudyContent, grid: Grid | None, kind: str) -> Sequence[int]:
+    """Return the scenarios that are drawn one by one, in order."""
     if grid:
-        drawn = sorted(s for one in grid.combinations() for row in grid.cells(one) for s in row)
-    else:
-        drawn = list(range(min(content.num_scenarios, MOST_DOTS))) if kind else []
-    return [{s: hover(content, target, s) for s in drawn} for target in content.targets]
+        return sorted(s for one in grid.combinations() for row in grid.cells(one) for s in row)
+    return range(min(content.num_scenarios, MOST_DOTS)) if kind else ()
 
 
 def _panels(content: StudyContent, grid: Grid) -> list[Panel]:

@@ -17,7 +17,9 @@ RUN_FILE = "run.yaml"
 ENVIRONMENT_FILE = "environment.json"
 DATABASE_FILE = "run.sqlite"
 REPORT_FILE = "report.html"
+TRACE_FILE = "trace.json"
 CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
 LOCK_FILE = "lock"
 
 
@@ -82,9 +84,19 @@ def remove_run(folder: Path) -> None:
     with locked(folder):
         # The database first: without it there is no run, and a log left alone is removed by the next one.
         names = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
-        for name in (*names, RUN_FILE, ENVIRONMENT_FILE, REPORT_FILE):
+        for name in (*names, RUN_FILE, ENVIRONMENT_FILE, REPORT_FILE, TRACE_FILE):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        _remove_events(folder / TENSORBOARD)
+
+
+def _remove_events(folder: Path) -> None:
+    """Delete the event files of all trials, and the folders that are empty then."""
+    for path in folder.glob("*/seed-*/*tfevents*"):
+        path.unlink()
+    for path in (*folder.glob("*/seed-*"), *folder.glob("*"), folder):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def write_environment(folder: Path, environment: dict[str, Any]) -> None:

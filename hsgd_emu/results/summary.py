@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sqlite3
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, select
 from hsgd_emu.results.wording import CaseSummary, TargetSummary, answer, header, render_rows
 
-__all__ = ["CaseSummary", "TargetSummary", "answer", "header", "render_rows", "summarise"]
+__all__ = ["CaseSummary", "TargetSummary", "answer", "header", "render_rows", "summarise", "summarise_from"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,16 @@ def summarise(source: RunStore | Path) -> list[CaseSummary]:
     """
     folder = source.folder if isinstance(source, RunStore) else source
     with _connection(source) as connection:
-        trials = list(select(connection, "trials"))
-        curves = _curves(connection)
-        targets = list(select(connection, "targets"))
-        levels = list(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
-    local = local_sgd_cases(read_run_file(folder))
+        return summarise_from(connection, read_run_file(folder))
+
+
+def summarise_from(connection: sqlite3.Connection, run: dict[str, Any]) -> list[CaseSummary]:
+    """Return the summaries of a run from its open database and its run file."""
+    trials = list(select(connection, "trials"))
+    curves = _curves(connection)
+    targets = list(select(connection, "targets"))
+    levels = list(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
+    local = local_sgd_cases(run)
     summaries = []
     for case in dict.fromkeys(trial[0] for trial in trials):
         seeds = [trial[1] for trial in trials if trial[0] == case]

@@ -146,7 +146,7 @@ def answer(summaries: Sequence[CaseSummary]) -> str:
     """
     if not any(summary.num_finished for summary in summaries):
         return "No trial has finished yet."
-    targets = list(summaries[0].targets)
+    targets = [target for summary in summaries for target in summary.targets]
     if not was_trained(summaries):
         return _answer_in_time(summaries)
     if not targets:

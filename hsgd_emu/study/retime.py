@@ -18,6 +18,7 @@ from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_text, remove_run, require_run_folder
+from hsgd_emu.results.origin import origin
 from hsgd_emu.results.rows import CurveRow, TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, select
@@ -185,7 +186,10 @@ def _environment(
         weights.setdefault(key.case, {})[str(key.seed)] = trial.weights_hash
     sha256 = hashlib.sha256(read_run_text(folder).encode()).hexdigest()
     parent: dict[str, Any] = {"name": name, "run_sha256": sha256, "weights": weights}
+    if "command" in before:
+        parent["command"] = before["command"]
     if "parent" in before:
         parent["parent"] = {key: value for key, value in before["parent"].items() if key != "weights"}
     clock = {"python": sys.version.split()[0]} | {library: version(library) for library in _CLOCK}
-    return before | {"message_bytes": message_bytes, "parent": parent, "retimed_with": clock}
+    now = {"message_bytes": message_bytes, "parent": parent, "retimed_with": clock | origin()}
+    return {key: value for key, value in before.items() if key != "command"} | now

@@ -23,6 +23,7 @@ RANK = {
     "show": 12,
     "verbs": 11,
     "progress": 12,
+    "watch": 12,
     "cli": 13,
 }
 DOORS = {"networkx": "topology", "simpy": "engine", "torch": "learning", "torchvision": "learning", "plotly": "report"}

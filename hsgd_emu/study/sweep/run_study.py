@@ -14,6 +14,7 @@ from typing import Any
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.results.folder import is_run_folder
+from hsgd_emu.results.origin import origin
 from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.sweep.outcome import crossover_row, crossovers, rows_of
 from hsgd_emu.study.sweep.prepared import Prepared, StudyPlan, prepare
@@ -172,7 +173,7 @@ def _opened(folder: Path, data: dict[str, Any], prepared: Prepared, force: bool)
             raise ConfigError.of(str(folder), "", text)
         return store
     environment = {name: version(name) for name in _LIBRARIES} | asdict(prepared.resources)
-    environment |= {"python": sys.version.split()[0], "platform": platform.platform()}
+    environment |= {"python": sys.version.split()[0], "platform": platform.platform()} | origin()
     rows = {"scenarios": _scenario_rows(prepared), "trials": _trial_rows(prepared)}
     return StudyStore.create(folder, to_yaml(data), environment, rows)
 

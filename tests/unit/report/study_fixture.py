@@ -51,11 +51,13 @@ def make_study(
     spread: float = 0.0,
     never: Sequence[str] = (),
     unreached: Sequence[int] = (),
+    chance: Sequence[float | None] = (),
     name: str = "far_near",
     specs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Path:
     """Write a study. spread: quantiles lie this share off the median.  never: cases that reach no target.
-    unreached: scenarios in which none reaches the hard one.
+    unreached: scenarios in which none reaches the hard one.  chance: each replication's time to the median, of both
+    seeds; None: never.
     """
     axes = list(scenarios[0])
     run = {
@@ -69,13 +71,19 @@ def make_study(
         "axes": [{"name": axis, **(specs or SPECS)[axis]} for axis in axes],
         "replications": 1,
     }
-    rows: dict[str, list[Row]] = {"summary": [], "best": [], "wins": [], "crossovers": list(crossovers)}
+    rows: dict[str, list[Row]] = {"times": [], "summary": [], "best": [], "wins": [], "crossovers": list(crossovers)}
     for number, values in enumerate(scenarios):
         for target in targets:
             times_s = medians_s(values, target, cases)
             known = {c: t for c, t in zip(cases, times_s, strict=True) if t is not None and c not in never}
             known = {} if target == HARD and number in unreached else known
             _outcome(rows, number, target, cases, known, spread)
+            rows["times"] += [
+                (number, case, seed, replication, *target, *_chance(known.get(case), factor))
+                for case in cases
+                for seed in (1, 2)
+                for replication, factor in enumerate(chance)
+            ]
     begun = {
         "scenarios": [
             (number, axis, str(value), float(value) if isinstance(value, int | float) else None)
@@ -95,6 +103,11 @@ def make_study(
 
 def _case(name: str) -> dict[str, Any]:
     return {"name": name, "periods": [50, 5]} if name.startswith("G") else {"name": name, "period": 5}
+
+
+def _chance(median_s: float | None, factor: float | None) -> Row:
+    """Return time_s, iteration, communication_s and compute_s."""
+    return (None,) * 4 if median_s is None or factor is None else (median_s * factor, 100, 1.0, 1.0)
 
 
 def _outcome(

@@ -1,14 +1,13 @@
-"""The report: deterministic, self-contained, escaped, and true to the run's numbers."""
+"""The page of a run: deterministic, self-contained, escaped, and true to the run's numbers."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,43 @@ import pytest
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.report import write_report
-from hsgd_emu.report.content import COLOURS, Point, gather, median_points, thin
-from hsgd_emu.report.page import script_json
-from hsgd_emu.report.sentences import accuracy_in_time, parts_in_words
+from hsgd_emu.report.content import Point, Spread, gather, median_points, spread, thin
+from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Rows, plotly_text
+from hsgd_emu.report.looks import COLOURS, OTHER_COLOUR, colours
+from hsgd_emu.report.page import commands, script_json
+from hsgd_emu.report.sections import sections
+from hsgd_emu.results.read import export, read_csv, read_run
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TrialKey
 from hsgd_emu.results.store import RunStore
+from hsgd_emu.run import run
+from hsgd_emu.study.retime import retime
+from tests.unit.report.html_fixture import HOSTILE, constant, parse, words
 
 LOCAL, HSGD = "P=5", "G=50 I=5"
-HOSTILE = ("<script>alert(1)</script>", "<b>bold</b> & \"q\" 'r' %{y} </script>")
+SMALL = """
+name: small
+topology:
+  levels: [{name: site, count: 2, uplink: far}, {name: worker, count: 2, uplink: near}]
+profiles:
+  far: {rtt_s: {distribution: lognormal, median: 0.2, sigma: 0.3}}
+  near: {rtt_s: 0.02}
+compute: {step_s: 0.004}
+data: {dataset: digits, partition: by_label}
+model: softmax_regression
+train: {iterations: 40}
+cases: [{name: "P=4", period: 4}, {name: "P=20", period: 20}, {name: "G=20 I=4", periods: [20, 4]}]
+targets: {test_accuracy: [0.3, 0.99], test_loss: [2]}
+seeds: [1, 2, 3]
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run, with everything that a run writes."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "small.yaml").write_text(SMALL)
+    run(folder / "small.yaml", folder / "run", device="cpu", threads=1)
+    return folder / "run"
 
 
 def row(number: int, time_s: float, accuracy: float | None) -> CurveRow:
@@ -62,46 +90,6 @@ def page(folder: Path) -> str:
     return write_report(folder).read_text(encoding="utf-8")
 
 
-def figure_data(html: str) -> dict[str, Any]:
-    line = re.search(r"^const FIGURES = (.*);$", html, re.MULTILINE)
-    assert line
-    return dict(json.loads(line[1]))
-
-
-class Elements(HTMLParser):
-    """Collects the tags, with their attributes, and the text outside scripts and styles."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._raw = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._raw = tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._raw = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._raw:
-            self.text.append(data)
-
-    def named(self, tag: str) -> Iterator[dict[str, str | None]]:
-        return (attrs for name, attrs in self.tags if name == tag)
-
-
-def parse(html: str) -> Elements:
-    elements = Elements()
-    elements.feed(html)
-    return elements
-
-
-def words(html: str) -> str:
-    return " ".join(" ".join(parse(html).text).split())
-
-
 def test_same_run_gives_the_same_bytes_in_other_processes(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     pages = set()
@@ -137,12 +125,23 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in elements.tags]
     assert "<script>alert(1)</script>" not in html
     assert all(name in words(html) for name in HOSTILE)
-    names = {trace["name"] for figure in figure_data(html).values() for trace in figure["data"]}
-    # plotly reads tags in names as markup, so they are escaped once more for it
+    pictures = [p for figure in constant(html, "FIGURES").values() for p in figure["pictures"].values()]
+    names = {
+        trace["name"] for picture in pictures for trace in picture["data"] if "meta" in trace and trace.get("name")
+    }
+    # plotly reads tags in names as markup and %{y} as a value, so they are escaped once more for it
     assert names == {
         "&lt;script&gt;alert(1)&lt;/script&gt;",
-        "&lt;b&gt;bold&lt;/b&gt; &amp; \"q\" 'r' %{y} &lt;/script&gt;",
+        "&lt;b&gt;bold&lt;/b&gt; &amp; \"q\" 'r' %&#123;y} &lt;/script&gt;",
     }
+
+
+def test_plotly_text_is_read_back_as_it_was() -> None:
+    import html
+
+    assert all(html.unescape(plotly_text(name)) == name for name in HOSTILE)
+    assert not {"<", ">"} & set(plotly_text("".join(HOSTILE)))
+    assert "%{" not in plotly_text("%{y} %%{x}")
 
 
 def test_json_cannot_end_its_script_element() -> None:
@@ -156,54 +155,131 @@ def test_page_says_the_answer_and_the_table(tmp_path: Path) -> None:
     # 80 s / 20 s = 4
     assert "To 80% test accuracy, G=50 I=5 takes 20.0 s, 4.0 times less than the best local SGD (P=5, 80.0 s)" in text
     assert "20.00 s fastest 100 iterations, 95% communication" in text
-    assert "site-1--root" in text
+    assert "site-1--root" in json.dumps(constant(page(tmp_path / "run"), "FIGURES")["blame"])
     assert "host.cpus" in text
     assert "weights-hash" in text
     assert "not finished" not in text
 
 
-def test_page_is_accessible(tmp_path: Path) -> None:
-    elements = parse(page(make_run(tmp_path / "run")))
+def test_page_is_accessible(small: Path) -> None:
+    html = page(small)
+    elements = parse(html)
     assert next(elements.named("html"))["lang"] == "en"
     tags = [tag for tag, _ in elements.tags]
     assert tags.count("title") == tags.count("h1") == 1
     assert tags.count("caption") == tags.count("table")
     plots = [attrs for attrs in elements.named("div") if attrs.get("class") == "plot"]
-    assert [plot["id"] for plot in plots] == ["accuracy-time", "accuracy-iterations", "loss-time"]
+    drawn = [id for id, figure in constant(html, "FIGURES").items() if figure["pictures"]]
+    assert [plot["id"] for plot in plots] == drawn
     assert all(plot["role"] == "img" and len(plot["aria-label"] or "") > 40 for plot in plots)
     ids = [attrs["id"] for _, attrs in elements.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
 
 
-def test_figures_carry_the_curves_and_targets(tmp_path: Path) -> None:
-    figure = figure_data(page(make_run(tmp_path / "run")))["accuracy-time"]
-    medians = [trace for trace in figure["data"] if trace["line"]["width"] == 3]
-    assert [trace["name"] for trace in medians] == [LOCAL, HSGD]
-    assert medians[0]["x"] == [40.0, 80.0]
-    # seeds 0.55 and 0.57, 0.85 and 0.87
-    assert medians[0]["y"] == pytest.approx([0.56, 0.86])
-    assert len(figure["data"]) == 2 * (2 + 1), "two seeds and the median of each case"
-    assert [shape["y0"] for shape in figure["layout"]["shapes"]] == [0.5, 0.8]
-    # 80% must be on the picture, with its label
-    assert figure["layout"]["yaxis"]["range"][1] > 0.87
+def test_a_real_run_has_every_figure(small: Path) -> None:
+    figures = constant(page(small), "FIGURES")
+    expected = ("curves", "time-spent", "waiting", "blame", "network", "links", "each-link", "timeline")
+    assert list(figures) == [*expected, "sandwich", "targets"]
+    for id, figure in figures.items():
+        lengths = {len(values) for _, _, _, values in figure["columns"]}
+        assert len(lengths) == 1, id
+        assert all(picture["text"].endswith(".") for picture in figure["pictures"].values()), id
 
 
-def test_case_has_one_colour_everywhere(tmp_path: Path) -> None:
-    html = page(make_run(tmp_path / "run"))
-    for figure in figure_data(html).values():
-        colours = {(trace["name"], trace["line"]["color"]) for trace in figure["data"]}
-        assert colours == {(LOCAL, COLOURS[0]), (HSGD, COLOURS[1])}
+def test_plotly_takes_every_picture(small: Path) -> None:
+    # go.Figure validates: a misspelt attribute is an error here, not a silently different picture.
+    with gather([small]) as content:
+        pictures = [(f, p) for section in sections(content) for f in section.figures for p in f.pictures]
+        for figure, picture in pictures:
+            assert figure.plotly(picture.key).data
+    assert len(pictures) > 20
+
+
+def test_the_numbers_are_those_of_the_export(small: Path, tmp_path: Path) -> None:
+    figures = constant(page(small), "FIGURES")
+    export(small, "csv", tmp_path)
+    curve, targets = read_csv(tmp_path / "curve.csv"), read_csv(tmp_path / "targets.csv")
+
+    drawn = rows_of(figures["curves"])
+    medians = curve.groupby(["case", "iteration"], sort=False)
+    assert len(drawn) == len(medians)
+    for one in drawn:
+        rows = medians.get_group((one["case"], one["iteration"]))
+        for name, column in (("time", "time_s"), ("test_accuracy",) * 2, ("test_loss",) * 2, ("train_loss",) * 2):
+            middle, least, most = (one[key] for key in (column, *spread_names(name, column)))
+            assert (middle, least, most) == (rows[column].median(), rows[column].min(), rows[column].max())
+
+    for one in rows_of(figures["targets"]):
+        rows = targets[(targets["case"] == one["case"]) & (targets["target"] == one["target"])]
+        assert one["num_reached"] == rows["time_s"].notna().sum()
+        if one["num_reached"] == 3:
+            assert one["time_s"] == rows["time_s"].median()
+            assert one["iterations"] == rows["iteration"].median()
+        if one["num_reached"] < 2:
+            assert one["time_s"] is None
+    assert {one["num_reached"] for one in rows_of(figures["targets"])} == {0, 3}
+
+
+def rows_of(figure: dict[str, Any]) -> list[dict[str, Any]]:
+    names = [name for name, *_ in figure["columns"]]
+    return [dict(zip(names, values, strict=True)) for values in zip(*(c[3] for c in figure["columns"]), strict=True)]
+
+
+def spread_names(name: str, column: str) -> tuple[str, str]:
+    return (f"{name}_least_s", f"{name}_most_s") if column == "time_s" else (f"{name}_least", f"{name}_most")
+
+
+def test_case_has_one_colour_everywhere(small: Path) -> None:
+    html = page(small)
+    pictures = constant(html, "FIGURES")["curves"]["pictures"].values()
+    lines = [
+        trace for picture in pictures for trace in picture["data"] if trace.get("mode") == "lines" and "name" in trace
+    ]
+    assert {(t["meta"], t["line"]["color"]) for t in lines if t["line"].get("width")} == set(enumerate(COLOURS[:3]))
     buttons = re.findall(r'data-case="(\d)".*?stroke="(#\w+)"', html)
-    assert buttons == [("0", COLOURS[0]), ("1", COLOURS[1])]
+    assert buttons == [(str(i), COLOURS[i]) for i in range(3)]
+
+
+def test_there_is_a_colour_for_any_number_of_cases() -> None:
+    assert len(set(colours(12))) == 12
+    assert colours(14)[12:] == [OTHER_COLOUR] * 2
+
+
+def test_several_runs_stand_side_by_side(small: Path, tmp_path: Path) -> None:
+    slower = retime(small, tmp_path / "slower", scales=["far=2"])
+    html = write_report([small, slower], tmp_path / "both.html").read_text(encoding="utf-8")
+    text = words(html)
+    # Both run files are called `small`, so the folders' names tell the two apart.
+    names = [f"{run}: {case}" for run in ("run", "slower") for case in ("P=4", "P=20", "G=20 I=4")]
+    assert [one["case"] for one in rows_of(constant(html, "FIGURES")["targets"])[::3]] == names
+    assert "run and slower" in text
+    assert "re-timed from" in text
+    once, twice = (read_run(folder).summary()["time_s"] for folder in (small, slower))
+    shown = [one["time_s"] for one in rows_of(constant(html, "FIGURES")["targets"])]
+    assert [math.nan if t is None else t for t in shown] == pytest.approx([*once, *twice], nan_ok=True)
+
+
+def test_a_target_of_one_run_only_says_so_in_the_others(small: Path, tmp_path: Path) -> None:
+    other = retime(small, tmp_path / "other", sets=["targets={test_accuracy: [0.5]}"])
+    text = words(write_report([small, other], tmp_path / "both.html").read_text(encoding="utf-8"))
+    # three cases without the new target, and three without each of the three old ones
+    assert text.count("not a target of this run") == 3 + 3 * 3
+
+
+def test_how_a_run_was_made_is_told_in_order() -> None:
+    once = {"command": "hsgd-emu run a.yaml"}
+    assert commands(once) == ["hsgd-emu run a.yaml"]
+    assert commands({}) == []
+    again = {"parent": once, "retimed_with": {"command": "hsgd-emu retime a"}}
+    assert commands(again) == ["hsgd-emu run a.yaml", "hsgd-emu retime a"]
 
 
 def test_timing_only_run_shows_time_and_says_so(tmp_path: Path) -> None:
     html = page(make_run(tmp_path / "run", timing_only=True))
-    assert list(figure_data(html)) == ["time-iterations"]
     text = words(html)
-    assert "Timing only: nothing was trained in this run" in text
     assert "Learning: this run is timing only." in text
     assert "not reached" not in text
+    assert {key.split()[0] for key in constant(html, "FIGURES")["curves"]["pictures"]} == {"time_s"}
 
 
 def test_unfinished_run_says_so_at_the_top(tmp_path: Path) -> None:
@@ -222,7 +298,14 @@ def test_run_that_has_just_begun_has_a_page_too(tmp_path: Path) -> None:
 def test_run_without_targets_has_no_target_lines(tmp_path: Path) -> None:
     html = page(make_run(tmp_path / "run", targets=()))
     assert "No target was set." in html
-    assert not figure_data(html)["accuracy-time"]["layout"].get("shapes")
+    pictures = constant(html, "FIGURES")["curves"]["pictures"].values()
+    assert not any(picture["layout"].get("shapes") for picture in pictures)
+
+
+def test_a_network_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    # A run file of another version: what was measured is shown, and why the network is not.
+    text = words(page(make_run(tmp_path / "run")))
+    assert "The network of demo cannot be shown:" in text
 
 
 def test_out_is_honoured_and_a_folder_without_a_run_is_bad_input(tmp_path: Path) -> None:
@@ -233,32 +316,72 @@ def test_out_is_honoured_and_a_folder_without_a_run_is_bad_input(tmp_path: Path)
     assert not (folder / "report.html").exists()
     with pytest.raises(ConfigError, match=r"has no run\.sqlite"):
         write_report(tmp_path)
+    with pytest.raises(ConfigError, match=r"has no run\.sqlite"):
+        write_report([folder, tmp_path])
     with pytest.raises(ConfigError, match="cannot be written"):
         write_report(folder, folder / "run.yaml" / "page.html")
 
 
-def test_sentences_follow_from_the_data(tmp_path: Path) -> None:
-    content = gather(make_run(tmp_path / "run"))
-    # At 20 s the local case has no point yet (its first is at 40 s), so nothing is said of it.
-    assert accuracy_in_time(content) == "G=50 I=5 is first at 80% test accuracy, after 20.00 s."
-    # last row: compute 1 s of 80 s and of 20 s
-    assert parts_in_words(content.cases) == "Communication is 99% of the time of P=5 and 95% of G=50 I=5."
+def test_a_long_run_stays_small_and_keeps_its_crossings(tmp_path: Path) -> None:
+    """5 cases x 5 seeds x 2,000 rounds: below 15 MB, and the round that reaches a target is drawn."""
+    cases = [f"P={i}" for i in range(1, 6)]
+    entries = "\n".join(f'- {{name: "{case}", period: 1}}' for case in cases)
+    keys = [TrialKey(case, seed) for case in cases for seed in range(5)]
+    folder = tmp_path / "run"
+    with RunStore.create(folder, f"name: long\ncases:\n{entries}\n", {}, keys, [("test_accuracy", 0.8)]) as store:
+        for key in keys:
+            rows = [
+                CurveRow(i, i, i * 0.1, i * 0.1, 0.0, i * 0.1, 0.0, 1 / i, 1 / i, 1 - 800 / (i + 4000 - key.seed))
+                for i in range(1, 2001)
+            ]
+            table = [(key.case, key.seed, *vars(row).values()) for row in rows]
+            store.connection.executemany(f"INSERT INTO curve VALUES ({', '.join('?' * 12)})", table)
+            store.finish_trial(key, "w", "t", "simpy", 1.0)
+    html = page(folder)
+    assert len(html) < 15_000_000
+    # 0.8 is reached where i + 4000 - seed >= 4000, that is at i = seed (at 1 by the first two), by the median at 2
+    drawn = rows_of(constant(html, "FIGURES")["curves"])
+    assert len(drawn) < 5 * 610
+    for case in cases:
+        assert {1, 2, 3, 4} <= {one["iteration"] for one in drawn if one["case"] == case}
+
+
+def test_thinning_keeps_both_ends_and_what_must_stay() -> None:
+    points = [point(i) for i in range(10_000)]
+    kept = thin(points, {17, 9_001}, 100)
+    assert [p.iteration for p in kept if p.iteration in (17, 9_001)] == [17, 9_001]
+    assert len(kept) == 102
+    assert (kept[0].iteration, kept[-1].iteration) == (0, 9_999)
+    assert thin(points[:5], set(), 100) == tuple(points[:5])
+
+
+def point(iteration: int) -> Point:
+    one = Spread(float(iteration), float(iteration), float(iteration))
+    return Point(iteration, 1, one, one, None, None, None, None)
 
 
 def test_median_needs_half_of_the_seeds() -> None:
     curves = [[row(1, 1.0, 0.2), row(2, 2.0, 0.4)], [row(1, 3.0, 0.4)], [row(1, 5.0, 0.9)]]
     # iteration 100 has one seed of three
-    assert median_points(curves) == [Point(50, 3.0, 0.4, pytest.approx(0.6))]
+    (found,) = median_points(curves)
+    assert (found.iteration, found.num_seeds) == (50, 3)
+    assert found.time_s == (3.0, 1.0, 5.0)
+    assert found.test_accuracy == (0.4, 0.2, 0.9)
+    assert found.test_loss == pytest.approx((0.6, 0.1, 0.8))
 
 
 def test_diverged_losses_are_left_out() -> None:
-    bad = CurveRow(1, 50, 1.0, 1.0, 1.0, 0.0, 0.0, float("inf"), float("inf"), 0.1)
-    assert median_points([[bad]]) == [Point(50, 1.0, 0.1, None)]
+    assert spread(iter([math.inf, math.nan, None])) is None
+    assert spread(iter([math.inf, 2.0, 1.0])) == (1.5, 1.0, 2.0)
 
 
-def test_thinning_keeps_both_ends() -> None:
-    points = [Point(i, float(i), None, None) for i in range(10_000)]
-    kept = thin(points, 100)
-    assert len(kept) == 100
-    assert (kept[0].iteration, kept[-1].iteration) == (0, 9_999)
-    assert thin(points[:5], 100) == tuple(points[:5])
+def test_parts_of_columns_stand_for_arrays() -> None:
+    columns = (Column("a", "A", "count", [1, 2, 3, 4]), Column("b", "B", "count", [5, 6, 7, 8]))
+    trace = {"x": Ref("a", 1, 3), "customdata": Rows((Ref("a", 1, 3), Ref("b", 1, 3))), "line": {"width": 2}}
+    figure = Figure("f", "F", (Picture(("k", "l"), "Text.", [trace], {}),), columns)
+    (drawn,) = json.loads(figure.as_json())["pictures"]["k l"]["data"]
+    assert drawn["x"] == {"$": ["a", 1, 3]}
+    assert drawn["customdata"] == {"$rows": [{"$": ["a", 1, 3]}, {"$": ["b", 1, 3]}]}
+    scatter = figure.plotly(("k", "l")).data[0]
+    assert list(scatter.x) == [2, 3]
+    assert [list(one) for one in scatter.customdata] == [[2, 6], [3, 7]]

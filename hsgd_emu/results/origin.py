@@ -1,0 +1,68 @@
+"""Where results come from: the command that made them and the commit of this package. For people, not for the bits."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+_WHERE_ONLY = ("--out", "-o")
+_HOW_ONLY = ("--force", "--resume", "--tensorboard")
+
+
+def origin() -> dict[str, str]:
+    """Return `command` and `commit`, each only where it is known."""
+    found = {"command": command_line(sys.argv), "commit": commit()}
+    return {key: value for key, value in found.items() if value}
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """Return the hsgd-emu command of a process without where its results go, empty where it is another program."""
+    program = Path(argv[0] if argv else "")
+    if program.name != "hsgd-emu" and program.parts[-3:] != ("hsgd_emu", "cli", "__main__.py"):
+        return ""
+    kept, skip = ["hsgd-emu"], False
+    for word in argv[1:]:
+        if skip or word in _HOW_ONLY or word.startswith("--out="):
+            skip = False
+        elif word in _WHERE_ONLY:
+            skip = True
+        else:
+            kept.append(word)
+    return shlex.join(kept)
+
+
+@lru_cache
+def commit() -> str:
+    """Return the commit that this package was taken from, `-dirty` where files were changed since; empty: not known."""
+    return _checked_out() or _installed()
+
+
+def _checked_out() -> str:
+    here = Path(__file__)
+    # A package installed below somebody's own repository is none of its files.
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return ""
+    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or ""
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _installed() -> str:
+    """Return the commit that pip noted when it installed from a repository (direct_url.json, PEP 610)."""
+    try:
+        text = distribution("hsgd-emu").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return ""
+    return str(json.loads(text).get("vcs_info", {}).get("commit_id", "")) if text else ""

@@ -1,0 +1,186 @@
+"""How far a run is: read anew at every look, the curves only where they have grown."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hsgd_emu.results.folder import DATABASE_FILE, LOCK_FILE, read_run_file
+from hsgd_emu.results.rows import CurveRow, TrialKey, TrialStatus, reaches
+from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.watch.pace import Pace
+
+Target = tuple[str, float]
+"""(metric, level)."""
+
+
+@dataclass
+class CurveNow:
+    """What is shown of a trial's curve so far; kept up row by row, for it may be long."""
+
+    last: CurveRow | None = None
+    accuracies: list[float | None] = field(default_factory=list)
+    least: float = math.inf
+    most: float = -math.inf
+    """Least and most test accuracy."""
+    reached: dict[Target, CurveRow] = field(default_factory=dict)
+    """By target: the first row at or beyond it."""
+
+    def add(self, row: CurveRow, targets: Sequence[Target]) -> None:
+        accuracy = row.test_accuracy
+        self.last = row
+        self.accuracies.append(accuracy)
+        if accuracy is not None:
+            self.least, self.most = min(self.least, accuracy), max(self.most, accuracy)
+        for metric, level in targets:
+            if reaches(metric, getattr(row, metric), level):
+                self.reached.setdefault((metric, level), row)
+
+
+@dataclass(frozen=True)
+class TrialNow:
+    """One trial: its curve so far, and the host's seconds until it is finished once it runs (None: not known)."""
+
+    key: TrialKey
+    status: TrialStatus
+    iteration: int
+    curve: CurveNow
+    left_wall_s: float | None
+
+
+@dataclass(frozen=True)
+class RunNow:
+    """A run at one moment. written: somebody writes it; left_wall_s: of all trials, one after the other."""
+
+    name: str
+    iterations: int
+    trials: tuple[TrialNow, ...]
+    targets: tuple[Target, ...]
+    written: bool
+    left_wall_s: float | None
+
+    @property
+    def finished(self) -> bool:
+        return self.count("finished") == len(self.trials)
+
+    @property
+    def over(self) -> bool:
+        """Whether no more will come."""
+        return self.finished or not self.written
+
+    @cached_property
+    def accuracies(self) -> tuple[float, float]:
+        """The least and the most test accuracy of all trials, for one scale; 0 and 1 where there is none."""
+        least, most = min(t.curve.least for t in self.trials), max(t.curve.most for t in self.trials)
+        return (least, most) if least <= most else (0.0, 1.0)
+
+    @property
+    def share(self) -> float:
+        """How much of all iterations is done (0 to 1)."""
+        return sum(self.share_of(trial) for trial in self.trials) / max(1, len(self.trials))
+
+    def share_of(self, trial: TrialNow) -> float:
+        """Return how much of a trial's iterations is done; a finished one may have ended before the last."""
+        return 1.0 if trial.status == "finished" else min(1.0, trial.iteration / self.iterations)
+
+    def count(self, status: TrialStatus) -> int:
+        return sum(trial.status == status for trial in self.trials)
+
+
+def is_written(folder: Path) -> bool:
+    """Tell whether a process holds the folder's lock.
+
+    Asks for a shared lock without waiting: refused, it has held nothing. Only where nobody writes is the lock ours
+    for some microseconds, and whoever asks ends then, so that a run which starts later does not meet it again.
+    """
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class RunBoard:
+    """Looks at the run in a folder again and again; a run that is begun anew there is read anew."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder, self._clock = folder, clock
+        self._identity: Any = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._run: dict[str, Any] | None = None
+        self._last_row = 0
+        self._curves: dict[TrialKey, CurveNow] = {}
+        self._iterations: dict[TrialKey, int] = {}
+        self._pace = Pace()
+
+    def read(self) -> RunNow:
+        """Return the run as it is now.
+
+        Raises:  ConfigError: the folder holds no run.
+        """
+        # The lock first: a run that finishes in between is finished below, and not one that was left.
+        written = is_written(self.folder)
+        with contextlib.closing(connect_to_read(self.folder)) as connection:
+            connection.execute("BEGIN")
+            trials = list(select(connection, "trials"))
+            self._forget_another(trials)
+            targets = tuple(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
+            self._read_curves(connection, targets)
+        self._run = self._run or read_run_file(self.folder)
+        iterations = int(self._run["train"]["iterations"])
+        self._see(trials, iterations)
+        now = [self._trial(row, iterations, written) for row in trials]
+        left = self._left_wall_s(now, iterations) if written else None
+        return RunNow(str(self._run["name"]), iterations, tuple(now), targets, written, left)
+
+    def _forget_another(self, trials: list[tuple[Any, ...]]) -> None:
+        """Forget all where the run was replaced, or a trial begun anew: its rows are others now."""
+        now = {TrialKey(*row[:2]): row[3] for row in trials}
+        identity = (os.stat(self.folder / DATABASE_FILE).st_ino, tuple(now))
+        if identity != self._identity or any(now[key] < before for key, before in self._iterations.items()):
+            self._forget()
+        self._identity, self._iterations = identity, now
+
+    def _read_curves(self, connection: sqlite3.Connection, targets: Sequence[Target]) -> None:
+        for case, seed, *row in select(connection, "curve", "t.rowid > ?", (self._last_row,)):
+            self._curves.setdefault(TrialKey(case, seed), CurveNow()).add(CurveRow(*row), targets)
+        self._last_row = connection.execute("SELECT coalesce(max(rowid), 0) FROM curve").fetchone()[0]
+
+    def _see(self, trials: list[tuple[Any, ...]], iterations: int) -> None:
+        for case, seed, status, iteration, *_, wall_s in trials:
+            self._pace.see(TrialKey(case, seed), iteration, self._clock())
+            if status == "finished" and wall_s is not None:
+                self._pace.finished(TrialKey(case, seed), wall_s / iterations)
+
+    def _trial(self, row: tuple[Any, ...], iterations: int, written: bool) -> TrialNow:
+        key, status, iteration = TrialKey(*row[:2]), row[2], row[3]
+        pace = self._pace.wall_s_per_iteration(key) if status == "running" and written else None
+        left = None if pace is None else pace * max(0, iterations - iteration)
+        return TrialNow(key, status, iteration, self._curves.get(key, CurveNow()), left)
+
+    def _left_wall_s(self, trials: list[TrialNow], iterations: int) -> float | None:
+        left = 0.0
+        for trial in trials:
+            if trial.status != "finished":
+                pace = self._pace.wall_s_per_iteration(trial.key)
+                if pace is None:
+                    return None
+                left += pace * max(0, iterations - trial.iteration)
+        return left

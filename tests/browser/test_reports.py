@@ -1,0 +1,135 @@
+"""Every kind of report, opened as a reader opens it: drawn, quiet, operable by mouse and keyboard, readable."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Browser
+from tests.browser.pages import HOSTILE, PAGES
+
+LOOKS = [(1280, False), (1280, True), (400, False), (400, True)]
+
+
+@pytest.fixture(scope="module", params=list(PAGES))
+def page(request: pytest.FixtureRequest, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report, open at 1280 pixels in the light."""
+    folder = tmp_path_factory.mktemp(request.param)
+    path: Path = PAGES[request.param](folder / "run")
+    browser.open(path)
+    return path
+
+
+def test_it_is_quiet_and_asks_for_nothing_but_itself(page: Path, browser: Browser) -> None:
+    assert browser.complaints() == []
+    assert browser.requests() == [page.absolute().as_uri()]
+    assert browser.js("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_every_figure_is_drawn(page: Path, browser: Browser) -> None:
+    drawn = browser.audit("drawn")
+    assert drawn
+    for figure in drawn:
+        assert figure["traces"] > 0, figure
+        assert figure["calculated"] == figure["traces"], figure
+        assert figure["marks"] > 0, figure
+
+
+def test_everything_that_can_be_used_has_a_name(page: Path, browser: Browser) -> None:
+    assert browser.audit("nameless") == []
+
+
+def test_switches_work_by_mouse_and_keyboard(page: Path, browser: Browser) -> None:
+    for group in browser.all("[data-switch], [data-scale]"):
+        for number, button in enumerate(group.find_elements("css selector", "button")):
+            use(button, by_key=number % 2 == 1)
+            pressed = group.find_elements("css selector", "[aria-pressed=true]")
+            assert [one.text for one in pressed] == [button.text]
+    test_every_figure_is_drawn(page, browser)
+    for group in browser.all("[data-switch], [data-scale]"):
+        use(group.find_element("css selector", "button"))
+    assert browser.complaints() == []
+
+
+def test_the_key_hides_and_shows_a_case_in_every_figure(page: Path, browser: Browser) -> None:
+    before = browser.audit("drawn")
+    for number, button in enumerate(browser.all("[data-case]")[:2]):
+        use(button, by_key=number == 1)
+        assert button.get_attribute("aria-pressed") == "false"
+        assert sum(f["traces"] for f in browser.audit("drawn")) < sum(f["traces"] for f in before)
+        use(button, by_key=number == 1)
+        assert browser.audit("drawn") == before
+
+
+def test_the_data_of_every_figure_open_as_a_table(page: Path, browser: Browser) -> None:
+    tables = browser.all("[data-table]")
+    assert tables
+    for number, details in enumerate(tables):
+        use(details.find_element("css selector", "summary"), by_key=number % 2 == 1)
+        wait_for(lambda details=details: details.find_elements("css selector", "tbody tr"))
+        heads = [cell.text for cell in details.find_elements("css selector", "thead th")]
+        assert all(heads)
+        use(details.find_element("css selector", "summary"), by_key=number % 2 == 0)
+
+
+def test_the_data_of_a_figure_are_downloaded_as_csv(page: Path, browser: Browser) -> None:
+    button = browser.one("[data-csv]")
+    file = browser.downloads / f"{button.get_attribute('data-csv')}.csv"
+    file.unlink(missing_ok=True)
+    use(button, by_key=True)
+    wait_for(file.exists)
+    rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
+    assert len(rows) > 1
+    assert {len(row) for row in rows} == {len(rows[0])}
+
+
+def test_a_timeline_is_zoomed_by_its_buttons(page: Path, browser: Browser) -> None:
+    for group in browser.all("[data-zoom]"):
+        plot = f"document.getElementById('{group.get_attribute('data-zoom')}')"
+        widths = []
+        for key in ("in", "later", "earlier", "out", "all"):
+            use(group.find_element("css selector", f"[data-key={key}]"), by_key=True)
+            widths.append(browser.js(f"const [a, b] = {plot}.layout.xaxis.range; return b - a"))
+        assert widths[0] == pytest.approx(widths[4] / 2)
+        assert widths[:3] == pytest.approx([widths[0]] * 3)
+        assert widths[3] == pytest.approx(widths[4])
+
+
+@pytest.mark.parametrize(("width", "dark"), LOOKS, ids=["wide-light", "wide-dark", "phone-light", "phone-dark"])
+def test_it_can_be_read_on_any_screen(page: Path, browser: Browser, width: int, dark: bool) -> None:
+    browser.look(width, dark)
+    time.sleep(0.3)  # plotly draws anew a moment after the window has changed
+    try:
+        assert browser.audit("overflow") <= 0
+        assert browser.audit("faint") == []
+        for plot in browser.all(".plot"):
+            assert plot.size["width"] <= width
+    finally:
+        browser.look(1280, False)
+
+
+def test_hostile_names_are_text(browser: Browser, tmp_path: Path) -> None:
+    path = PAGES["uneven"](tmp_path / "run")
+    browser.open(path)
+    assert browser.complaints() == []
+    assert not browser.all("main img")
+    assert browser.one("h1").text.startswith(HOSTILE[:40])
+
+
+def use(control: Any, by_key: bool = False) -> None:
+    if by_key:
+        control.send_keys(" ")
+    else:
+        control.click()
+
+
+def wait_for(done: Any, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

@@ -1,0 +1,64 @@
+"""What a run tells of where it comes from: the command without its place, and the commit."""
+
+import subprocess
+
+import pytest
+
+from hsgd_emu.results import origin
+from hsgd_emu.results.origin import command_line, commit
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/usr/bin/hsgd-emu", "run", "a.yaml"], "hsgd-emu run a.yaml"),
+        (
+            ["hsgd-emu", "run", "a.yaml", "--out", "x y", "--force", "--set", "a=[1, 2]"],
+            "hsgd-emu run a.yaml --set 'a=[1, 2]'",
+        ),
+        (["hsgd-emu", "retime", "a", "--out=b", "--scale", "far=2"], "hsgd-emu retime a --scale far=2"),
+        (["hsgd-emu", "run", "a.yaml", "--resume", "--tensorboard"], "hsgd-emu run a.yaml"),
+        (["/lib/hsgd_emu/cli/__main__.py", "run", "a.yaml"], "hsgd-emu run a.yaml"),
+        (["/usr/bin/pytest", "-q"], ""),
+        (["my_script.py"], ""),
+        ([], ""),
+    ],
+)
+def test_the_command_of_a_process(argv, command):
+    assert command_line(argv) == command
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with the package's module in it, committed."""
+    module = tmp_path / "hsgd_emu" / "origin.py"
+    module.parent.mkdir()
+    module.write_text("1\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "-m", "one")
+    monkeypatch.setattr(origin, "__file__", str(module))
+    commit.cache_clear()
+    yield tmp_path
+    commit.cache_clear()
+
+
+def git(folder, *arguments):
+    return subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_of_a_checkout_and_whether_it_was_changed(checkout):
+    head = git(checkout, "rev-parse", "HEAD")
+    assert commit() == head[:12]
+    commit.cache_clear()
+    (checkout / "hsgd_emu" / "origin.py").write_text("2\n")
+    assert commit() == f"{head[:12]}-dirty"
+
+
+def test_a_package_below_somebody_elses_repository_is_not_of_its_commit(checkout, monkeypatch):
+    other = checkout / "lib" / "origin.py"
+    other.parent.mkdir()
+    other.write_text("1\n")
+    monkeypatch.setattr(origin, "__file__", str(other))
+    monkeypatch.setattr(origin, "_installed", lambda: "")
+    assert commit() == ""
