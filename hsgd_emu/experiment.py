@@ -212,6 +212,10 @@ def build_experiment(draft: RunDraft) -> Experiment:
     if s["seeds"] is not None and len(set(s["seeds"])) < len(s["seeds"]):
         twice = [seed for seed, times in Counter(s["seeds"]).items() if times > 1]
         problems.append(source.problem(("seeds",), f"{listed(twice)} stands there more than once"))
+    train, targets = s["train"], s["targets"]
+    if train is not None and train.until_targets and targets is not None and not any(levels for _, levels in targets):
+        text = "found true, but there are no targets; give some, as in targets: {test_accuracy: [0.8]}"
+        problems.append(source.problem(("train", "until_targets"), text))
     topology = None
     schedules: list[Schedule | None] = []
     if draft.topology is not None:

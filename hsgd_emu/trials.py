@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.emulate import IsEnough, emulate
 from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.engine.record import RoundRecord
@@ -17,7 +17,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.learning.silent import RecordedLearner, ResumingLearner, SilentLearner
 from hsgd_emu.results.folder import CHECKPOINTS
-from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow
+from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow, reaches
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.topology.routes import Hop
 from hsgd_emu.units import to_s
@@ -103,6 +103,17 @@ def trial_keys(experiment: Experiment) -> list[TrialKey]:
     return [TrialKey(case.name, seed) for case in experiment.cases for seed in experiment.seeds]
 
 
+class UntilTargets:
+    """Whether all targets have been reached, each at this evaluation of a trial or at one before."""
+
+    def __init__(self, levels: Sequence[tuple[str, float]]) -> None:
+        self.left = list(levels)
+
+    def __call__(self, iteration: int, metrics: Metrics) -> bool:
+        self.left = [(name, level) for name, level in self.left if not reaches(name, getattr(metrics, name), level)]
+        return not self.left
+
+
 class _StoppedError(Exception):
     """A trial is as far as it is to go for now."""
 
@@ -150,7 +161,7 @@ class _Trial:
         self.session.progress.begin(self.key, self.plan.num_rounds, self.done // period)
         keep = self.session.experiment.timeline
         try:
-            timeline_hash = emulate(self.plan, learner, self._commit, keep, self._checkpoint)
+            timeline_hash = emulate(self.plan, learner, self._commit, keep, self._checkpoint, self._until(recorded))
         except _StoppedError:
             self.store.pause_trial(self.key, time.perf_counter() - begin)
             return
@@ -160,6 +171,15 @@ class _Trial:
         self.store.finish_trial(self.key, weights_hash, timeline_hash, engine, time.perf_counter() - begin)
         if self.real:
             self.checkpoints.remove()
+
+    def _until(self, recorded: Recorded | None) -> IsEnough | None:
+        experiment = self.session.experiment
+        if not experiment.train.until_targets:
+            return None
+        if recorded:
+            last = max(recorded.metrics)
+            return lambda iteration, metrics: iteration == last
+        return UntilTargets(experiment.target_levels())
 
     def _learner(self, world: World | None) -> Learner:
         if world is None:

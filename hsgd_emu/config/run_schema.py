@@ -124,6 +124,8 @@ class TrainSpec(Strict):
     learning_rate: LearningRate = 0.02
     iterations: Count
     """T, local iterations per worker."""
+    until_targets: bool = False
+    """A trial ends with the first evaluation at which all targets have been reached; `iterations` is the most."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Each worker keeps its own momentum; it is neither sent nor averaged."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

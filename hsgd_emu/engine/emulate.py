@@ -6,17 +6,18 @@ workers that fail or come late, asynchronous servers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import simpy
 from simpy.events import Event
 
 from hsgd_emu.engine.plan import Draws, Exchange, Participation, Plan, weights
-from hsgd_emu.engine.port import Learner
+from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.engine.record import Barrier, Keep, Recorder, RoundRecord, Split
 
 Process = Generator[Event, Any, None]
+IsEnough = Callable[[int, Metrics], bool]
 
 
 class Clock(simpy.Environment):
@@ -82,7 +83,8 @@ class Emulation:
     """One trial on the clock: drives a learner and reports every global aggregation.
 
     on_round is called once per global aggregation, when the last worker holds the new global model;
-    on_aggregated when the global server has it, before any worker goes on.
+    on_aggregated when the global server has it, before any worker goes on. is_enough is asked at each evaluated
+    global aggregation, in the same moment: where it is, the trial is one of so many iterations from then on.
     """
 
     def __init__(
@@ -92,10 +94,12 @@ class Emulation:
         on_round: Callable[[RoundRecord], None],
         keep: Keep = "none",
         on_aggregated: Callable[[int], None] | None = None,
+        is_enough: IsEnough | None = None,
     ) -> None:
         self.env = Clock()
         self.plan, self.learner, self.schedule = plan, learner, plan.schedule
-        self.on_round, self.on_aggregated = on_round, on_aggregated
+        self.on_round, self.on_aggregated, self.is_enough = on_round, on_aggregated, is_enough
+        self._last = plan.iterations
         self.draws = Draws(plan)
         participation = Participation(plan)
         self._members = {server: participation.draws(server) for server in self.schedule.children}
@@ -124,7 +128,7 @@ class Emulation:
         """A worker's life: steps, upload, wait, download, again."""
         server = self.schedule.parent[worker]
         period = self.schedule.period[server]
-        for done in range(0, self.plan.iterations, period):
+        for done in self._periods(period):
             iteration = done + period
             phase = self._phase(server, iteration)
             # Drawn whether it takes part or not, so that participation leaves the other draws as they were.
@@ -142,7 +146,8 @@ class Emulation:
         """A server's life: gather, aggregate, pass on (from above where a parent aggregates too), again."""
         period = self.schedule.period[server]
         parent = self.schedule.parent.get(server)
-        for iteration in range(period, self.plan.iterations + 1, period):
+        for done in self._periods(period):
+            iteration = done + period
             phase = self._phase(server, iteration)
             yield phase.complete
             yield from self._aggregate(phase)
@@ -153,6 +158,13 @@ class Emulation:
                 yield from self._upload(server, above, exchange)
                 yield from self._download(server, above, exchange)
             phase.release(self.split[server], self.env.now_ns)
+
+    def _periods(self, period: int) -> Iterator[int]:
+        """Yield the iterations at which periods begin; the end may come nearer meanwhile."""
+        done = 0
+        while done < self._last:
+            yield done
+            done += period
 
     def _phase(self, server: int, iteration: int) -> Phase:
         """Return the server's phase that ends at `iteration`, begun by whoever gets there first."""
@@ -210,6 +222,8 @@ class Emulation:
 
     def _global_aggregation(self, iteration: int) -> None:
         metrics = self.learner.evaluate(0, iteration) if self.plan.is_evaluated(iteration) else None
+        if metrics is not None and self.is_enough is not None and self.is_enough(iteration, metrics):
+            self._last = iteration
         if self.on_aggregated is not None:
             self.on_aggregated(iteration)
         number = iteration // self.schedule.global_period
@@ -234,6 +248,7 @@ def emulate(
     on_round: Callable[[RoundRecord], None],
     keep: Keep = "none",
     on_aggregated: Callable[[int], None] | None = None,
+    is_enough: IsEnough | None = None,
 ) -> str:
     """Run one trial and return the hash of all its events; see `Emulation`."""
-    return Emulation(plan, learner, on_round, keep, on_aggregated).run()
+    return Emulation(plan, learner, on_round, keep, on_aggregated, is_enough).run()

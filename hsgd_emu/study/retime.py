@@ -135,6 +135,8 @@ def _learning(experiment: Experiment) -> dict[str, Any]:
         "averaging": experiment.averaging.model_dump(),
         "evaluation": experiment.evaluation.model_dump(),
         "seeds": list(experiment.seeds),
+        # Where they decide when a trial ends.
+        "targets": experiment.targets.model_dump() if experiment.train.until_targets else {},
     }
 
 

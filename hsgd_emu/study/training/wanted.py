@@ -125,6 +125,8 @@ def _hash(value: Any) -> str:
 def _canonical(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str, Any]:
     """Return the run file of one trial: the tree and its names kept, every link and step at one constant cost."""
     data = {key: value for key, value in plain(experiment.data).items() if key != "root"}
+    # Whatever a study asks of it, a trial is learned as far as that, and not as far as its run file's targets.
+    train = {key: value for key, value in plain(experiment.train).items() if key != "until_targets"}
     nodes = experiment.topology.nodes
     periods = {nodes[s].name: schedule.period.get(s, "none") for s in experiment.topology.servers}
     return {
@@ -135,7 +137,7 @@ def _canonical(experiment: Experiment, schedule: Schedule, seed: int) -> dict[st
         "compute": {"step_s": 1.0},
         "data": data,
         "model": plain(experiment.model),
-        "train": plain(experiment.train) | {"participation": schedule.participation},
+        "train": train | {"participation": schedule.participation},
         "cases": [{"name": CASE, "periods": periods}],
         "averaging": plain(experiment.averaging),
         "evaluation": plain(experiment.evaluation),
