@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from hsgd_emu.config.load import RunDraft, TopologyDraft, load_run, profile_uses
+from hsgd_emu.config.published import checked_published
 from hsgd_emu.config.reader import Path_, Source
 from hsgd_emu.config.run_schema import (
     AveragingSpec,
@@ -19,6 +20,7 @@ from hsgd_emu.config.run_schema import (
     DataSpec,
     EvaluationSpec,
     ModelSpec,
+    PublishedSpec,
     TargetSpec,
     TrainSpec,
 )
@@ -60,6 +62,8 @@ class Experiment:
     seeds: tuple[int, ...]
     timeline: Keep
     message_bytes: int | None
+    published: PublishedSpec | None = None
+    """Times that others measured; each has a target or iterations. Nothing that is learned or timed depends on it."""
 
     @property
     def base(self) -> Path:
@@ -73,7 +77,7 @@ class Experiment:
 
     def target_levels(self) -> list[tuple[str, float]]:
         """Return (metric, target) pairs in the order of the file."""
-        return [(metric, level) for metric, levels in self.targets for level in levels]
+        return _levels(self.targets)
 
     def network(self, message_bytes: int) -> Network:
         """Return the topology with what everything on it costs for messages of this size."""
@@ -146,6 +150,7 @@ class Experiment:
             "averaging": plain(self.averaging),
             "evaluation": plain(self.evaluation),
             "targets": plain(self.targets),
+            "published": None if self.published is None else plain(self.published),
             "seeds": list(self.seeds),
             "timeline": self.timeline,
             "message_bytes": self.message_bytes,
@@ -224,6 +229,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         schedules = _schedules(draft, topology)
         _check_compute(draft, topology)
         _check_routes(draft, topology, [one for one in schedules if one is not None])
+    published = _published(draft, schedules)
     draft.raise_problems()
     assert topology is not None
     assert draft.topology is not None
@@ -245,7 +251,23 @@ def build_experiment(draft: RunDraft) -> Experiment:
         seeds=s["seeds"],
         timeline=s["timeline"] or _default_timeline(topology, schedules, s["train"], len(s["seeds"])),
         message_bytes=s["message_bytes"],
+        published=published,
     )
+
+
+def _levels(targets: TargetSpec) -> list[tuple[str, float]]:
+    return [(metric, level) for metric, levels in targets for level in levels]
+
+
+def _published(draft: RunDraft, schedules: Sequence[Schedule | None]) -> PublishedSpec | None:
+    """Return the published times, checked against the run as far as that is known to be right."""
+    spec, source, targets = draft.sections["published"], draft.published_source, draft.sections["targets"]
+    if spec is None or source is None or not draft.cases or None in draft.cases:
+        return None
+    assert isinstance(spec, PublishedSpec)
+    known = {schedule.name: schedule.global_period for schedule in schedules if schedule is not None}
+    periods = {case.name: known.get(case.name) for case in draft.cases if case is not None}
+    return checked_published(spec, source, periods, None if targets is None else _levels(targets), draft.problems)
 
 
 def _with_root(data: DataSpec, source: Source) -> DataSpec:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hsgd_emu.config.profiles import examples_root
 from hsgd_emu.errors import ConfigError, listed
 
-_KINDS = ("topologies", "latency_profiles", "runs", "runs/studies")
+_KINDS = ("topologies", "latency_profiles", "runs", "runs/paper", "runs/studies")
 
 
 def write_examples(folder: Path, force: bool = False) -> list[Path]:

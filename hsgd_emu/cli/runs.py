@@ -100,12 +100,12 @@ def print_results(folder: Path, report: Path) -> None:
 
 
 def _print_table(folder: Path) -> None:
-    from hsgd_emu.results.summary import answer, summarise
+    from hsgd_emu.results.summary import answer, published_line, summarise
 
     summaries = summarise(folder)
     forms = ((True, " "), (False, " "), (False, "\n"))
     print_table([_table(summaries, details, separator) for details, separator in forms])
-    print_lines([answer(summaries)])
+    print_lines([*published_line(folder, summaries), answer(summaries)])
 
 
 def _table(summaries: Sequence[CaseSummary], details: bool, separator: str) -> Table:

@@ -230,7 +230,13 @@ def sensitivity(
 @guarded
 def fit(
     run_dir: RunDir,
-    table: Annotated[Path, typer.Option(help="CSV with case,time_s (and metric,target,seed or iterations).")],
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with case,time_s (and metric,target,seed or iterations; default: the run's published times).",
+            show_default=False,
+        ),
+    ] = None,
     fixes: Annotated[
         list[str] | None, typer.Option("--fix", metavar="NAME=SECONDS", help="What is known: an RTT, or compute.")
     ] = None,

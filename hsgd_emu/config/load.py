@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.profiles import check_cost, find_file, load_profile, read_named
+from hsgd_emu.config.published import load_published
 from hsgd_emu.config.reader import Document, Path_, Source, read_file, set_value
 from hsgd_emu.config.run_schema import CaseSpec, ModelSpec, RunSpec
 from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile, NodeSpec, TopologySpec
@@ -44,6 +45,8 @@ class RunDraft:
     topology: TopologyDraft | None
     problems: list[Problem]
     compute: ComputeProfile | None = None
+    published_source: Source | None = None
+    """Where the published times stand: in the run file, or in their own."""
 
     def raise_problems(self) -> None:
         """Raise all problems found, those of the run file first, in the order of the lines."""
@@ -98,6 +101,9 @@ def draft_run(document: Document) -> RunDraft:
     if isinstance(sections["model"], str):
         sections["model"] = ModelSpec(name=sections["model"])
     draft = RunDraft(source, sections, _cases(data, source, problems), None, problems)
+    if sections["published"] is not None:
+        found = load_published(sections["published"], source.at("published"), problems)
+        sections["published"], draft.published_source = found
     _bind(draft, data)
     return draft
 

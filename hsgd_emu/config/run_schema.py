@@ -18,6 +18,7 @@ from hsgd_emu.config.schema import (
     TopologySpec,
     mapping_or,
 )
+from hsgd_emu.units import LONGEST_S
 
 word_or_number = Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>")
 
@@ -180,6 +181,32 @@ class TargetSpec(Strict):
     train_loss: Annotated[tuple[Target, ...], Field(strict=False)] = ()
 
 
+Metric = Literal["test_accuracy", "test_loss", "train_loss"]
+
+
+class PublishedTime(Strict):
+    """One measured time of a case: until it reached a target, or for a number of iterations."""
+
+    case: str
+    time_s: Annotated[float, Field(gt=0, le=LONGEST_S)]
+    metric: Metric | None = None
+    """With target; where neither is given, the run's only target is meant."""
+    target: Target | None = None
+    iterations: Count | None = None
+    """Instead of metric and target."""
+
+
+class PublishedSpec(Strict):
+    """What others measured, to be shown beside the run's own times; it changes nothing of the run."""
+
+    source: str
+    """Where the times come from, as a reader would look for it."""
+    description: str | None = None
+    times: NonEmpty[PublishedTime]
+    known: dict[str, Annotated[float, Field(ge=0, le=LONGEST_S)]] = Field(default_factory=dict)
+    """Costs that were published too, in seconds by profile (or `compute`): a fit to the times takes them as given."""
+
+
 class RunSpec(Strict):
     """One experiment: cases (schedules) x seeds on one topology, data set and model."""
 
@@ -200,6 +227,14 @@ class RunSpec(Strict):
     averaging: AveragingSpec = AveragingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     targets: TargetSpec = TargetSpec()
+    published: (
+        Annotated[
+            Annotated[str, Tag("<path>")] | Annotated[PublishedSpec, Tag("<published>")],
+            mapping_or("published", "path"),
+        ]
+        | None
+    ) = None
+    """Times that others measured: the path of their file, or inline."""
     seeds: NonEmpty[Annotated[int, Field(ge=0, lt=2**63)]] = (1,)
     timeline: Literal["full", "rounds", "none"] | None = None
     """How much of the timeline is kept (default: full for small runs, else rounds)."""

@@ -28,6 +28,8 @@ _FORMS = {
     "averaging": "a mapping, as in {by: workers}",
     "evaluation": "a mapping, as in {every_iterations: 50}",
     "targets": "a mapping, as in {test_accuracy: [0.8]}",
+    "published": "the path of a file, or a mapping, as in {source: Table 2, times: [{case: P=5, time_s: 673.5}]}",
+    "times": "a list of times, as in [{case: P=5, metric: test_accuracy, target: 0.5, time_s: 673.5}]",
     "seeds": "a list of whole numbers, as in [1, 2, 3]",
     "test_accuracy": "a list of fractions, as in [0.8]",
     "image_size": "height and width, as in [32, 32]",

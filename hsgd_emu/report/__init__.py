@@ -9,7 +9,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.results.folder import REPORT_FILE, write_atomically
 from hsgd_emu.study.sweep.store import is_study_folder
 
-__all__ = ["write_report"]
+__all__ = ["only_study", "write_report"]
 
 
 def write_report(folders: Path | Sequence[Path], out: Path | None = None) -> Path:
@@ -31,12 +31,18 @@ def write_report(folders: Path | Sequence[Path], out: Path | None = None) -> Pat
     return path
 
 
-def _html(folders: Sequence[Path]) -> str:
+def only_study(folders: Sequence[Path]) -> Path | None:
+    """Return the folder of the study, or None where all are of runs. Raises ConfigError: a study is not alone."""
     studies = [folder for folder in folders if is_study_folder(folder)]
     if studies and len(folders) > 1:
         text = "is a study, whose report stands alone; right would be one study, or one run or several"
         raise ConfigError.of(str(studies[0]), "", text)
-    return _study(folders[0]) if studies else _runs(folders)
+    return studies[0] if studies else None
+
+
+def _html(folders: Sequence[Path]) -> str:
+    study = only_study(folders)
+    return _study(study) if study else _runs(folders)
 
 
 def _runs(folders: Sequence[Path]) -> str:

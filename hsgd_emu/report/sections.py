@@ -10,6 +10,7 @@ from hsgd_emu.report.content import Content
 from hsgd_emu.report.curves import curves
 from hsgd_emu.report.figure import Figure, Section
 from hsgd_emu.report.links import each_link, links
+from hsgd_emu.report.published import published
 from hsgd_emu.report.sandwich import sandwich
 from hsgd_emu.report.time_spent import time_spent
 from hsgd_emu.report.tree import network
@@ -19,7 +20,9 @@ from hsgd_emu.report.waiting import waiting
 def sections(content: Content) -> list[Section]:
     """Return the sections that have something to show."""
     timeline = gantt.timeline(content)
+    beside, published_times = published(content)
     found = [
+        _section("published", "Beside published times", beside, [published_times]),
         _section("curves", "Curves", _reading(content), [curves(content)], case_key=True),
         _section("time", "Where the time went", [_CRITICAL], [time_spent(content), waiting(content), blame(content)]),
         _section("network", "The network", _not_read(content), [network(content), links(content), each_link(content)]),
@@ -27,8 +30,8 @@ def sections(content: Content) -> list[Section]:
         # Divergences and bounds will stand beside it.
         _section("theory", "Between two local SGDs: the sandwich", [_SANDWICH], [sandwich(content)]),
     ]
-    # Of these two it is told why there is nothing to show.
-    told = ("network", "timeline")
+    # Of these it is told why there is nothing to show.
+    told = ("published", "network", "timeline")
     return [section for section in found if section.figures or (section.id in told and section.texts)]
 
 

@@ -72,7 +72,7 @@ def render(content: StudyContent) -> str:
 
     grid = make_grid(content.axes, content.places_SA, len(content.targets)) if content.targets else None
     kind = kind_of(content, grid)
-    drawn = [*_figures(content, grid, kind), *tornados(content), *spreads(content)]
+    drawn = [*figures(content, grid, kind), *tornados(content), *spreads(content)]
     shown = shown_scenarios(content, grid, kind)
     return (
         templates()
@@ -87,14 +87,14 @@ def render(content: StudyContent) -> str:
             sentences=study_sentences,
             kind=kind,
             panels=_panels(content, grid) if grid else [],
-            picks=_picks(content, grid) if grid else [],
+            picks=picks(content, grid) if grid else [],
             marks_close=bool(kind == "map" and grid and marks_close(grid)),
             thinned=bool(grid and grid.thinned),
-            scale=_scale(content),
+            scale=gain_scale(content),
             drawn_over=[content.axes[i].name for i in (grid.x, grid.y) if i is not None] if grid else [],
             drawn_over_numbers=bool(grid and content.axes[grid.x].numbers),
             cloud_names=[axis.title for axis in content.axes if len(axis.texts) > 1],
-            cloud_sides=_cloud_sides(content) if kind == "cloud" else [],
+            cloud_sides=cloud_sides(content) if kind == "cloud" else [],
             columns=[axis.name for axis in content.axes if len(axis.texts) > 1],
             rows=[rows(content, target) for target in content.targets],
             most_rows=MOST_ROWS,
@@ -145,7 +145,8 @@ def facts(content: StudyContent) -> list[tuple[str, str]]:
     return [(label, value) for label, value in [*axes, *counts] if value]
 
 
-def _figures(content: StudyContent, grid: Grid | None, kind: str) -> Iterable[Drawn]:
+def figures(content: StudyContent, grid: Grid | None, kind: str) -> Iterable[Drawn]:
+    """Return the maps, the charts or the clouds, whichever `kind` says."""
     if kind == "map" and grid:
         return maps(content, grid)
     if kind == "chart" and grid:
@@ -169,7 +170,8 @@ def _panels(content: StudyContent, grid: Grid) -> list[Panel]:
     return found
 
 
-def _picks(content: StudyContent, grid: Grid) -> list[Pick]:
+def picks(content: StudyContent, grid: Grid) -> list[Pick]:
+    """Return the axes of maps whose values do not all stand side by side."""
     found = []
     for i in grid.picks:
         axis, shown = content.axes[i], grid.shown[i]
@@ -177,14 +179,14 @@ def _picks(content: StudyContent, grid: Grid) -> list[Pick]:
     return found
 
 
-def _cloud_sides(content: StudyContent) -> list[int]:
+def cloud_sides(content: StudyContent) -> list[int]:
     """Return the two axes of a cloud to begin with: those that tell most, by their place among the varying ones."""
     varying = [i for i, axis in enumerate(content.axes) if len(axis.texts) > 1]
     telling = [split.axis for split in splits(content, content.targets[study_sentences.hardest(content)])]
     return [varying.index(i) for i in dict.fromkeys([*telling, *varying])][:2]
 
 
-def _scale(content: StudyContent) -> dict[str, Any]:
+def gain_scale(content: StudyContent) -> dict[str, Any]:
     """Return the key of the second map: its colours, and words at places in percent."""
     if not content.targets:
         return {}

@@ -8,7 +8,9 @@ from typing import Any
 
 from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, ColumnKind, Figure
+from hsgd_emu.report.sentences import listed
 from hsgd_emu.results import wording
+from hsgd_emu.results.summary import published_source
 from hsgd_emu.results.wording import CaseSummary, TargetSummary
 
 Level = tuple[str, float]
@@ -22,6 +24,8 @@ class Cell:
     detail: str = ""
     bar: float | None = None
     is_fastest: bool = False
+    published: str = ""
+    """What others measured, in words."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def target_data(content: Content) -> Figure:
     def column(name: str, label: str, kind: ColumnKind, field: str) -> Column:
         return Column(name, label, kind, [getattr(target, field) for _, target in targets])
 
-    columns = (
+    columns = [
         Column("case", "Case", "text", [name for name, _ in targets]),
         column("metric", "Metric", "text", "metric"),
         column("target", "Target", "number", "target"),
@@ -65,8 +69,17 @@ def target_data(content: Content) -> Figure:
         column("communication_share", "Communication", "share", "communication_share"),
         column("num_seeds", "Finished seeds", "count", "num_seeds"),
         column("num_reached", "Seeds that reach it", "count", "num_reached"),
-    )
-    return Figure("targets", "Time to target", (), columns)
+    ]
+    if any(target.published_time_s is not None for _, target in targets):
+        columns.append(column("published_time_s", "Published", "seconds", "published_time_s"))
+    return Figure("targets", "Time to target", (), tuple(columns), note=_sources(content))
+
+
+def _sources(content: Content) -> str:
+    """Return where the published times in the table come from; nothing where there are none."""
+    shown = {case.run.name for case in content.cases if any(t.published_time_s for t in case.summary.targets)}
+    found = [source for run in content.runs if run.name in shown and (source := published_source(run.run))]
+    return f"Published: {listed(list(dict.fromkeys(found)))}." if found else ""
 
 
 def _levels(content: Content) -> list[Level]:
@@ -90,11 +103,13 @@ def _cell(target: TargetSummary | None, longest_s: float, is_fastest: bool) -> C
     if target is None:
         return Cell("not a target of this run")
     text = wording.time_cell(target)
+    beside = f"published {wording.published_cell(target)}" if target.published_time_s is not None else ""
     if target.median_time_s is None:
-        return Cell(text)
+        return Cell(text, published=beside)
     share = wording.share_cell(target.communication_share)
     detail = f"{wording.iterations_cell(target)} iterations, {share} communication"
-    return Cell(text, detail, 100 * target.median_time_s / longest_s if longest_s > 0 else 0.0, is_fastest)
+    bar = 100 * target.median_time_s / longest_s if longest_s > 0 else 0.0
+    return Cell(text, detail, bar, is_fastest, beside)
 
 
 def _end(summary: CaseSummary) -> Cell:

@@ -10,7 +10,7 @@ import contextlib
 import math
 import sqlite3
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ from hsgd_emu.results.folder import local_sgd_cases, read_run_file
 from hsgd_emu.results.rows import CurveRow
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, select
-from hsgd_emu.results.wording import CaseSummary, TargetSummary, answer, header, render_rows
+from hsgd_emu.results.wording import CaseSummary, TargetSummary, answer, has_published, header, in_one_line, render_rows
 
 __all__ = ["CaseSummary", "TargetSummary", "answer", "header", "render_rows", "summarise", "summarise_from"]
+
+Level = tuple[str, float]
+"""(metric, target)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def summarise_from(connection: sqlite3.Connection, run: dict[str, Any]) -> list[
     curves = _curves(connection)
     targets = list(select(connection, "targets"))
     levels = list(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
-    local = local_sgd_cases(run)
+    local, published = local_sgd_cases(run), _published(run)
     summaries = []
     for case in dict.fromkeys(trial[0] for trial in trials):
         seeds = [trial[1] for trial in trials if trial[0] == case]
@@ -65,6 +68,7 @@ def summarise_from(connection: sqlite3.Connection, run: dict[str, Any]) -> list[
                 reached={
                     level: [_reached(row, curves) for row in rows if tuple(row[2:4]) == level] for level in levels
                 },
+                published={level: published.get((case, *level)) for level in levels},
             )
         )
     return summaries
@@ -76,16 +80,17 @@ def summarise_case(
     local_sgd: bool,
     num_seeds: int,
     curves: dict[int, list[CurveRow]],
-    reached: dict[tuple[str, float], list[Reached]],
+    reached: dict[Level, list[Reached]],
+    published: Mapping[Level, float | None],
 ) -> CaseSummary:
-    """Return the summary of one case from its finished seeds' curves and rows of `targets`."""
+    """Return the summary of one case from its finished seeds' curves and rows of `targets`, and published times."""
     last = [curve[-1] for curve in curves.values() if curve]
     return CaseSummary(
         case=case,
         local_sgd=local_sgd,
         num_seeds=num_seeds,
         num_finished=len(curves),
-        targets=tuple(summarise_target(metric, target, rows) for (metric, target), rows in reached.items()),
+        targets=tuple(summarise_target(*level, rows, published.get(level)) for level, rows in reached.items()),
         final_accuracy=_median([row.test_accuracy for row in last]),
         final_test_loss=_median([row.test_loss for row in last]),
         final_time_s=_median([row.time_s for row in last]),
@@ -93,7 +98,9 @@ def summarise_case(
     )
 
 
-def summarise_target(metric: str, target: float, rows: Sequence[Reached]) -> TargetSummary:
+def summarise_target(
+    metric: str, target: float, rows: Sequence[Reached], published_time_s: float | None = None
+) -> TargetSummary:
     """Return median and spread over seeds of when a target was reached."""
     times_s = [row.time_s for row in rows if row.time_s is not None]
     shares = [row.communication_share for row in rows if row.communication_share is not None]
@@ -108,6 +115,7 @@ def summarise_target(metric: str, target: float, rows: Sequence[Reached]) -> Tar
         most_time_s=max(times_s, default=None),
         median_iterations=median_reached([row.iteration for row in rows]),
         communication_share=None if median_s is None else _median(shares),
+        published_time_s=published_time_s,
     )
 
 
@@ -129,6 +137,24 @@ def median_reached(values: Sequence[float | None]) -> float | None:
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None and not math.isnan(value)]
     return float(statistics.median(known)) if known else None
+
+
+def published_line(folder: Path, summaries: Sequence[CaseSummary]) -> list[str]:
+    """Return the line that says where the published times in the table come from; nothing where there are none."""
+    source = published_source(read_run_file(folder)) if any(has_published(summaries)) else None
+    return [] if source is None else [f"published: {source}"]
+
+
+def published_source(run: Mapping[str, Any]) -> str | None:
+    """Return where a run's published times come from, None where it has none."""
+    given = run.get("published")
+    return in_one_line(str(given["source"])) if given else None
+
+
+def _published(run: Mapping[str, Any]) -> dict[tuple[str, str, float], float]:
+    """Return the published times to targets of a run file."""
+    times = (run.get("published") or {}).get("times", ())
+    return {(t["case"], t["metric"], t["target"]): t["time_s"] for t in times if "target" in t}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ class TargetSummary:
     """When the seeds of one case reached one target.
 
     num_seeds: the finished ones; median_time_s: None where fewer than half of them reached it; least_time_s
-    and most_time_s: over those that did; communication_share: of the time until then, median (0 to 1).
+    and most_time_s: over those that did; communication_share: of the time until then, median (0 to 1);
+    published_time_s: what others measured.
     """
 
     metric: str
@@ -23,6 +24,7 @@ class TargetSummary:
     most_time_s: float | None
     median_iterations: float | None
     communication_share: float | None
+    published_time_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def percent(share: float) -> str:
     return f"{round(100 * share, 2):g}%"
 
 
+def in_one_line(text: str) -> str:
+    """Return a user's text, which may have several lines, as one."""
+    return " ".join(text.split())
+
+
 def target_label(metric: str, target: float) -> str:
     """Return a target in words: `80% test accuracy`, `test loss 0.5`."""
     if metric == "test_accuracy":
@@ -81,6 +88,11 @@ def iterations_cell(target: TargetSummary) -> str:
     return "-" if target.median_iterations is None else f"{target.median_iterations:,.0f}"
 
 
+def published_cell(target: TargetSummary) -> str:
+    """Return the published time, or a dash."""
+    return "-" if target.published_time_s is None else f"{number(target.published_time_s)} s"
+
+
 def share_cell(share: float | None) -> str:
     """Return a share in whole percent, or a dash."""
     return "-" if share is None else f"{100 * share:.0f}%"
@@ -104,11 +116,18 @@ def target_heads(summaries: Sequence[CaseSummary]) -> list[str]:
     return [f"time to {target_label(target.metric, target.target)}" for target in summaries[0].targets]
 
 
+def has_published(summaries: Sequence[CaseSummary]) -> list[bool]:
+    """Tell for each target's column whether any case has a published time for it."""
+    num_targets = len(target_heads(summaries))
+    return [any(s.targets[place].published_time_s is not None for s in summaries) for place in range(num_targets)]
+
+
 def header(summaries: Sequence[CaseSummary], details: bool = True) -> list[str]:
     """Return the column heads that belong to `render_rows`."""
     heads = ["case"]
-    for head in target_heads(summaries):
+    for head, published in zip(target_heads(summaries), has_published(summaries), strict=True):
         heads.append(head)
+        heads += ["published"] if published else []
         heads += ["iterations", "communication"] if details else []
     return [*heads, "final accuracy", "final time"]
 
@@ -119,11 +138,13 @@ def render_rows(summaries: Sequence[CaseSummary], details: bool = True) -> list[
     details: with iterations and the communication share per target; without them it fits 80 columns.
     """
     rows = []
-    num_targets = len(target_heads(summaries))
+    published = has_published(summaries)
     for summary in summaries:
         cells = [summary.case]
-        for target in summary.targets[:num_targets]:
+        # Nothing trained: no column for any target.
+        for target, is_published in zip(summary.targets, published, strict=False):
             cells.append(time_cell(target))
+            cells += [published_cell(target)] if is_published else []
             if details:
                 cells += [iterations_cell(target), share_cell(target.communication_share)]
         time_s = summary.final_time_s

@@ -43,7 +43,7 @@ def test_the_five_minutes_end_with_an_answer_a_report_and_tables(folder):
 
 def test_init_writes_the_same_files_as_the_repository(folder):
     study, _ = folder
-    for kind in ("topologies", "latency_profiles", "runs", "runs/studies"):
+    for kind in ("topologies", "latency_profiles", "runs", "runs/paper", "runs/studies"):
         shipped = sorted(p.name for p in (ROOT / kind).iterdir() if p.is_file())
         assert sorted(p.name for p in (study / kind).iterdir() if p.is_file()) == shipped
         for name in shipped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from hsgd_emu.errors import ConfigError, listed, nearest
 from hsgd_emu.experiment import Experiment
+from hsgd_emu.results.wording import in_one_line
 from hsgd_emu.rng import stream
 from hsgd_emu.study.costs import profile_costs
 from hsgd_emu.study.finished import finished_run
 from hsgd_emu.study.fitting.certainty import determined_by, intervals
 from hsgd_emu.study.fitting.model import Floats, Model, expected_s, measured_ns
 from hsgd_emu.study.fitting.result import Fit, FittedRow, FittedValue
-from hsgd_emu.study.fitting.table import read_table
+from hsgd_emu.study.fitting.table import published_rows, read_table
 from hsgd_emu.units import LONGEST_S, NS_PER_S
 
 _NUM_DRAWN, _NUM_KEPT = 40, 3
@@ -27,7 +29,7 @@ _NUM_DRAWN, _NUM_KEPT = 40, 3
 
 def fit(
     folder: Path | str,
-    table: Path | str,
+    table: Path | str | None = None,
     fixed: Mapping[str, float] | None = None,
     bounds: tuple[float, float] = (1e-6, 1e4),
 ) -> Fit:
@@ -40,15 +42,29 @@ def fit(
     the last digit that any of them has).
     Not modelled: how costs vary (aggregations, and what is random, are taken at their expectation).
 
-    Args:    fixed: seconds by profile name, for what is known.  bounds: of the unknowns, seconds.
-    Raises:  ConfigError: mistakes in the table; a name that is no profile; the run did not reach a target of the table.
+    Args:    table: a file (default: the run's published times, without those whose target it did not reach).
+             fixed: seconds by profile name, for what is known (beside what is published as known).
+             bounds: of the unknowns, seconds.
+    Raises:  ConfigError: mistakes in the table; a name that is no profile; the run did not reach a target of the table,
+             or has neither a table nor published times.
     """
-    run, table = finished_run(folder), Path(table)
-    fixed = dict(fixed or {})
-    _check_fixed(run.experiment, fixed)
-    model = Model.of(run, read_table(table, run), fixed)
+    run, fixed = finished_run(folder), dict(fixed or {})
+    _check_fixed(run.experiment, fixed, "--fix ")
+    if table is not None:
+        return _fit(Model.of(run, read_table(Path(table), run), fixed), fixed, bounds, Path(table).name)
+    rows, left_out = published_rows(run)
+    published = run.experiment.published
+    assert published is not None
+    _check_fixed(run.experiment, published.known, "published.known: ")
+    name, fixed = in_one_line(published.source), published.known | fixed
+    return replace(_fit(Model.of(run, rows, fixed), fixed, bounds, name), left_out=tuple(left_out))
+
+
+def _fit(model: Model, fixed: Mapping[str, float], bounds: tuple[float, float], name: str) -> Fit:
+    """Return the fit of a model's unknowns; name: of what its rows are taken from."""
     if not model.unknown:
-        raise ConfigError.of(str(table), "", "nothing is left to fit: every profile is fixed")
+        raise ConfigError.of("--fix", "", "nothing is left to fit: every profile is fixed")
+    run = model.run
     names = [cost.name for cost in model.unknown]
     solutions = _solve(model, np.array([expected_s(run, cost) for cost in model.unknown]), bounds)
     best = solutions[0][1]
@@ -62,12 +78,12 @@ def fit(
     ]
     rows = [FittedRow(row, float(time_s)) for row, time_s in zip(model.rows, times_ns / NS_PER_S, strict=True)]
     return Fit(
-        table=table.name,
+        table=name,
         values=tuple(values),
         rows=tuple(rows),
         combinations=combinations,
         correlation=correlation,
-        fixed=fixed,
+        fixed=dict(fixed),
         other=None if other is None else dict(zip(names, map(float, other), strict=True)),
         freedom=freedom,
         message_bytes=run.message_bytes,
@@ -95,10 +111,10 @@ def parse_fixed(texts: Sequence[str]) -> dict[str, float]:
     return fixed
 
 
-def _check_fixed(experiment: Experiment, fixed: Mapping[str, float]) -> None:
+def _check_fixed(experiment: Experiment, fixed: Mapping[str, float], where: str) -> None:
     known = [cost.name for cost in profile_costs(experiment)]
     for name, value_s in fixed.items():
-        label = f"--fix {name}={value_s:g}"
+        label = f"{where}{name}={value_s:g}"
         if name not in known:
             hint = nearest(name, known) or f"; it has {listed(known)}"
             raise ConfigError.of(label, "", f"the run has no profile '{name}'{hint}")

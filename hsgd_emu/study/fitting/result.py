@@ -39,6 +39,11 @@ class FittedValue:
     def name(self) -> str:
         return self.cost.name
 
+    @property
+    def what(self) -> str:
+        """What it is the constant of: `RTT` or `step`."""
+        return "RTT" if self.cost.kind == "link profile" else "step"
+
 
 @dataclass(frozen=True)
 class Combination:
@@ -70,9 +75,11 @@ class FittedRow:
 class Fit:
     """Constants fitted to a table of times.
 
-    Args:    combinations: what is determined together only.  correlation: (values, values), of their logarithms.
+    Args:    table: what the times were taken from: a file's name, or the source of published times.
+             combinations: what is determined together only.  correlation: (values, values), of their logarithms.
              fixed: what was given.  other: other constants that explain the times as well, if a start led to some.
              freedom: how many more times there are than constants they determine.
+             left_out: in words, which published times could not be compared.
     """
 
     table: str
@@ -84,6 +91,7 @@ class Fit:
     other: dict[str, float] | None
     freedom: int
     message_bytes: int
+    left_out: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return what was found, a sentence a line."""
@@ -93,14 +101,24 @@ class Fit:
         lines[0] += f" {self.message_bytes:,} bytes."
         lines += [_value_line(value) for value in self.values if value.determined]
         lines += [f"{name}: {value_s:g} s, as given" for name, value_s in self.fixed.items()]
-        lines += self._undetermined() + self._hard_to_tell()
+        lines += self.certainty()
+        lines.append(f"The largest miss: {self.worst.measured.case}, {_percent(self.worst.off)}.")
+        lines += [f"Left out: {text}." for text in self.left_out]
+        return lines
+
+    @property
+    def worst(self) -> FittedRow:
+        """The row whose fitted time is furthest off."""
+        return max(self.rows, key=lambda row: abs(row.off))
+
+    def certainty(self) -> list[str]:
+        """Return what the times do not determine well, a sentence a line; none where all is well determined."""
+        lines = self._undetermined() + self._hard_to_tell()
         if self.other is not None:
             also = ", ".join(f"{name} {number(value_s)} s" for name, value_s in self.other.items())
             lines.append(f"Other constants explain the times as well: {also}. Fix one, or add a time.")
         if not self.freedom:
             lines.append("There are no more times than unknowns: the intervals are those of the rounding alone.")
-        worst = max(self.rows, key=lambda row: abs(row.off))
-        lines.append(f"The largest miss: {worst.measured.case}, {_percent(worst.off)}.")
         return lines
 
     def _undetermined(self) -> list[str]:
@@ -165,8 +183,7 @@ class Fit:
 
 
 def _value_line(value: FittedValue) -> str:
-    what = "RTT" if value.cost.kind == "link profile" else "step"
-    text = f"{value.name}: {what} {number(value.value_s)} s"
+    text = f"{value.name}: {value.what} {number(value.value_s)} s"
     if value.low_s is None or value.high_s is None:
         return text
     return f"{text} (95%: {number(value.low_s)} to {number(value.high_s)})"

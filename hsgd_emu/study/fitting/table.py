@@ -1,50 +1,45 @@
-"""The table that constants are fitted to: measured times of cases, as CSV or YAML."""
+"""The table that constants are fitted to: measured times of cases, as CSV or YAML, or the run's published ones."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from hsgd_emu.config.load import raise_problems
+from hsgd_emu.config.published import row_mistakes
 from hsgd_emu.config.reader import Document, Mark, Source, read_file
-from hsgd_emu.config.run_schema import Target as Level
-from hsgd_emu.config.schema import Count, Strict
+from hsgd_emu.config.run_schema import PublishedTime
 from hsgd_emu.config.validate import check, unknown_key
 from hsgd_emu.config.wording import shown
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import target_label
-from hsgd_emu.study.finished import FinishedRun, Reached
-from hsgd_emu.units import LONGEST_S
+from hsgd_emu.study.finished import FinishedRun, Reached, Target
 
 _MAX_ROWS = 10_000
 
 
-class TableRow(Strict):
+class TableRow(PublishedTime):
     """One measured time: until a target was reached, or for a number of iterations."""
 
-    case: str
-    time_s: Annotated[float, Field(gt=0, le=LONGEST_S)]
-    metric: Literal["test_accuracy", "test_loss", "train_loss"] | None = None
-    target: Level | None = None
     seed: int | None = None
     """Default: the median over the run's seeds."""
-    iterations: Count | None = None
-    """Instead of metric and target."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A row with what the run says of it. reached: by seed, at which iteration the time was taken."""
+    """A row with what the run says of it.
+
+    reached: by seed, at which iteration the time was taken.  target: None where the row gives iterations.
+    """
 
     case: str
     time_s: float
     reached: Reached
+    target: Target | None = None
 
 
 def read_table(path: Path, run: FinishedRun) -> list[Measured]:
@@ -70,54 +65,58 @@ def read_table(path: Path, run: FinishedRun) -> list[Measured]:
     return [one for one in measured if one is not None]
 
 
+def published_rows(run: FinishedRun) -> tuple[list[Measured], list[str]]:
+    """Return the published times of a run's own file, and in words which of them it cannot be held against.
+
+    Raises:  ConfigError: it has none, or not one of their targets was reached; or see `FinishedRun.recorded`.
+    """
+    spec, where = run.experiment.published, str(run.folder)
+    if spec is None:
+        text = "its run file has no published times; give `--table FILE`, a CSV with case,time_s, or put them in with"
+        raise ConfigError.of(where, "", f"{text} `hsgd-emu retime {run.folder} --set published=FILE --out DIR`")
+    measured: list[Measured] = []
+    left_out: list[str] = []
+    for row in spec.times:
+        target = None if row.metric is None or row.target is None else (row.metric, row.target)
+        reached = _iterations(run, row, target, run.experiment.seeds)
+        if median_reached(list(reached.values())) is None:
+            assert target is not None
+            left_out.append(_not_reached(row.case, target, reached))
+        else:
+            measured.append(Measured(row.case, row.time_s, reached, target))
+    if not measured:
+        raise ConfigError.of(where, "", f"no published time can be compared: {listed(left_out, 4)}")
+    return measured, left_out
+
+
 def _measured(row: TableRow, source: Source, run: FinishedRun, problems: list[Problem]) -> Measured | None:
-    found: list[tuple[str, str]] = []
-    experiment = run.experiment
-    cases = {schedule.name: schedule for schedule in experiment.schedules}
-    if row.case not in cases:
-        found.append(
-            ("case", f"the run has no case '{row.case}'{nearest(row.case, cases) or f'; it has {listed(cases)}'}")
-        )
+    experiment, levels = run.experiment, run.experiment.target_levels()
+    periods = {schedule.name: schedule.global_period for schedule in experiment.schedules}
+    found = row_mistakes(row, periods, levels)
     if row.seed is not None and row.seed not in experiment.seeds:
         found.append(("seed", f"the run has no seed {row.seed}; it has {listed(experiment.seeds)}"))
-    if row.iterations is not None:
-        if row.metric is not None or row.target is not None:
-            found.append(("iterations", "stands beside a metric or target; give iterations, or metric and target"))
-        elif row.case in cases and row.iterations % cases[row.case].global_period:
-            found.append(("iterations", _no_multiple(row.iterations, cases[row.case].global_period)))
-    elif (row.metric is None) != (row.target is None):
-        missing = "metric" if row.metric is None else "target"
-        found.append((missing, f"is missing; it goes with {'target' if row.metric is None else 'metric'}"))
-    reached = None if found else _reached(row, run, found)
+    reached: Reached = {}
+    target = None
+    if not found:
+        if row.iterations is None:
+            target = levels[0] if row.metric is None or row.target is None else (row.metric, row.target)
+        reached = _iterations(run, row, target, experiment.seeds if row.seed is None else (row.seed,))
+        if target is not None and median_reached(list(reached.values())) is None:
+            found.append(("target", f"in the run {_not_reached(row.case, target, reached)}; give iterations instead"))
     problems += [source.problem((field,), text) for field, text in found]
-    return None if reached is None else Measured(row.case, row.time_s, reached)
+    return None if found else Measured(row.case, row.time_s, reached, target)
 
 
-def _no_multiple(iterations: int, period: int) -> str:
-    low = iterations // period * period
-    around = f"{low} and {low + period} are" if low else f"{period} is"
-    return f"{iterations} is not a multiple of the global period {period}; {around}"
-
-
-def _reached(row: TableRow, run: FinishedRun, found: list[tuple[str, str]]) -> Reached | None:
-    """Return at which iteration each seed that the row is about was timed, or None after adding what is wrong."""
-    seeds = run.experiment.seeds if row.seed is None else (row.seed,)
-    if row.iterations is not None:
+def _iterations(run: FinishedRun, row: PublishedTime, target: Target | None, seeds: Sequence[int]) -> Reached:
+    """Return at which iteration each seed that the row is about was timed."""
+    if target is None:
         return dict.fromkeys(seeds, row.iterations)
-    levels = run.experiment.target_levels()
-    if row.metric is None and len(levels) != 1:
-        known = f"the run file names {len(levels)}: {listed(target_label(*level) for level in levels)}"
-        text = f"is missing: which target was reached? {known if levels else 'The run file names none'}"
-        found.append(("target", f"{text}; give metric and target, or iterations"))
-        return None
-    target = levels[0] if row.metric is None or row.target is None else (row.metric, row.target)
-    reached = {seed: at for seed, at in run.reached(row.case, target).items() if seed in seeds}
-    if median_reached(list(reached.values())) is None:
-        num = sum(at is not None for at in reached.values())
-        text = f"in the run '{row.case}' did not reach {target_label(*target)} ({num} of {len(seeds)} seeds did)"
-        found.append(("target", f"{text}; give iterations instead"))
-        return None
-    return reached
+    return {seed: at for seed, at in run.reached(row.case, target).items() if seed in seeds}
+
+
+def _not_reached(case: str, target: Target, reached: Reached) -> str:
+    num = sum(at is not None for at in reached.values())
+    return f"'{case}' did not reach {target_label(*target)} ({num} of {len(reached)} seeds did)"
 
 
 # --- CSV ---------------------------------------------------------------------------------------------

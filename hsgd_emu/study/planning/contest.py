@@ -23,8 +23,8 @@ from hsgd_emu.study.sweep.race import network_seed
 from hsgd_emu.timing.costs import is_constant
 from hsgd_emu.units import NS_PER_S
 
-_ANY_CASE = "cases=[{name: any, period: 1}]"
-"""Stands for the run's own cases on another topology, which may mean nothing there."""
+_ANY_CASE = ("cases=[{name: any, period: 1}]", "published=null")
+"""Stands for the run's own cases on another topology, which may mean nothing there; published times are of those."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def variants(
     for topology in (None, *dict.fromkeys(topologies)):
         for grouping in (None, *dict.fromkeys(groupings)):
             changes = [*sets] if grouping is None else [*sets, f"data.grouping={grouping}"]
-            changes += [] if topology is None else [_ANY_CASE]
+            changes += [] if topology is None else _ANY_CASE
             experiment = changed_experiment(path, Changes(topology, (), changes))
             if grouping is not None and experiment.data.grouping == found[0].experiment.data.grouping:
                 continue

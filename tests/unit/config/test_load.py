@@ -12,6 +12,7 @@ from hsgd_emu.config.run_schema import ModelSpec
 from hsgd_emu.config.schema import Samples
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.experiment import load_experiment
 
 RUN = """\
 name: a
@@ -96,6 +97,36 @@ def test_problems_come_by_file_and_line_each_once() -> None:
         raise_problems(problems, first=draft.source)
     assert [p.where for p in error.value.problems] == ["run.yaml:9", "run.yaml:10", "b.yaml:9", "--set a=b:3"]
     raise_problems([])
+
+
+PUBLISHED = """\
+source: >
+  Table 2,
+  of others
+times:
+  - {case: P, time_s: 673.5}
+  - {case: P, iterations: 10, time_s: 7}
+"""
+
+
+def test_published_times_are_read_from_the_run_files_folder_and_written_inline() -> None:
+    put("runs/paper/table2.yaml", PUBLISHED)
+    path = put("runs/run.yaml", RUN + "targets: {test_loss: [1]}\npublished: paper/table2.yaml\n")
+    experiment = load_experiment(path)
+    assert experiment.published is not None
+    # The first time gives no target: the run's only one is meant.
+    rows = [(row.metric, row.target, row.iterations, row.time_s) for row in experiment.published.times]
+    assert rows == [("test_loss", 1.0, None, 673.5), (None, None, 10, 7.0)]
+    resolved = put("elsewhere/run.yaml", experiment.resolved())
+    assert load_experiment(resolved).published == experiment.published
+    # A path on the command line is relative to the current folder.
+    other = put("mine.yaml", PUBLISHED.replace("673.5", "1"))
+    changed = load_experiment(path, [f"published={other}"]).published
+    assert changed is not None
+    assert changed.times[0].time_s == 1
+    without = load_experiment(path, ["published=null"])
+    assert without.published is None
+    assert "published" not in without.resolved()
 
 
 @pytest.mark.parametrize("value", ["1e-3", "0o17", "0x1F", "010", "no", "~", "10:30", ".5", "1.", "a\x85b", " x", "é"])

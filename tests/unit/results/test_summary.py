@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from hsgd_emu.results.read import read_run
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.summary import (
@@ -15,12 +17,13 @@ from hsgd_emu.results.summary import (
     answer,
     header,
     median_reached,
+    published_line,
     render_rows,
     summarise,
 )
 from hsgd_emu.results.wording import number, target_label
 
-from .conftest import CASES, SEEDS, NewStore, write_trial
+from .conftest import CASES, RUN_YAML, SEEDS, NewStore, write_trial
 
 
 def fill(store: RunStore, local_s: list[float | None], hsgd_s: list[float | None]) -> None:
@@ -73,6 +76,43 @@ def test_case_that_one_of_three_seeds_reaches_is_not_reached(new_store: NewStore
     assert answer(summaries) == (
         "To 80% test accuracy, G=50 I=5 takes 160 s; no other case reached it; median of 3 seeds."
     )
+
+
+PUBLISHED = """\
+published:
+  source: |
+    Wang et al. 2022
+    (AAAI), Table 2
+  times:
+  - {case: P=5, metric: test_accuracy, target: 0.8, time_s: 673.5}
+  - {case: P=5, time_s: 7, iterations: 50}
+"""
+
+
+def test_published_times_stand_beside_their_target(new_store: NewStore) -> None:
+    levels = (("test_accuracy", 0.8), ("test_accuracy", 0.9))
+    with new_store(run=RUN_YAML + PUBLISHED, targets=levels) as store:
+        fill(store, [673.0, 660.0, 700.0], [160.3, 155.1, 166.0])
+        summaries = summarise(store)
+    heads = ["case", "time to 80% test accuracy", "published", "time to 90% test accuracy"]
+    assert header(summaries, details=False) == [*heads, "final accuracy", "final time"]
+    assert [row[2] for row in render_rows(summaries, details=False)] == ["673.5 s", "-"]
+    rows = render_rows(summaries)
+    assert [len(row) for row in rows] == [len(header(summaries))] * 2
+    assert rows[0][1:5] == ["673.0 s (660.0-700.0)", "673.5 s", "100", "75%"]
+    assert published_line(store.folder, summaries) == ["published: Wang et al. 2022 (AAAI), Table 2"]
+    assert read_run(store.folder).summary().published_time_s.dropna().tolist() == [673.5]
+
+
+def test_nothing_is_said_of_published_times_where_none_can_be_shown(new_store: NewStore) -> None:
+    with new_store() as store:
+        assert published_line(store.folder, summarise(store)) == []
+    # Timing only: no target is reached, so none has a column.
+    with new_store("silent", run=RUN_YAML + PUBLISHED) as store:
+        write_trial(store, TrialKey("P=5", 1), [(10.0, None)])
+        silent = [replace(one, final_test_loss=None) for one in summarise(store)]
+    assert published_line(store.folder, silent) == []
+    assert header(silent) == ["case", "final accuracy", "final time"]
 
 
 @pytest.mark.parametrize(

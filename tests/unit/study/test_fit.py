@@ -142,6 +142,38 @@ def test_times_to_targets_are_taken_where_the_run_reached_them(place: Path, tmp_
     assert list(found.rows[0].measured.reached) == [1, 2, 3]
 
 
+def published(place: Path, folder: Path, rows: list[dict[str, object]]) -> Path:
+    """The run with published times put in; re-timing keeps what was learned."""
+    text = f"published={yaml.safe_dump({'source': 'Them, Table 2', 'times': rows}, default_flow_style=True)}"
+    return retime(place / "two", folder, [text.strip()])
+
+
+def test_without_a_table_the_published_times_are_fitted(place: Path, tmp_path: Path) -> None:
+    targets = read_run(place / "two").targets
+    rows: list[dict[str, object]] = []
+    for case, _ in CASES:
+        at = sorted(targets[(targets.case == case) & (targets.target == 2.2)].iteration)[1]
+        rows.append({"case": case, "metric": "test_loss", "target": 2.2, "time_s": seconds(case, int(at))})
+    # One that was never reached, and one that needs no target.
+    rows.append({"case": "P=5", "metric": "test_loss", "target": 0.001, "time_s": 99.0})
+    rows.append({"case": "P=5", "iterations": 400, "time_s": seconds("P=5", 400)})
+    found = fit(published(place, tmp_path / "run", rows))
+    assert values(found) == pytest.approx({"far": FAR, "near": NEAR, "compute": C}, rel=1e-5)
+    assert [row.measured.case for row in found.rows] == [*(case for case, _ in CASES), "P=5"]
+    lines = found.lines()
+    assert lines[0].startswith("5 times in Them, Table 2, 3 unknown constants")
+    assert lines[-1] == "Left out: 'P=5' did not reach test loss 0.001 (0 of 3 seeds did)."
+    assert "fitted to Them, Table 2" in found.snippet()
+
+
+def test_without_a_table_and_without_published_times_both_ways_are_told(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no published times; give `--table FILE`.*--set published=FILE --out DIR`"):
+        fit(place / "two")
+    never: list[dict[str, object]] = [{"case": "P=5", "metric": "test_loss", "target": 0.001, "time_s": 99.0}]
+    with pytest.raises(ConfigError, match="no published time can be compared: 'P=5' did not reach"):
+        fit(published(place, tmp_path / "never", never))
+
+
 def test_what_is_not_determined_is_told_with_what_is(place: Path, tmp_path: Path) -> None:
     # Every row pays 5 steps per exchange: T = rounds x (far + 5 x compute).
     table = write(tmp_path / "t.csv", [("P=5", seconds("P=5", num), num) for num in (100, 400)])
@@ -263,7 +295,7 @@ def test_printed(place: Path, tmp_path: Path) -> None:
                 "t.csv:4: metric: is missing; it goes with target",
                 "t.csv:5: metric: found 'loss'; expected one of test_accuracy, test_loss, train_loss",
                 "t.csv:6: iterations: stands beside a metric or target",
-                "t.csv:7: target: is missing: which target was reached? the run file names 2: test loss 2.2, test",
+                "t.csv:7: target: is missing: which target was reached? The run has 2 (test_loss 2.2, test",
                 "t.csv:8: target: in the run 'P=20' did not reach test loss 0.001 (0 of 3 seeds did); give iterations",
             ],
         ),

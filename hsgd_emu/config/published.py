@@ -1,0 +1,98 @@
+"""Published times: read from the file that a run names, and held against the run's own cases and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hsgd_emu.config.profiles import read_named
+from hsgd_emu.config.reader import Source
+from hsgd_emu.config.run_schema import PublishedSpec, PublishedTime
+from hsgd_emu.config.validate import check
+from hsgd_emu.errors import Problem, listed, nearest
+
+Level = tuple[str, float]
+"""(metric, target)."""
+Mistakes = list[tuple[str, str]]
+"""(field, message)."""
+
+
+def load_published(
+    given: str | PublishedSpec, source: Source, problems: list[Problem]
+) -> tuple[PublishedSpec | None, Source]:
+    """Return the published times that a run file names or holds (None after adding problems), and where they stand."""
+    if not isinstance(given, str):
+        return given, source
+    # A path, never a name: a name would be looked for in a folder of such files.
+    document = read_named("published", given if "/" in given else f"./{given}", source, problems)
+    if document is None:
+        return None, source
+    return check(PublishedSpec, document.data, document.source, problems), document.source
+
+
+def checked_published(
+    spec: PublishedSpec,
+    source: Source,
+    periods: Mapping[str, int | None],
+    levels: Sequence[Level] | None,
+    problems: list[Problem],
+) -> PublishedSpec:
+    """Return the published times with the target written out that those without one mean.
+
+    Args:    periods: global periods by case, None where the case itself is wrong.  levels: the run's targets, None
+             where they are wrong.  problems: what does not fit the run is added.
+    """
+    times: list[PublishedTime] = []
+    for number, row in enumerate(spec.times):
+        found = row_mistakes(row, periods, levels)
+        if not found and levels is not None and row.iterations is None:
+            if row.metric is None:
+                row = row.model_copy(update=dict(zip(("metric", "target"), levels[0], strict=True)))
+            found = _foreign_target(row, levels)
+        same = [_subject(before) for before in times]
+        if not found and _subject(row) in same:
+            found = [("", f"gives the time of the same case again, after times.{same.index(_subject(row))}")]
+        problems += [source.problem(("times", number, *filter(None, [field])), text) for field, text in found]
+        times.append(row)
+    return spec.model_copy(update={"times": tuple(times)})
+
+
+def _subject(row: PublishedTime) -> tuple[object, ...]:
+    return row.case, row.metric, row.target, row.iterations
+
+
+def _foreign_target(row: PublishedTime, levels: Sequence[Level]) -> Mistakes:
+    if (row.metric, row.target) in levels:
+        return []
+    return [("target", f"{row.metric} {row.target:g} is no target of the run; {_known(levels)}")]
+
+
+def _known(levels: Sequence[Level]) -> str:
+    return f"its targets are {listed(f'{metric} {level:g}' for metric, level in levels)}" if levels else "it has none"
+
+
+def row_mistakes(row: PublishedTime, periods: Mapping[str, int | None], levels: Sequence[Level] | None) -> Mistakes:
+    """Return what is wrong with a measured time of a run with these cases and targets; see `checked_published`."""
+    found: Mistakes = []
+    if row.case not in periods:
+        hint = nearest(row.case, periods) or f"; it has {listed(periods)}"
+        found.append(("case", f"the run has no case '{row.case}'{hint}"))
+    period = periods.get(row.case)
+    if row.iterations is not None:
+        if row.metric is not None or row.target is not None:
+            found.append(("iterations", "stands beside a metric or target; give iterations, or metric and target"))
+        elif period is not None and row.iterations % period:
+            found.append(("iterations", _no_multiple(row.iterations, period)))
+    elif (row.metric is None) != (row.target is None):
+        missing = "metric" if row.metric is None else "target"
+        found.append((missing, f"is missing; it goes with {'target' if row.metric is None else 'metric'}"))
+    elif row.metric is None and levels is not None and len(levels) != 1:
+        text = f"is missing: which target was reached? The run has {len(levels) or 'none'}"
+        text += f" ({listed(f'{metric} {level:g}' for metric, level in levels)})" if levels else ""
+        found.append(("target", f"{text}; give metric and target, or iterations"))
+    return found
+
+
+def _no_multiple(iterations: int, period: int) -> str:
+    low = iterations // period * period
+    around = f"{low} and {low + period} are" if low else f"{period} is"
+    return f"{iterations} is not a multiple of the global period {period}; {around}"
