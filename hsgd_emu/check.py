@@ -1,4 +1,4 @@
-"""Check one file of any of the three kinds."""
+"""Check one file of any kind."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any
 from hsgd_emu.config.load import TopologyDraft, bind_profiles, draft_run, draft_topology, raise_problems
 from hsgd_emu.config.profiles import profile_of
 from hsgd_emu.config.reader import Document, read_file, set_value
-from hsgd_emu.config.run_schema import RunSpec
+from hsgd_emu.config.run_schema import PublishedSpec, RunSpec
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, TopologySpec
+from hsgd_emu.config.validate import check
 from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.topology.tree import Topology, build_topology
 
+_PUBLISHED = "table of published times"
+
 
 def kind_of(data: Any) -> str | None:
-    """Return `run`, `topology` or `profile`, whichever kind of file has the keys of this data; None for no kind."""
+    """Return whichever kind of file has the keys of this data, as `run` or `topology`; None for no kind."""
     if not isinstance(data, dict):
         return None
     profile = {*LinkProfile.model_fields, *ComputeProfile.model_fields} - {"name", "description", "source", "model"}
@@ -25,6 +28,7 @@ def kind_of(data: Any) -> str | None:
         "topology": set(TopologySpec.model_fields) - {"name", "description", "source"},
         "profile": profile,
         "study": {"run", "axes"},
+        _PUBLISHED: {"times", "known"},
         "run": set(RunSpec.model_fields) - {"name", "description"},
     }
     fits = {kind: len(keys & set(data)) for kind, keys in kinds.items()}
@@ -43,7 +47,8 @@ def open_file(path: Path, sets: Sequence[str]) -> tuple[str, Document]:
     kind = kind_of(document.data)
     if kind is None:
         text = (
-            "no run (topology, train, cases), study (run, axes), topology (levels or root) or profile (rtt_s, step_s)"
+            "no run (topology, train, cases), study (run, axes), topology (levels or root), profile (rtt_s, step_s) "
+            "or published times (times)"
         )
         raise ConfigError([document.source.problem((), text)])
     return kind, document
@@ -65,6 +70,11 @@ def check_file(path: Path, sets: Sequence[str] = ()) -> str:
     if kind == "topology":
         return f"a topology of {_described(open_topology(document)[1])}"
     problems: list[Problem] = []
+    if kind == _PUBLISHED:
+        published = check(PublishedSpec, document.data, document.source, problems)
+        raise_problems(problems)
+        assert published is not None
+        return f"published times of {published.source}: {len(published.times)}"
     is_compute = isinstance(document.data, dict) and "step_s" in document.data
     if is_compute:
         profile_of(ComputeProfile, document, problems)

@@ -36,7 +36,7 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str]) -> Non
     Raises:  ConfigError: the file is not valid, or is no topology and no run.
     """
     kind, document = open_file(path, sets)
-    if kind in ("profile", "study"):
+    if kind not in ("topology", "run"):
         raise ConfigError([document.source.problem((), f"this is a {kind}; `show` takes a topology or a run")])
     console = Console() if Console().is_terminal else Console(width=160)
     if kind == "run":

@@ -37,6 +37,10 @@ def test_every_file_is_a_valid_run(name):
     assert check_file(PAPER / f"{name}.yaml").startswith("a run of ")
 
 
+def test_the_published_times_are_valid_by_themselves():
+    assert check_file(PAPER / "table2_paper.yaml") == "published times of Wang et al. 2022 (AAAI), Table 2: 5"
+
+
 def test_nothing_is_missing_and_no_two_runs_share_a_folder(experiments):
     assert set(NAMES) >= ASKED_FOR
     shipped = [load_experiment(path).name for path in sorted(PAPER.parent.glob("*.yaml"))]
