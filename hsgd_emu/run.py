@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -171,10 +172,19 @@ def _check_same_environment(folder: Path, now: dict[str, Any], progress: Progres
 
 
 def _environment(session: Session, timing_only: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {name: version(name) for name in _LIBRARIES}
+    found: dict[str, Any] = _versions()
     found |= {"python": sys.version.split()[0], "platform": platform.platform(), "processor": _processor()}
     found |= {"timing_only": timing_only, "message_bytes": session.message_bytes}
     return found | session.environment | origin()
+
+
+def _versions() -> dict[str, str]:
+    """Return the libraries' versions; what only draws reports may be missing where nothing but training is done."""
+    found = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _processor() -> str:

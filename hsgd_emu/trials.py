@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
 
 class Progress:
     """Told how a run goes, and does nothing with it; the command line's draws it."""
+
+    end_s = math.inf
+    """When the run is to stop unfinished, in seconds of `time.monotonic`."""
+
+    def is_over(self) -> bool:
+        """Asked after each global aggregation: whether the run is to stop there, to be gone on with later.
+
+        A run does one round at least, so that a time too short for anything is no endless loop of commands.
+        """
+        return time.monotonic() >= self.end_s
 
     def say(self, text: str) -> None:
         """Something takes a while."""
@@ -119,7 +130,7 @@ class _StoppedError(Exception):
 
 
 def run_trials(session: Session, store: RunStore, stop_at: int | None = None) -> None:
-    """Run every trial that is not finished, and finish the run.
+    """Run every trial that is not finished, and finish the run, unless the progress says that its time is over.
 
     stop_at: leave a trial unfinished after the first global aggregation at or after this iteration.
     """
@@ -128,8 +139,12 @@ def run_trials(session: Session, store: RunStore, stop_at: int | None = None) ->
     # Seed by seed, so that what the cases of a seed share is made once.
     for key in sorted(keys, key=lambda key: experiment.seeds.index(key.seed)):
         state = store.trial_state(key)
-        if state.status != "finished" and (stop_at is None or state.iteration < stop_at):
-            _Trial(session, store, key, keys.index(key), stop_at).run()
+        if state.status == "finished" or (stop_at is not None and state.iteration >= stop_at):
+            session.progress.end(key)
+            continue
+        _Trial(session, store, key, keys.index(key), stop_at).run()
+        if session.progress.is_over():
+            break
         session.progress.end(key)
     store.finish_run()
     if store.finished:
@@ -212,6 +227,8 @@ class _Trial:
         # Where some workers sit out, rounds may begin before the one to stop after is over: they must not push it out.
         if self.stops_after is not None and iteration > self.stops_after:
             return
+        if self.stops_after is None and iteration < self.plan.iterations and self.session.progress.is_over():
+            self.stops_after = iteration
         if iteration == self.stops_after or self.checkpoints.is_due():
             self.checkpoints.save(iteration, self.real.state(0))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,6 +61,10 @@ def run(
             "or usual, by rule (default: chosen by a short trial and remembered). The last bits depend on it.",
         ),
     ] = "auto",
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop after so long, at a global aggregation; --resume goes on to the same bits."),
+    ] = None,
     tensorboard: Annotated[
         bool,
         typer.Option(
@@ -78,6 +84,7 @@ def run(
     num_trials = len(experiment.cases) * len(experiment.seeds)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(show_progress(num_trials, experiment.train.iterations))
+        progress.end_s = math.inf if minutes is None else time.monotonic() + 60 * minutes
         if tensorboard:
             from hsgd_emu.cli.tensorboard import with_tensorboard
 
@@ -85,6 +92,8 @@ def run(
         folder = run_experiment(experiment, out, options, progress)
         path = write_report_of(folder, progress)
     print_results(folder, path)
+    if progress.is_over():
+        print("Stopped, for its time was over; the same command with --resume goes on where trials are unfinished.")
 
 
 def write_report_of(folder: Path, progress: Progress) -> Path:

@@ -20,6 +20,9 @@ class TensorboardProgress(Progress):
     def __init__(self, inner: Progress, events: RunEvents) -> None:
         self.inner, self.events = inner, events
 
+    def is_over(self) -> bool:
+        return self.inner.is_over()
+
     def say(self, text: str) -> None:
         self.inner.say(text)
 

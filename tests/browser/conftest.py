@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,22 @@ class Browser:
 
     def __init__(self, driver: Any, downloads: Path) -> None:
         self.driver, self.downloads = driver, downloads
+        self.width = 0
 
     def open(self, path: Path, width: int = 1280, dark: bool = False) -> None:
-        self.look(width, dark)
+        self.look(width, dark, wait_s=0)
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(path.absolute().as_uri())
         self.js(AUDIT)
 
-    def look(self, width: int, dark: bool) -> None:
-        size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    def look(self, width: int, dark: bool, wait_s: float = 0.4) -> None:
+        """Change the window; wait_s: plotly draws anew a moment after that."""
+        if width != self.width:
+            size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+            self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            time.sleep(wait_s)
+            self.width = width
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
@@ -41,6 +47,11 @@ class Browser:
 
     def all(self, selector: str) -> list[Any]:
         return list(self.driver.find_elements("css selector", selector))
+
+    def texts(self, element: Any, selector: str) -> list[str]:
+        """Return what can be read in parts of an element."""
+        script = "return [...arguments[0].querySelectorAll(arguments[1])].map((e) => e.innerText.trim())"
+        return list(self.js(script, element, selector))
 
     def one(self, selector: str) -> Any:
         return self.driver.find_element("css selector", selector)

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hsgd_emu.experiment import load_experiment
 from hsgd_emu.report import write_report
 from hsgd_emu.run import run
 from hsgd_emu.study.sweep.run_study import run_study
+from hsgd_emu.study.training.library import Library
+from hsgd_emu.study.training.wanted import resources, wanted
+from hsgd_emu.trials import Progress
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "runs"
@@ -35,7 +39,7 @@ seeds: [1, 2, 3]
 
 
 def demo(folder: Path) -> Path:
-    run(RUNS / "demo.yaml", folder, sets=["train.iterations=200", "seeds=[1, 2]"], device="cpu", threads=1)
+    run(RUNS / "demo.yaml", folder, sets=["train.iterations=100", "seeds=[1, 2]"], device="cpu", threads=1)
     return write_report(folder)
 
 
@@ -51,7 +55,8 @@ def cifar10_small(folder: Path) -> Path:
                 Image.fromarray(dice.integers(0, 256, (32, 32, 3), np.uint8)).save(place / f"{number}.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HSGD_EMU_DATA", str(data))
-        run(RUNS / "cifar10_small.yaml", folder, sets=["train.iterations=50"], device="cpu", threads=1)
+        sets = ["train.iterations=50", "train.batch_size=2"]
+        run(RUNS / "cifar10_small.yaml", folder, sets=sets, device="cpu", threads=1)
     return write_report(folder)
 
 
@@ -70,7 +75,13 @@ def uneven(folder: Path) -> Path:
 
 def study(folder: Path) -> Path:
     sets = ["train.iterations=200", "seeds=[1]", "targets={test_accuracy: [0.3, 0.5]}"]
-    run_study(RUNS / "studies" / "demo_far_near_step.yaml", folder, sets, jobs=1, library=folder.with_name("trials"))
+    library = Library(folder.with_name("trials"))
+    # Learned here, as no process has to be started for that.
+    experiment, here = load_experiment(RUNS / "demo.yaml", sets), resources("cpu")
+    for case in experiment.cases:
+        library.learn(wanted(experiment, case.name, 1, here), Progress(), lambda: None)
+    file = RUNS / "studies" / "demo_far_near_step.yaml"
+    run_study(file, folder, [*sets, "axes.0.values.num=7"], device="cpu", library=library.folder)
     return write_report(folder)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from hsgd_emu.cli import app
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.learning import tuning, world
 from hsgd_emu.learning.checkpoint import Checkpoints
@@ -126,3 +128,16 @@ def test_the_usual_engine_is_chosen_without_a_trial(path, tmp_path, monkeypatch)
     learned(path, tmp_path / "out", 8)
     # An mlp on a CPU: layered, all six workers' parameters fit into one batch.
     assert read_run(tmp_path / "out").environment["engine"] == "layered:6"
+
+
+def test_a_command_that_has_no_time_does_one_round_and_says_how_to_go_on(path, tmp_path):
+    again = ["run", str(path), "--out", str(tmp_path / "out"), "--threads", "1", "--engine", "usual"]
+    told = CliRunner().invoke(app, [*again, "--minutes", "0"])
+    assert told.exit_code == 0, told.output
+    assert "Stopped, for its time was over; the same command with --resume goes on" in told.output
+    trials = read_run(tmp_path / "out").trials
+    assert list(trials["iteration"]) == [4, 0, 0, 0]
+    told = CliRunner().invoke(app, [*again, "--minutes", "10", "--resume"])
+    assert "Stopped" not in told.output
+    learned(path, tmp_path / "whole")
+    assert_same(read_run(tmp_path / "out"), read_run(tmp_path / "whole"))
