@@ -93,11 +93,8 @@ print(results.trials[["case", "seed", "weights_hash", "timeline_hash"]].to_json(
 
 def test_hash_seeds_change_nothing(tmp_path):
     (tmp_path / "run.yaml").write_text(RUN)
-    programs = []
-    for seed in ("0", "4242"):
-        command = [sys.executable, "-c", PROGRAM, "run.yaml", f"out-{seed}"]
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        programs.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True))
-    found = [json.loads(program.communicate(timeout=120)[0]) for program in programs]
-    assert found[0] == found[1]
-    assert found[0] == results(tmp_path).trials[HASHES].to_numpy().tolist()
+    # Here it is another one, by chance or as it is set.
+    environment = os.environ | {"PYTHONHASHSEED": "0" if os.environ.get("PYTHONHASHSEED") != "0" else "4242"}
+    command = [sys.executable, "-c", PROGRAM, "run.yaml", "elsewhere"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == results(tmp_path).trials[HASHES].to_numpy().tolist()

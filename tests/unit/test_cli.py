@@ -1,14 +1,18 @@
 """The command line as a user meets it: exit codes, streams, no traceback, quick start."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+
+from hsgd_emu.cli import app
 
 ROOT = Path(__file__).parents[2]
 SMALL = """
@@ -25,9 +29,24 @@ targets: {test_accuracy: [0.1]}
 
 
 def command(*args: str, cwd: Path, **kwargs) -> subprocess.CompletedProcess:
+    """The program as a shell starts it."""
     return subprocess.run(
         [sys.executable, "-m", "hsgd_emu.cli", *args], cwd=cwd, capture_output=True, text=True, timeout=120, **kwargs
     )
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    """The same without a process of its own, which takes seconds to start."""
+    monkeypatch.chdir(folder)
+
+    def command(*args: str) -> subprocess.CompletedProcess:
+        out, errors = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+            app(args)
+        return subprocess.CompletedProcess(args, int(ended.value.code or 0), out.getvalue(), errors.getvalue())
+
+    return command
 
 
 @pytest.fixture
@@ -60,17 +79,17 @@ def test_run_prints_table_and_answer_and_is_quiet_on_stderr_in_a_pipe(folder):
         (["--engine", "layered:0"], "with a number of workers such as layered:5"),
     ],
 )
-def test_what_cannot_be_learned_as_asked_is_bad_input(folder, options, said):
-    done = command("run", "small.yaml", *options, cwd=folder)
+def test_what_cannot_be_learned_as_asked_is_bad_input(folder, here, options, said):
+    done = here("run", "small.yaml", *options)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_timing_of_the_documented_example(folder):
+def test_timing_of_the_documented_example(folder, here):
     # docs/time.md: 5 + 0.25 | 5.5 + 5 + 0.25 | + 2 up + 2 down + 0.25 = 15.0 s; the second round begins at 15.
-    assert command("run", "small.yaml", "--timing-only", cwd=folder).returncode == 0
-    assert command("export", "runs/out/small", "--out", "tables", cwd=folder).returncode == 0
+    assert here("run", "small.yaml", "--timing-only").returncode == 0
+    assert here("export", "runs/out/small", "--out", "tables").returncode == 0
     rows = [line.split(",") for line in (folder / "tables/curve.csv").read_text().splitlines()]
     times = {(row[0], row[3]): (row[4], row[5]) for row in rows[1:]}
     assert times["H-SGD", "10"] == ("15.0", "12.75")
@@ -79,25 +98,25 @@ def test_timing_of_the_documented_example(folder):
     assert times["local", "10"] == ("14.5", "12.25")
 
 
-def test_a_finished_run_is_not_overwritten_without_force(folder):
-    assert command("run", "small.yaml", "--timing-only", cwd=folder).returncode == 0
+def test_a_finished_run_is_not_overwritten_without_force(folder, here):
+    assert here("run", "small.yaml", "--timing-only").returncode == 0
     before = (folder / "runs/out/small/run.sqlite").read_bytes()
-    done = command("run", "small.yaml", "--timing-only", cwd=folder)
+    done = here("run", "small.yaml", "--timing-only")
     assert done.returncode == 2
     assert "--force" in done.stderr
     assert (folder / "runs/out/small/run.sqlite").read_bytes() == before
-    assert command("run", "small.yaml", "--timing-only", "--force", cwd=folder).returncode == 0
-    assert command("run", "small.yaml", "--timing-only", "--resume", cwd=folder).returncode == 0
+    assert here("run", "small.yaml", "--timing-only", "--force").returncode == 0
+    assert here("run", "small.yaml", "--timing-only", "--resume").returncode == 0
 
 
-def test_resume_refuses_another_run_file_and_a_folder_of_someone_else(folder):
-    assert command("run", "small.yaml", "--timing-only", cwd=folder).returncode == 0
-    done = command("run", "small.yaml", "--timing-only", "--resume", "--set", "compute.step_s=2", cwd=folder)
+def test_resume_refuses_another_run_file_and_a_folder_of_someone_else(folder, here):
+    assert here("run", "small.yaml", "--timing-only").returncode == 0
+    done = here("run", "small.yaml", "--timing-only", "--resume", "--set", "compute.step_s=2")
     assert done.returncode == 2
     assert "differs in compute" in done.stderr
     (folder / "mine").mkdir()
     (folder / "mine/thesis.txt").write_text("precious")
-    done = command("run", "small.yaml", "--out", "mine", "--force", cwd=folder)
+    done = here("run", "small.yaml", "--out", "mine", "--force")
     assert done.returncode == 2
     assert (folder / "mine/thesis.txt").read_text() == "precious"
 
@@ -115,12 +134,12 @@ def test_resume_refuses_another_run_file_and_a_folder_of_someone_else(folder):
         (["init", "small.yaml"], "cannot be written"),
     ],
 )
-def test_bad_input_is_exit_2_without_traceback(folder, args, text):
+def test_bad_input_is_exit_2_without_traceback(folder, here, args, text):
     if "cuda" in args:
         torch = pytest.importorskip("torch")
         if torch.cuda.is_available():
             pytest.skip("CUDA is here")
-    done = command(*args, cwd=folder)
+    done = here(*args)
     assert done.returncode == 2
     assert text in done.stderr
     assert "Traceback" not in done.stderr
@@ -141,7 +160,14 @@ def test_a_failure_of_ours_is_exit_1_without_traceback(folder):
 
 def test_ctrl_c_is_exit_130_and_the_run_can_go_on(folder):
     args = [sys.executable, "-m", "hsgd_emu.cli", "run", "small.yaml", "--timing-only", "--set"]
-    process = subprocess.Popen([*args, "train.iterations=2000000"], cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*args, "train.iterations=2000000"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Of those started in the background of a shell, Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not (folder / "runs/out/small/run.sqlite").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -181,12 +207,12 @@ def test_the_api_verb_can_be_called_more_than_once(folder, monkeypatch):
         assert list(results.curve.time_s.tail(1)) == [29.0]
 
 
-def test_paths_after_set_are_relative_to_the_current_folder(folder):
+def test_paths_after_set_are_relative_to_the_current_folder(folder, here):
     (folder / "sub").mkdir()
     (folder / "small.yaml").rename(folder / "sub/small.yaml")
     (folder / "slow.yaml").write_text("step_s: 2\n")
-    done = command("run", "sub/small.yaml", "--timing-only", "--set", "compute=slow.yaml", "--out", "out", cwd=folder)
+    done = here("run", "sub/small.yaml", "--timing-only", "--set", "compute=slow.yaml", "--out", "out")
     assert done.returncode == 0, done.stderr
-    done = command("run", "sub/small.yaml", "--set", "data.root=mydata", "--set", "data.dataset=npz", cwd=folder)
+    done = here("run", "sub/small.yaml", "--set", "data.root=mydata", "--set", "data.dataset=npz")
     assert done.returncode == 2
     assert str(folder / "mydata") in done.stderr

@@ -48,11 +48,22 @@ def slim_vgg11():
     return network
 
 
-@pytest.mark.parametrize(("way", "chunk"), [("layered", 1), ("layered", 3), ("vmap", 3), ("one_by_one", None)])
-def test_vgg11(way, chunk):
+VGG11 = {"local": 1, "global_": 2, "evaluate_every": 2}
+
+
+@pytest.fixture(scope="module")
+def vgg11():
+    """The trial, its readable learner after it, and the figures on the way."""
     data = synthetic((3, 32, 32), 8, images=True)
     trial = Trial(slim_vgg11, data, sizes=(2, 2), batch_size=1, iterations=2, learning_rate=0.05)
-    learner = trial.assert_twins(way, chunk, local=1, global_=2, evaluate_every=2)
+    readable = trial.readable()
+    return trial, readable, trial.run(readable, **VGG11)
+
+
+@pytest.mark.parametrize(("way", "chunk"), [("layered", 1), ("layered", 3), ("vmap", 3), ("one_by_one", None)])
+def test_vgg11(vgg11, way, chunk):
+    trial, readable, expected = vgg11
+    learner = trial.assert_is(readable, expected, way, chunk, **VGG11)
     assert len(learner.network.masks.names) == 2
 
 

@@ -112,10 +112,21 @@ class Trial:
 
     def assert_twins(self, way: Way | None = None, chunk: int | None = None, **schedule: Any) -> StackedLearner:
         """Hold the stacked learner to the readable one: all figures, and the whole model of every node."""
-        stacked, readable = self.stacked(way, chunk), self.readable()
-        found, expected = self.run(stacked, **schedule), self.run(readable, **schedule)
+        readable = self.readable()
+        return self.assert_is(readable, self.run(readable, **schedule), way, chunk, **schedule)
+
+    def assert_is(
+        self,
+        readable: ReadableLearner,
+        expected: list[Metrics],
+        way: Way | None = None,
+        chunk: int | None = None,
+        **schedule: Any,
+    ) -> StackedLearner:
+        """Hold the stacked learner to what the readable one has become; expected: its figures on the way there."""
+        stacked = self.stacked(way, chunk)
         assert len(expected) > 0
-        assert_close_metrics(found, expected)
+        assert_close_metrics(self.run(stacked, **schedule), expected)
         stacked.flush()
         for slot, model in readable.models.items():
             assert_close_models(stacked.model_of(slot), model)

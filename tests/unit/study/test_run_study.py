@@ -143,7 +143,7 @@ def test_what_is_learned_once_is_found_again(place: Path, small: StudyResults, t
 
 def test_the_plan_is_told_before(place: Path, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(STUDY.replace("run.yaml", str(place / "run.yaml")))
-    sets = ["axes.2.values=[0.1, 0.2]", "replications=3"]
+    sets = ["set={seeds: [1, 3]}", "replications=3"]  # of the second seed nothing is learned, of the first all
     plan = plan_of_study(tmp_path / "s.yaml", sets, device="cpu", library=place / "trials", jobs=2)
     assert (plan.num_scenarios, plan.num_trials, plan.num_distinct, plan.num_found) == (8, 32, 8, 4)
     assert plan.training_wall_s is not None
@@ -297,6 +297,8 @@ def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for table in TABLES:
         pd.testing.assert_frame_equal(getattr(again, table), getattr(straight, table), check_exact=True)
     assert again.study == straight.study
+    assert again.times.time_s.notna().any()
+    assert not again.crossovers.empty
     assert len(again.times) == 30 * 5 * 2
     assert not (tmp_path / "out/study.sqlite-wal").exists()
     # Finished: nothing is left to do, and nothing is done.
