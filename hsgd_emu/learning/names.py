@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 from hsgd_emu.config.run_schema import ModelSpec
@@ -13,17 +14,29 @@ OWN_MODELS = ("softmax_regression", "mlp", "cifar_cnn", "femnist_cnn", "vgg11")
 _REGISTERED = re.compile(r"^@register_model\((?:name=[\"'](\w+)[\"'])?\)\n(?:(?!def ).*\n)*?def (\w+)\(", re.MULTILINE)
 
 
+def torchvision_version() -> str:
+    """Return torchvision's own version, as `0.29.2+cu132`, read from its files: importing it takes seconds."""
+    folder = _torchvision()
+    text = (folder / "version.py").read_text(encoding="utf-8") if folder else ""
+    found = re.search(r"^__version__ = ['\"](.+)['\"]", text, re.MULTILINE)
+    return found[1] if found else version("torchvision")
+
+
 def torchvision_models() -> tuple[str, ...]:
-    """Return the names of torchvision's classification models, read from its files: importing it takes seconds."""
-    found = importlib.util.find_spec("torchvision")
-    if found is None or not found.submodule_search_locations:
+    """Return the names of torchvision's classification models, read from its files too."""
+    folder = _torchvision()
+    if folder is None:
         return ()
-    folder = Path(found.submodule_search_locations[0]) / "models"
     names = set()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted((folder / "models").glob("*.py")):
         for given, function in _REGISTERED.findall(path.read_text(encoding="utf-8")):
             names.add(given or function)
     return tuple(sorted(names))
+
+
+def _torchvision() -> Path | None:
+    found = importlib.util.find_spec("torchvision")
+    return Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else None
 
 
 def check_model_spec(spec: ModelSpec) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import Dataset, load_dataset, partition
 from hsgd_emu.learning.engines import Precision
 from hsgd_emu.learning.models import build_model, has_convolutions, model_bytes
+from hsgd_emu.learning.names import torchvision_version
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
@@ -196,11 +197,9 @@ def _try_one_sample(model: torch.nn.Module, shape: Sequence[int]) -> None:
 
 def environment(device: torch.device, threads: int, precision: Precision, choice: Choice) -> dict[str, Any]:
     """Return the versions and hardware that the bits of a result depend on."""
-    import torchvision
-
     return {
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": torchvision_version(),
         "device": device.type,
         "device_name": device_name(device),
         "threads": threads,

@@ -39,7 +39,7 @@ def command_line(argv: Sequence[str]) -> str:
 
 @lru_cache
 def commit() -> str:
-    """Return the commit that this package was taken from, `-dirty` where files were changed since; empty: not known."""
+    """Return the commit that this package was taken from, `-dirty` where its files were changed; empty: not known."""
     return _checked_out() or _installed()
 
 
@@ -48,7 +48,9 @@ def _checked_out() -> str:
     # A package installed below somebody's own repository is none of its files.
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return ""
-    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or ""
+    package = here.parents[1]
+    is_clean = _git(package, "diff", "--quiet", "HEAD", "--", str(package)) is not None
+    return f"{_git(package, 'rev-parse', '--short=12', 'HEAD') or ''}{'' if is_clean else '-dirty'}"
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

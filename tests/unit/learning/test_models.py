@@ -10,7 +10,7 @@ import torch
 from hsgd_emu.config.run_schema import ModelSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.models import build_model, message_bytes
-from hsgd_emu.learning.names import OWN_MODELS, check_model_spec, torchvision_models
+from hsgd_emu.learning.names import OWN_MODELS, check_model_spec, torchvision_models, torchvision_version
 
 OWN = """
 import torch
@@ -213,3 +213,9 @@ def test_batchnorm_on_batches_of_one_sample_is_refused_before_the_run(tmp_path):
 
     with pytest.raises(ConfigError, match=r"one\.yaml:6: train\.batch_size: the network cannot be trained"):
         run(tmp_path / "one.yaml", tmp_path / "out")
+
+
+def test_torchvisions_version_is_its_own():
+    import torchvision
+
+    assert torchvision_version() == torchvision.__version__

@@ -31,8 +31,8 @@ def test_the_command_of_a_process(argv, command):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A repository with the package's module in it, committed."""
-    module = tmp_path / "hsgd_emu" / "origin.py"
-    module.parent.mkdir()
+    module = tmp_path / "hsgd_emu" / "results" / "origin.py"
+    module.parent.mkdir(parents=True)
     module.write_text("1\n")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
@@ -51,13 +51,17 @@ def test_the_commit_of_a_checkout_and_whether_it_was_changed(checkout):
     head = git(checkout, "rev-parse", "HEAD")
     assert commit() == head[:12]
     commit.cache_clear()
-    (checkout / "hsgd_emu" / "origin.py").write_text("2\n")
+    (checkout / "notes.txt").write_text("no file of the package\n")
+    git(checkout, "add", ".")
+    assert commit() == head[:12]
+    commit.cache_clear()
+    (checkout / "hsgd_emu" / "results" / "origin.py").write_text("2\n")
     assert commit() == f"{head[:12]}-dirty"
 
 
 def test_a_package_below_somebody_elses_repository_is_not_of_its_commit(checkout, monkeypatch):
-    other = checkout / "lib" / "origin.py"
-    other.parent.mkdir()
+    other = checkout / "lib" / "hsgd_emu" / "results" / "origin.py"
+    other.parent.mkdir(parents=True)
     other.write_text("1\n")
     monkeypatch.setattr(origin, "__file__", str(other))
     monkeypatch.setattr(origin, "_installed", lambda: "")
