@@ -29,8 +29,8 @@ _INTRO = (
     "whose RTTs and step times fit the published times best, given the iterations that our cases take."
 )
 _UNKNOWN = (
-    "Every RTT and step time is unknown to the fit; `hsgd-emu fit RUN_DIR` tells all of it, and its --fix NAME=SECONDS "
-    "gives what is known."
+    "Every other RTT and step time is unknown to the fit; `hsgd-emu fit RUN_DIR` tells all of it, and its --fix "
+    "NAME=SECONDS gives what is known."
 )
 
 
@@ -78,7 +78,12 @@ def _figure(found: Sequence[Beside]) -> Figure:
 def _note(found: Sequence[Beside]) -> str:
     sources = listed(list(dict.fromkeys(one.source for one in found)))
     parts = [f"Published: {sources}."]
-    parts += [_UNKNOWN] if any(one.fit is not None for one in found) else []
+    fits = [one.fit for one in found if one.fit]
+    known = {name: value_s for fit in fits for name, value_s in fit.fixed.items()}
+    parts += [f"Given too: {listed([f'{name} {number(value_s, 3)} s' for name, value_s in known.items()])}."] * bool(
+        known
+    )
+    parts += [_UNKNOWN if known else _UNKNOWN.replace("other ", "")] * bool(fits)
     parts += ["Only the first are drawn; the data have all."] if any(len(one.rows) > MOST_ROWS for one in found) else []
     return " ".join(parts)
 

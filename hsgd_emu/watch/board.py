@@ -145,7 +145,7 @@ class RunBoard:
             self._read_curves(connection, targets)
         self._run = self._run or read_run_file(self.folder)
         iterations = int(self._run["train"]["iterations"])
-        self._see(trials, iterations)
+        self._see(trials)
         now = [self._trial(row, iterations, written) for row in trials]
         left = self._left_wall_s(now, iterations) if written else None
         return RunNow(str(self._run["name"]), iterations, tuple(now), targets, written, left)
@@ -163,11 +163,11 @@ class RunBoard:
             self._curves.setdefault(TrialKey(case, seed), CurveNow()).add(CurveRow(*row), targets)
         self._last_row = connection.execute("SELECT coalesce(max(rowid), 0) FROM curve").fetchone()[0]
 
-    def _see(self, trials: list[tuple[Any, ...]], iterations: int) -> None:
+    def _see(self, trials: list[tuple[Any, ...]]) -> None:
         for case, seed, status, iteration, *_, wall_s in trials:
             self._pace.see(TrialKey(case, seed), iteration, self._clock())
-            if status == "finished" and wall_s is not None:
-                self._pace.finished(TrialKey(case, seed), wall_s / iterations)
+            if status == "finished" and wall_s is not None and iteration:
+                self._pace.finished(TrialKey(case, seed), wall_s / iteration)
 
     def _trial(self, row: tuple[Any, ...], iterations: int, written: bool) -> TrialNow:
         key, status, iteration = TrialKey(*row[:2]), row[2], row[3]

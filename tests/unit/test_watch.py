@@ -129,6 +129,13 @@ def test_time_left_of_a_trial_and_of_the_run(half):
     assert run.left_wall_s == pytest.approx(10.0 + 4 * 200 * (0.0025 + 0.2) / 2)
 
 
+def test_a_trial_that_ended_with_its_targets_tells_its_pace_by_what_it_did(tmp_path):
+    with create(tmp_path / "early") as store:
+        write_trial(store, KEYS[0], [(5.0, 0.75)])  # 50 of 200 iterations in half a second
+        run = RunBoard(store.folder).read()
+    assert run.left_wall_s == pytest.approx((len(KEYS) - 1) * 200 * 0.5 / 50)
+
+
 def test_time_left_is_not_known_before_anything_went_on(tmp_path):
     with create(tmp_path / "new") as store:
         assert RunBoard(store.folder).read().left_wall_s is None

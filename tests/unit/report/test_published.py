@@ -124,7 +124,9 @@ def test_what_was_published_as_known_is_not_fitted(place: Path, tmp_path: Path) 
     times = [row for row in truth(place) if row["case"] in list(CASES)[-2:]]
     folder = with_times(place, tmp_path / "run", times, known={"compute": C})
     assert [value.cost.name for value in fit(folder).values] == ["far", "near"]
-    assert figure_of(folder).pictures[0].text.startswith("With far RTT 0.229 s")
+    figure = figure_of(folder)
+    assert figure.pictures[0].text.startswith("With far RTT 0.229 s")
+    assert "Given too: compute 0.00400 s. Every other RTT and step time is unknown" in figure.note
     wrong = with_times(place, tmp_path / "wrong", times, known={"computer": C})
     with pytest.raises(ConfigError, match=r"published\.known: computer=.*did you mean 'compute'"):
         fit(wrong)
