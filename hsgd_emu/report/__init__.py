@@ -54,7 +54,7 @@ def _runs(folders: Sequence[Path]) -> str:
 
 
 def _study(folder: Path) -> str:
-    from hsgd_emu.report.study_content import gather
-    from hsgd_emu.report.study_page import render
+    from hsgd_emu.report.study.content import gather
+    from hsgd_emu.report.study.page import render
 
     return render(gather(folder))

@@ -59,8 +59,8 @@ def _chosen(every: Sequence[Image], wanted: Sequence[str]) -> list[Image]:
 
 @contextmanager
 def _of_study(folder: Path) -> Iterator[list[Image]]:
-    from hsgd_emu.report.images_study import study_images
-    from hsgd_emu.report.study_content import gather
+    from hsgd_emu.report.study.content import gather
+    from hsgd_emu.report.study.images import study_images
 
     yield study_images(gather(folder))
 

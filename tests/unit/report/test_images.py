@@ -13,9 +13,9 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.report import images, write_report
 from hsgd_emu.report.image import Image, Key, job
 from hsgd_emu.report.images import write_images
-from hsgd_emu.report.images_study import study_images
-from hsgd_emu.report.study_content import gather
-from hsgd_emu.report.study_page import cloud_sides
+from hsgd_emu.report.study.content import gather
+from hsgd_emu.report.study.images import study_images
+from hsgd_emu.report.study.page import cloud_sides
 from hsgd_emu.run import run
 from hsgd_emu.study.sweep.store import read_study
 from tests.unit.report.html_fixture import HOSTILE, words

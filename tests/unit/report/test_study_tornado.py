@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from hsgd_emu.report import write_report
-from hsgd_emu.report.study_content import StudyContent, gather
-from hsgd_emu.report.study_tornado import bars, lines_of, ranks, subjects
-from hsgd_emu.report.study_tornado_figure import tornado_kind, tornados
-from hsgd_emu.report.study_tornado_words import NEVER, ranks_in_words
+from hsgd_emu.report.study.content import StudyContent, gather
+from hsgd_emu.report.study.tornado import bars, lines_of, ranks, subjects
+from hsgd_emu.report.study.tornado_figure import tornado_kind, tornados
+from hsgd_emu.report.study.tornado_words import NEVER, ranks_in_words
 from tests.unit.report.html_fixture import HOSTILE, constant, figure_in, parse, words
 from tests.unit.report.study_fixture import FAR, HSGD, LOCAL, SPECS, far_near, grid, make_study
 

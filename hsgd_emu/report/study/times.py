@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.report.study_axes import Axis, middle_scenario
+from hsgd_emu.report.study.axes import Axis, middle_scenario
 from hsgd_emu.study.sweep.store import connect_to_read
 
 MOST_SCENARIOS = 300

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hsgd_emu.report.sentences import listed, share
-from hsgd_emu.report.study_content import CLOSE, StudyContent, Target
-from hsgd_emu.report.study_split import splits
+from hsgd_emu.report.study.content import CLOSE, StudyContent, Target
+from hsgd_emu.report.study.split import splits
 from hsgd_emu.results.wording import number
 from hsgd_emu.study.sweep.crossover import Crossover, sentences
 

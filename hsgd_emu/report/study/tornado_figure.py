@@ -8,9 +8,9 @@ from typing import Any
 
 from hsgd_emu.report.figure import AXIS, BASE_LAYOUT, Column, plotly_text
 from hsgd_emu.report.looks import OTHER_COLOUR, PART_COLOURS, shortened
-from hsgd_emu.report.study_content import StudyContent, Target
-from hsgd_emu.report.study_figure import Drawn, FigureJson, figure_of, short
-from hsgd_emu.report.study_tornado import (
+from hsgd_emu.report.study.content import StudyContent, Target
+from hsgd_emu.report.study.figure import Drawn, FigureJson, figure_of, short
+from hsgd_emu.report.study.tornado import (
     Bar,
     End,
     Lines,
@@ -22,8 +22,8 @@ from hsgd_emu.report.study_tornado import (
     subjects,
     time_at,
 )
-from hsgd_emu.report.study_tornado_words import NEVER, bars_in_words, ranks_in_words, signed, value_at
-from hsgd_emu.report.study_words import seconds
+from hsgd_emu.report.study.tornado_words import NEVER, bars_in_words, ranks_in_words, signed, value_at
+from hsgd_emu.report.study.words import seconds
 
 LOW_COLOUR, HIGH_COLOUR = OTHER_COLOUR, PART_COLOURS["communication"]
 _ROW_PX, _FRAME_PX = 62, 84

@@ -8,10 +8,10 @@ from typing import Any
 
 from hsgd_emu.report.figure import plotly_text
 from hsgd_emu.report.looks import shortened
-from hsgd_emu.report.study_content import Case, StudyContent
-from hsgd_emu.report.study_figure import FigureJson
-from hsgd_emu.report.study_page import gain_scale
-from hsgd_emu.report.study_words import seconds
+from hsgd_emu.report.study.content import Case, StudyContent
+from hsgd_emu.report.study.figure import FigureJson
+from hsgd_emu.report.study.page import gain_scale
+from hsgd_emu.report.study.words import seconds
 from hsgd_emu.results.wording import number
 
 MOST_DOTS = 400
@@ -21,7 +21,7 @@ Times = Sequence[float | None]
 
 
 def over(figure: FigureJson, x: Mapping[str, Any], y: Mapping[str, Any]) -> FigureJson:
-    """Return a cloud over two axes, as `study_charts.cloud_axes` has them."""
+    """Return a cloud over two axes, as `charts.cloud_axes` has them."""
     data = [
         trace | {name: [axis["at"][s] for s in trace["customdata"]] for name, axis in (("x", x), ("y", y))}
         for trace in figure["data"]

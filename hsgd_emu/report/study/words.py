@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hsgd_emu.report.study_content import CLOSE, Case, Target
+from hsgd_emu.report.study.content import CLOSE, Case, Target
 from hsgd_emu.results.wording import number
 
 

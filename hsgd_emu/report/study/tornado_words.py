@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.report.study_content import StudyContent, Target
-from hsgd_emu.report.study_tornado import Bar, Lines, Subject, bars, ranks, time_at
-from hsgd_emu.report.study_words import seconds
+from hsgd_emu.report.study.content import StudyContent, Target
+from hsgd_emu.report.study.tornado import Bar, Lines, Subject, bars, ranks, time_at
+from hsgd_emu.report.study.words import seconds
 
 NEVER = "never"
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from statistics import fmean
 
-from hsgd_emu.report.study_axes import Axis
-from hsgd_emu.report.study_grid import Combination, Grid
+from hsgd_emu.report.study.axes import Axis
+from hsgd_emu.report.study.grid import Combination, Grid
 from hsgd_emu.study.sweep.crossover import Crossover
 
 Pair = tuple[str, str]

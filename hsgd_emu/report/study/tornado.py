@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hsgd_emu.report.study_axes import middle_scenario
-from hsgd_emu.report.study_content import StudyContent, Target
+from hsgd_emu.report.study.axes import middle_scenario
+from hsgd_emu.report.study.content import StudyContent, Target
 
 FEWEST_TO_RANK = 8
 MOST_CASES = 20

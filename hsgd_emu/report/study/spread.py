@@ -12,11 +12,11 @@ from typing import Any
 
 from hsgd_emu.report.figure import AXIS, BASE_LAYOUT
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.report.study_content import Case, StudyContent, Target
-from hsgd_emu.report.study_figure import Drawn, figure_of, short
-from hsgd_emu.report.study_grid import Grid
-from hsgd_emu.report.study_times import Times
-from hsgd_emu.report.study_words import seconds, symbol
+from hsgd_emu.report.study.content import Case, StudyContent, Target
+from hsgd_emu.report.study.figure import Drawn, figure_of, short
+from hsgd_emu.report.study.grid import Grid
+from hsgd_emu.report.study.times import Times
+from hsgd_emu.report.study.words import seconds, symbol
 from hsgd_emu.results.wording import percent
 
 _ROW_PX, _FRAME_PX = 84, 64

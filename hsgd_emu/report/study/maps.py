@@ -9,12 +9,12 @@ from typing import Any
 
 from hsgd_emu.report.figure import AXIS, BASE_LAYOUT
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.report.study_borders import Borders, Cells, borders, crossings_of
-from hsgd_emu.report.study_content import StudyContent, Target
-from hsgd_emu.report.study_figure import Drawn, FigureJson, figure_of, short
-from hsgd_emu.report.study_grid import Grid
-from hsgd_emu.report.study_labels import between, ink, labels
-from hsgd_emu.report.study_words import is_close, times_less
+from hsgd_emu.report.study.borders import Borders, Cells, borders, crossings_of
+from hsgd_emu.report.study.content import StudyContent, Target
+from hsgd_emu.report.study.figure import Drawn, FigureJson, figure_of, short
+from hsgd_emu.report.study.grid import Grid
+from hsgd_emu.report.study.labels import between, ink, labels
+from hsgd_emu.report.study.words import is_close, times_less
 
 # Colorbrewer's BrBG: the first colour where local SGD is faster, the last where H-SGD is.
 GAIN_COLOURS = ("#8c510a", "#dfc27d", "#f5f5f5", "#80cdc1", "#01665e")

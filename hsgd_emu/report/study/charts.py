@@ -10,12 +10,12 @@ from typing import Any
 
 from hsgd_emu.report.figure import AXIS, BASE_LAYOUT, plotly_text
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.report.study_axes import Axis
-from hsgd_emu.report.study_content import Case, Floats, StudyContent, Target
-from hsgd_emu.report.study_figure import Drawn, figure_of
-from hsgd_emu.report.study_grid import Grid
-from hsgd_emu.report.study_maps import Scale, best_in_words, gain_in_words, scale_of
-from hsgd_emu.report.study_words import is_close, seconds, symbol
+from hsgd_emu.report.study.axes import Axis
+from hsgd_emu.report.study.content import Case, Floats, StudyContent, Target
+from hsgd_emu.report.study.figure import Drawn, figure_of
+from hsgd_emu.report.study.grid import Grid
+from hsgd_emu.report.study.maps import Scale, best_in_words, gain_in_words, scale_of
+from hsgd_emu.report.study.words import is_close, seconds, symbol
 
 MOST_DOTS = 5_000
 HOVER = "%{hovertext}<extra></extra>"
@@ -23,7 +23,7 @@ _MARKS = {"type": "scatter", "mode": "markers", "hovertemplate": HOVER}
 
 
 def charts(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
-    """Yield the chart along one axis for each target, as `study_maps.maps` yields maps."""
+    """Yield the chart along one axis for each target, as `maps.maps` yields maps."""
     for number, target in enumerate(content.targets):
         (scenarios,) = grid.cells(tuple(0 for _ in grid.others))
         axis, places = content.axes[grid.x], grid.shown[grid.x]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hsgd_emu.report.study_content import Floats, StudyContent, Target
-from hsgd_emu.report.study_figure import compact, short
+from hsgd_emu.report.study.content import Floats, StudyContent, Target
+from hsgd_emu.report.study.figure import compact, short
 
 MOST_EXACT = 100_000
 """Times of a page, over all tables; where there are more, they are rounded, or they would make most of the page."""

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsgd_emu.report.looks import COLOURS, colours
-from hsgd_emu.report.study_axes import Axis, make_axis, middle_scenario
-from hsgd_emu.report.study_times import Times, read_times
+from hsgd_emu.report.study.axes import Axis, make_axis, middle_scenario
+from hsgd_emu.report.study.times import Times, read_times
 from hsgd_emu.results.folder import local_sgd_cases
 from hsgd_emu.results.wording import target_label
 from hsgd_emu.study.sweep.crossover import Crossover

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsgd_emu.report import study_sentences
 from hsgd_emu.report.page import CONFIG, commands, flat, script_json, templates
-from hsgd_emu.report.study_charts import MOST_DOTS, charts, cloud_axes, clouds
-from hsgd_emu.report.study_content import Case, StudyContent, Target
-from hsgd_emu.report.study_data import DIGITS, INTERVAL_DIGITS, is_exact, study_data
-from hsgd_emu.report.study_figure import Drawn, compact, joined
-from hsgd_emu.report.study_grid import Grid, make_grid
-from hsgd_emu.report.study_maps import maps, marks_close, scale_of
-from hsgd_emu.report.study_split import splits
-from hsgd_emu.report.study_spread import choices, spread_data, spread_height_px, spreads
-from hsgd_emu.report.study_tornado import subjects
-from hsgd_emu.report.study_tornado_figure import (
+from hsgd_emu.report.study import sentences
+from hsgd_emu.report.study.charts import MOST_DOTS, charts, cloud_axes, clouds
+from hsgd_emu.report.study.content import Case, StudyContent, Target
+from hsgd_emu.report.study.data import DIGITS, INTERVAL_DIGITS, is_exact, study_data
+from hsgd_emu.report.study.figure import Drawn, compact, joined
+from hsgd_emu.report.study.grid import Grid, make_grid
+from hsgd_emu.report.study.maps import maps, marks_close, scale_of
+from hsgd_emu.report.study.split import splits
+from hsgd_emu.report.study.spread import choices, spread_data, spread_height_px, spreads
+from hsgd_emu.report.study.tornado import subjects
+from hsgd_emu.report.study.tornado_figure import (
     HIGH_COLOUR,
     LOW_COLOUR,
     tornado_height_px,
@@ -26,7 +26,7 @@ from hsgd_emu.report.study_tornado_figure import (
     tornado_start,
     tornados,
 )
-from hsgd_emu.report.study_words import gain_cell, margin_cell, seconds
+from hsgd_emu.report.study.words import gain_cell, margin_cell, seconds
 from hsgd_emu.results.wording import number, percent
 
 MOST_ROWS = 200
@@ -82,9 +82,9 @@ def render(content: StudyContent) -> str:
             name=str(content.study.get("name", "study")),
             description=str(content.study.get("description") or ""),
             facts=facts(content),
-            unfinished=study_sentences.unfinished(content),
-            start=study_sentences.hardest(content),
-            sentences=study_sentences,
+            unfinished=sentences.unfinished(content),
+            start=sentences.hardest(content),
+            sentences=sentences,
             kind=kind,
             panels=_panels(content, grid) if grid else [],
             picks=picks(content, grid) if grid else [],
@@ -182,7 +182,7 @@ def picks(content: StudyContent, grid: Grid) -> list[Pick]:
 def cloud_sides(content: StudyContent) -> list[int]:
     """Return the two axes of a cloud to begin with: those that tell most, by their place among the varying ones."""
     varying = [i for i, axis in enumerate(content.axes) if len(axis.texts) > 1]
-    telling = [split.axis for split in splits(content, content.targets[study_sentences.hardest(content)])]
+    telling = [split.axis for split in splits(content, content.targets[sentences.hardest(content)])]
     return [varying.index(i) for i in dict.fromkeys([*telling, *varying])][:2]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hsgd_emu.report.study_content import Integers, StudyContent, Target
+from hsgd_emu.report.study.content import Integers, StudyContent, Target
 
 
 @dataclass(frozen=True)

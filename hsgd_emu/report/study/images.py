@@ -11,18 +11,18 @@ from itertools import permutations
 from typing import Any
 
 from hsgd_emu.report.image import Image, Key
-from hsgd_emu.report.images_filled import over, with_scale, with_trials
-from hsgd_emu.report.study_charts import cloud_axes
-from hsgd_emu.report.study_content import StudyContent, Target
-from hsgd_emu.report.study_figure import Drawn, FigureJson
-from hsgd_emu.report.study_grid import Grid, make_grid
-from hsgd_emu.report.study_maps import NOTHING
-from hsgd_emu.report.study_page import cloud_sides, figures, kind_of, picks
-from hsgd_emu.report.study_sentences import hardest
-from hsgd_emu.report.study_spread import spread_data, spread_height_px, spreads
-from hsgd_emu.report.study_tornado import subjects
-from hsgd_emu.report.study_tornado_figure import HIGH_COLOUR, LOW_COLOUR, tornado_height_px, tornado_kind, tornados
-from hsgd_emu.report.study_words import symbol
+from hsgd_emu.report.study.charts import cloud_axes
+from hsgd_emu.report.study.content import StudyContent, Target
+from hsgd_emu.report.study.figure import Drawn, FigureJson
+from hsgd_emu.report.study.filled import over, with_scale, with_trials
+from hsgd_emu.report.study.grid import Grid, make_grid
+from hsgd_emu.report.study.maps import NOTHING
+from hsgd_emu.report.study.page import cloud_sides, figures, kind_of, picks
+from hsgd_emu.report.study.sentences import hardest
+from hsgd_emu.report.study.spread import spread_data, spread_height_px, spreads
+from hsgd_emu.report.study.tornado import subjects
+from hsgd_emu.report.study.tornado_figure import HIGH_COLOUR, LOW_COLOUR, tornado_height_px, tornado_kind, tornados
+from hsgd_emu.report.study.words import symbol
 
 _HEIGHT_PX = 480
 _MARKS = "(dot: one trial; above: median, its 95% interval, and from the 10% to the 90% quantile of trials)"

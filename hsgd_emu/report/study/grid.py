@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from hsgd_emu.report.study_axes import Axis
-from hsgd_emu.report.study_content import Integers
+from hsgd_emu.report.study.axes import Axis
+from hsgd_emu.report.study.content import Integers
 
 MOST_PANELS = 9
 MOST_CELLS = 40_000

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hsgd_emu.report.figure import plotly_text
-from hsgd_emu.report.study_content import StudyContent
-from hsgd_emu.report.study_grid import Grid
+from hsgd_emu.report.study.content import StudyContent
+from hsgd_emu.report.study.grid import Grid
 
 
 def labels(content: StudyContent, grid: Grid, best: list[list[int]], width_px: float) -> list[dict[str, Any]]:

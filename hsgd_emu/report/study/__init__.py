@@ -1,0 +1,1 @@
+"""The report of a study: maps, charts, what the time depends on, how it is spread."""
