@@ -11,8 +11,8 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-_WHERE_ONLY = ("--out", "-o")
-_HOW_ONLY = ("--force", "--resume", "--tensorboard")
+_LEFT_OUT = ("--force", "--resume", "--tensorboard")
+_LEFT_OUT_WITH_VALUE = ("--out", "--library", "--minutes")
 
 
 def origin() -> dict[str, str]:
@@ -22,16 +22,17 @@ def origin() -> dict[str, str]:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """Return the hsgd-emu command of a process without where its results go, empty where it is another program."""
+    """Return the hsgd-emu command of a process, empty where it is another program; without what changes no result."""
     program = Path(argv[0] if argv else "")
     if program.name != "hsgd-emu" and program.parts[-3:] != ("hsgd_emu", "cli", "__main__.py"):
         return ""
     kept, skip = ["hsgd-emu"], False
     for word in argv[1:]:
-        if skip or word in _HOW_ONLY or word.startswith("--out="):
+        name, _, value = word.partition("=")
+        if skip or word in _LEFT_OUT:
             skip = False
-        elif word in _WHERE_ONLY:
-            skip = True
+        elif name in _LEFT_OUT_WITH_VALUE:
+            skip = not value
         else:
             kept.append(word)
     return shlex.join(kept)

@@ -17,6 +17,7 @@ from hsgd_emu.results.origin import command_line, commit
             "hsgd-emu run a.yaml --set 'a=[1, 2]'",
         ),
         (["hsgd-emu", "retime", "a", "--out=b", "--scale", "far=2"], "hsgd-emu retime a --scale far=2"),
+        (["hsgd-emu", "study", "a.yaml", "--library", "b", "--jobs", "2"], "hsgd-emu study a.yaml --jobs 2"),
         (["hsgd-emu", "run", "a.yaml", "--resume", "--tensorboard"], "hsgd-emu run a.yaml"),
         (["/lib/hsgd_emu/cli/__main__.py", "run", "a.yaml"], "hsgd-emu run a.yaml"),
         (["/usr/bin/pytest", "-q"], ""),
