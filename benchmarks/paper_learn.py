@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paper_pack import PaperError
 from paper_plan import Pace, Part, Trial, plan_lines
@@ -25,6 +26,9 @@ from hsgd_emu.results.folder import CHECKPOINTS, is_run_folder, write_atomically
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.tables import connect_to_read, select
 from hsgd_emu.trials import Progress
+
+if TYPE_CHECKING:
+    from workloads import Driver
 
 EVERY_S = 60.0
 PERIODS, EVALUATIONS = (3, 3, 0.5), 3  # periods: step by step, captured, replayed, then timed
@@ -183,9 +187,9 @@ def measured_pace(experiment: Experiment, device_name: str, watch: Watch) -> Pac
     return Pace(round_s / workloads.LOCAL_PERIOD, max(0.0, evaluated_s - round_s))
 
 
-def _evaluated_s(driver: object) -> float:
+def _evaluated_s(driver: Driver) -> float:
     begun = time.perf_counter()
-    driver.round(True)  # type: ignore[attr-defined]
+    driver.round(True)
     return time.perf_counter() - begun
 
 

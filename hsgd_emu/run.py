@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_text, remove_run
-from hsgd_emu.results.origin import origin
+from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.trials import Progress, Session, run_trials, trial_keys
 
@@ -172,19 +170,10 @@ def _check_same_environment(folder: Path, now: dict[str, Any], progress: Progres
 
 
 def _environment(session: Session, timing_only: bool) -> dict[str, Any]:
-    found: dict[str, Any] = _versions()
+    found: dict[str, Any] = dict(versions(_LIBRARIES))
     found |= {"python": sys.version.split()[0], "platform": platform.platform(), "processor": _processor()}
     found |= {"timing_only": timing_only, "message_bytes": session.message_bytes}
     return found | session.environment | origin()
-
-
-def _versions() -> dict[str, str]:
-    """Return the libraries' versions; what only draws reports may be missing where nothing but training is done."""
-    found = {}
-    for name in _LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def _processor() -> str:

@@ -18,7 +18,7 @@ from hsgd_emu.report.looks import colours
 from hsgd_emu.report.traffic import Traffic, traffic_of
 from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_file, read_run_text, require_run_folder
 from hsgd_emu.results.rows import METRICS, CurveRow, reaches
-from hsgd_emu.results.summary import CaseSummary, summarise_from
+from hsgd_emu.results.summary import CaseSummary, curves_of, summarise_from
 from hsgd_emu.results.tables import connect_to_read, select
 
 MOST_POINTS = 600
@@ -66,9 +66,9 @@ class Trial:
     engine: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder, open to read in one snapshot. Fields that hash or compare: none; it is one object."""
+    """One run folder, open to read in one snapshot."""
 
     name: str
     """Of the run file; unlike that of the other runs on the page."""
@@ -190,12 +190,12 @@ def _run(name: str, folder: Path, connection: sqlite3.Connection) -> Run:
 
 
 def _cases(runs: Sequence[Run]) -> Iterator[Case]:
-    found = [(run, summary) for run in runs for summary in summarise_from(run.connection, run.run)]
+    curves = {run.name: curves_of(run.connection) for run in runs}
+    found = [(run, one) for run in runs for one in summarise_from(run.connection, run.run, curves[run.name])]
     palette = colours(len(found))
-    curves = {run.name: _curves(run.connection) for run in runs}
     for index, (run, summary) in enumerate(found):
         name = summary.case if len(runs) == 1 else f"{run.name}: {summary.case}"
-        seeds = curves[run.name].get(summary.case, {})
+        seeds = {seed: rows for (case, seed), rows in curves[run.name].items() if case == summary.case}
         traffic = _traffic(run, summary.case)
         yield Case(
             name=name,
@@ -209,13 +209,6 @@ def _cases(runs: Sequence[Run]) -> Iterator[Case]:
             points=tuple(median_points(list(seeds.values()), traffic)),
             traffic=traffic,
         )
-
-
-def _curves(connection: sqlite3.Connection) -> dict[str, dict[int, list[CurveRow]]]:
-    curves: dict[str, dict[int, list[CurveRow]]] = {}
-    for case, seed, *row in select(connection, "curve"):
-        curves.setdefault(case, {}).setdefault(seed, []).append(CurveRow(*row))
-    return curves
 
 
 def _traffic(run: Run, case: str) -> Traffic | None:

@@ -12,7 +12,6 @@ from hsgd_emu.report.looks import shortened
 from hsgd_emu.results.wording import number
 
 Key = TypeVar("Key", bound=Hashable)
-"""The look of what is told of a mark that is pointed at: read in light and dark."""
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
 
 

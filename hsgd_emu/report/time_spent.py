@@ -11,11 +11,8 @@ from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Switch
 from hsgd_emu.report.looks import PART_COLOURS
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.report.waiting import waiting
 from hsgd_emu.results.rows import CurveRow, reaches
 from hsgd_emu.results.wording import number, share_cell, target_label
-
-__all__ = ["time_spent", "waiting"]
 
 PARTS = ("compute", "communication", "aggregation")
 _TEXT_COLOURS = {"compute": "#000", "communication": "#fff", "aggregation": "#000"}

@@ -24,7 +24,6 @@ WORKER_COLOUR = PART_COLOURS["compute"]
 _ROW_PX = 24
 _GROUP_GAP = 0.5
 _CURVE_POINTS = 12
-_RATES = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3))
 _CHAR_PX = 7.6
 """Width of a label's character, about; of a full-width one it is twice that."""
 _MOST_MARGIN_PX = 200

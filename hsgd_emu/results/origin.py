@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 _LEFT_OUT = ("--force", "--resume", "--tensorboard")
@@ -19,6 +20,15 @@ def origin() -> dict[str, str]:
     """Return `command` and `commit`, each only where it is known."""
     found = {"command": command_line(sys.argv), "commit": commit()}
     return {key: value for key, value in found.items() if value}
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return libraries' versions, without those that are missing: a machine that only trains draws no reports."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -21,7 +21,16 @@ from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, select
 from hsgd_emu.results.wording import CaseSummary, TargetSummary, answer, has_published, header, in_one_line, render_rows
 
-__all__ = ["CaseSummary", "TargetSummary", "answer", "header", "render_rows", "summarise", "summarise_from"]
+__all__ = [
+    "CaseSummary",
+    "TargetSummary",
+    "answer",
+    "curves_of",
+    "header",
+    "render_rows",
+    "summarise",
+    "summarise_from",
+]
 
 Level = tuple[str, float]
 """(metric, target)."""
@@ -44,13 +53,14 @@ def summarise(source: RunStore | Path) -> list[CaseSummary]:
     """
     folder = source.folder if isinstance(source, RunStore) else source
     with _connection(source) as connection:
-        return summarise_from(connection, read_run_file(folder))
+        return summarise_from(connection, read_run_file(folder), curves_of(connection))
 
 
-def summarise_from(connection: sqlite3.Connection, run: dict[str, Any]) -> list[CaseSummary]:
-    """Return the summaries of a run from its open database and its run file."""
+def summarise_from(
+    connection: sqlite3.Connection, run: dict[str, Any], curves: dict[tuple[str, int], list[CurveRow]]
+) -> list[CaseSummary]:
+    """Return the summaries of a run from its open database, its run file and its `curves_of`."""
     trials = list(select(connection, "trials"))
-    curves = _curves(connection)
     targets = list(select(connection, "targets"))
     levels = list(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
     local, published = local_sgd_cases(run), _published(run)
@@ -168,7 +178,8 @@ def _connection(source: RunStore | Path) -> Iterator[Any]:
         yield connection
 
 
-def _curves(connection: Any) -> dict[tuple[str, int], list[CurveRow]]:
+def curves_of(connection: sqlite3.Connection) -> dict[tuple[str, int], list[CurveRow]]:
+    """Return the curve so far of every trial that has one, by case and seed."""
     curves: dict[tuple[str, int], list[CurveRow]] = {}
     for case, seed, *row in select(connection, "curve"):
         curves.setdefault((case, seed), []).append(CurveRow(*row))

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_text, remove_run, require_run_folder
-from hsgd_emu.results.origin import origin
+from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import CurveRow, TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, select
@@ -192,6 +191,6 @@ def _environment(
         parent["command"] = before["command"]
     if "parent" in before:
         parent["parent"] = {key: value for key, value in before["parent"].items() if key != "weights"}
-    clock = {"python": sys.version.split()[0]} | {library: version(library) for library in _CLOCK}
+    clock = {"python": sys.version.split()[0]} | versions(_CLOCK)
     now = {"message_bytes": message_bytes, "parent": parent, "retimed_with": clock | origin()}
     return {key: value for key, value in before.items() if key != "command"} | now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +94,3 @@ def two_runs(folder: Path) -> Path:
 
 
 PAGES = {f.__name__: f for f in (demo, cifar10_small, three_levels, uneven, study, two_runs)}
-
-
-def keep(path: Path, folder: Path) -> None:
-    """Copy a page, to be looked at."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(path, folder / f"{path.parent.parent.name}.html")

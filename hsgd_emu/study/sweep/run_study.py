@@ -7,14 +7,13 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.results.folder import is_run_folder
-from hsgd_emu.results.origin import origin
+from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.sweep.outcome import crossover_row, crossovers, rows_of
 from hsgd_emu.study.sweep.prepared import Prepared, StudyPlan, prepare
@@ -172,7 +171,7 @@ def _opened(folder: Path, data: dict[str, Any], prepared: Prepared, force: bool)
             text = "was begun with other versions, data or device; --force begins it anew (what is learned is kept)"
             raise ConfigError.of(str(folder), "", text)
         return store
-    environment = {name: version(name) for name in _LIBRARIES} | asdict(prepared.resources)
+    environment = versions(_LIBRARIES) | asdict(prepared.resources)
     environment |= {"python": sys.version.split()[0], "platform": platform.platform()} | origin()
     rows = {"scenarios": _scenario_rows(prepared), "trials": _trial_rows(prepared)}
     return StudyStore.create(folder, to_yaml(data), environment, rows)

@@ -13,7 +13,8 @@ import pytest
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.report.content import Content, gather
 from hsgd_emu.report.figure import Figure
-from hsgd_emu.report.time_spent import time_spent, waiting
+from hsgd_emu.report.time_spent import time_spent
+from hsgd_emu.report.waiting import waiting
 from hsgd_emu.results.rows import CurveRow, TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.run import Options, run_experiment
