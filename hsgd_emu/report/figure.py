@@ -119,7 +119,9 @@ class Figure:
             for picture in self.pictures
         }
         columns = [[column.name, column.label, column.kind, list(column.values)] for column in self.columns]
-        content = {"title": self.title, "columns": columns, "pictures": pictures}
+        # Named, for JavaScript puts keys that are numbers into their own order.
+        first = next(iter(pictures), None)
+        content = {"title": self.title, "columns": columns, "pictures": pictures, "first": first}
         return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     def plotly(self, key: Sequence[str] | None = None) -> go.Figure:

@@ -47,6 +47,20 @@ def test_every_figure_is_drawn(page: Path, browser: Browser) -> None:
         assert figure["marks"] > 0, figure
 
 
+def test_what_is_pressed_is_what_is_shown(page: Path, browser: Browser) -> None:
+    for group in browser.all("[data-switch]"):
+        id = group.get_attribute("data-switch")
+        groups = browser.all(f"[data-switch='{id}']")
+        pressed = [one.find_element("css selector", "[aria-pressed=true]").get_attribute("data-key") for one in groups]
+        places = [int(one.get_attribute("data-place")) for one in groups]
+        found = browser.js(
+            "const [id, text] = [arguments[0], document.getElementById(`${arguments[0]}-text`).textContent];"
+            "return Object.entries(FIGURES[id].pictures).filter(([, one]) => one.text === text).map(([key]) => key)",
+            id,
+        )
+        assert any([key.split(" ")[place] for place in places] == pressed for key in found), id
+
+
 def test_everything_that_can_be_used_has_a_name(page: Path, browser: Browser) -> None:
     assert browser.audit("nameless") == []
 

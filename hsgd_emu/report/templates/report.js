@@ -1,8 +1,8 @@
 // What the reader has chosen: of each figure the picture, its scale and its zoom; and the cases that are hidden.
 const hidden = new Set();
 const chosen = {};
-const ids = Object.keys(FIGURES).filter((id) => Object.keys(FIGURES[id].pictures).length);
-for (const id of ids) chosen[id] = { key: Object.keys(FIGURES[id].pictures)[0].split(" "), scale: "linear" };
+const ids = Object.keys(FIGURES).filter((id) => FIGURES[id].first !== null);
+for (const id of ids) chosen[id] = { key: FIGURES[id].first.split(" "), scale: "linear" };
 
 // {"$": [column, start, end]} stands for a part of a column of the figure's data, {"$rows": [...]} for several by row.
 function resolved(value, columns) {
