@@ -12,7 +12,7 @@ from hsgd_emu.config.reader import Document, read_file, set_value
 from hsgd_emu.config.run_schema import PublishedSpec, RunSpec
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, TopologySpec
 from hsgd_emu.config.validate import check
-from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.errors import ConfigError, Problem, Problems
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.topology.tree import Topology, build_topology
 
@@ -54,22 +54,27 @@ def open_file(path: Path, sets: Sequence[str]) -> tuple[str, Document]:
     return kind, document
 
 
-def check_file(path: Path, sets: Sequence[str] = ()) -> str:
-    """Return in one line what a valid file is.
+def check_file(path: Path, sets: Sequence[str] = (), notes: list[Problem] | None = None) -> str:
+    """Return in one line what a valid file is; what should not be overlooked in it is added to `notes`.
 
     Raises:  ConfigError: every mistake in it and in the files it names.
     """
+    notes = [] if notes is None else notes
     if kind_of(read_file(path).data) == "study":
         from hsgd_emu.study.sweep.prepared import check_study
 
-        return check_study(path, sets)
+        return check_study(path, sets, notes)
     kind, document = open_file(path, sets)
     if kind == "run":
         experiment = build_experiment(draft_run(document))
+        notes += experiment.notes
         return f"a run of {_counted(experiment)} on {_described(experiment.topology)}"
     if kind == "topology":
-        return f"a topology of {_described(open_topology(document)[1])}"
-    problems: list[Problem] = []
+        problems = Problems()
+        described = _described(open_topology(document, problems)[1])
+        notes += problems.notes
+        return f"a topology of {described}"
+    problems = Problems()
     if kind == _PUBLISHED:
         published = check(PublishedSpec, document.data, document.source, problems)
         raise_problems(problems)
@@ -81,15 +86,17 @@ def check_file(path: Path, sets: Sequence[str] = ()) -> str:
     else:
         profile_of(LinkProfile, document, problems)
     raise_problems(problems)
+    notes += problems.notes
     return "a compute profile" if is_compute else "a link profile"
 
 
-def open_topology(document: Document) -> tuple[TopologyDraft, Topology]:
+def open_topology(document: Document, problems: Problems) -> tuple[TopologyDraft, Topology]:
     """Return the topology of a file by itself; profile names that are no files are left to the run file.
+
+    problems: empty; notes are added.
 
     Raises:  ConfigError: every mistake in it and in the profiles it names.
     """
-    problems: list[Problem] = []
     draft = draft_topology(document, problems)
     if draft is not None:
         bind_profiles(draft, problems, {}, document.source, lenient=True)

@@ -21,6 +21,30 @@ class Problem:
     def __str__(self) -> str:
         return ": ".join(part for part in (self.where, self.field, self.message) if part)
 
+    def printable(self) -> Problem:
+        """Return it with what the user's files may bring in (line breaks, control characters) escaped."""
+        return Problem(*map(_printable, (self.where, self.field, self.message)))
+
+
+class Problems(list[Problem]):
+    """The mistakes found so far, and beside them the notes: what is valid, and yet should not be overlooked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[Problem] = []
+
+    def note(self, note: Problem) -> None:
+        """Add a note, once."""
+        note = note.printable()
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def take(self, others: Problems) -> None:
+        """Add what others hold."""
+        self += others
+        for note in others.notes:
+            self.note(note)
+
 
 class HsgdError(Exception):
     """A failure that is reported by its message alone, without a traceback."""
@@ -34,7 +58,7 @@ class ConfigError(HsgdError):
     exit_code = 2
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(Problem(*map(_printable, (p.where, p.field, p.message))) for p in problems)
+        self.problems = tuple(problem.printable() for problem in problems)
         super().__init__("\n".join(map(str, self.problems)))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
@@ -48,7 +72,6 @@ class ConfigError(HsgdError):
 
 
 def _printable(text: str) -> str:
-    """Return the text with what the user's files may bring in (line breaks, control characters) escaped."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
-from hsgd_emu.errors import ConfigError, listed
+from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
 from hsgd_emu.timing.costs import TransferModel
@@ -64,6 +64,8 @@ class Experiment:
     message_bytes: int | None
     published: PublishedSpec | None = None
     """Times that others measured; each has a target or iterations. Nothing that is learned or timed depends on it."""
+    notes: tuple[Problem, ...] = field(default=(), compare=False)
+    """What is valid in the files, and yet should not be overlooked."""
 
     @property
     def base(self) -> Path:
@@ -252,6 +254,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         timeline=s["timeline"] or _default_timeline(topology, schedules, s["train"], len(s["seeds"])),
         message_bytes=s["message_bytes"],
         published=published,
+        notes=tuple(problems.notes),
     )
 
 

@@ -61,6 +61,8 @@ def run_experiment(
     _check_folder(folder, experiment, options)
     if options.resume and is_run_folder(folder):
         options = _as_begun(options, read_environment(folder))
+    for note in experiment.notes:
+        progress.warn(f"note: {note}")
     try:
         session = _session(experiment, options, progress)
         environment = _environment(session, options.timing_only)

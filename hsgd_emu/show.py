@@ -18,7 +18,7 @@ from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile
 from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.engine.plan import Network
 from hsgd_emu.engine.record import RoundRecord
-from hsgd_emu.errors import ConfigError
+from hsgd_emu.errors import ConfigError, Problem, Problems
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
@@ -44,9 +44,12 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str]) -> Non
         size = message_bytes or experiment.message_bytes or _model_bytes(experiment)
         _View(experiment.topology, experiment.topology_draft, experiment.compute, size).print(console)
         _print_cases(experiment, size, console)
+        _print_notes(experiment.notes, console)
         return
-    draft, topology = open_topology(document)
+    problems = Problems()
+    draft, topology = open_topology(document, problems)
     _View(topology, draft, None, message_bytes).print(console)
+    _print_notes(problems.notes, console)
 
 
 def _model_bytes(experiment: Experiment) -> int | None:
@@ -206,6 +209,11 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
     console.print()
     console.print(table)
     console.print(Text("with every cost at its expectation; waiting for stragglers comes on top", style="dim"))
+
+
+def _print_notes(notes: Sequence[Problem], console: Console) -> None:
+    for note in notes:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
 
 def _expected(network: Network) -> Network:

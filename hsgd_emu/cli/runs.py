@@ -146,7 +146,10 @@ def check(
     problems: list[Problem] = []
     for file in files:
         try:
-            print(f"{file}: {check_file(file, sets or [])}")
+            notes: list[Problem] = []
+            print(f"{file}: {check_file(file, sets or [], notes)}")
+            for note in notes:
+                print(f"note: {note}")
         except ConfigError as error:
             problems += error.problems
     if problems:

@@ -19,7 +19,7 @@ from hsgd_emu.config.run_schema import CaseSpec, ModelSpec, RunSpec
 from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile, NodeSpec, TopologySpec
 from hsgd_emu.config.validate import check, missing, unknown_key
 from hsgd_emu.config.wording import COMPUTE, LINK, form, shown
-from hsgd_emu.errors import ConfigError, Problem, listed, nearest
+from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
 
 
 @dataclass
@@ -43,7 +43,7 @@ class RunDraft:
     sections: dict[str, Any]
     cases: list[CaseSpec | None]
     topology: TopologyDraft | None
-    problems: list[Problem]
+    problems: Problems
     compute: ComputeProfile | None = None
     published_source: Source | None = None
     """Where the published times stand: in the run file, or in their own."""
@@ -84,7 +84,7 @@ def draft_run(document: Document) -> RunDraft:
     if not isinstance(data, dict):
         text = "a mapping with name, topology, model, train and cases"
         raise ConfigError([source.problem((), f"found {shown(data)}; expected {text}")])
-    problems: list[Problem] = []
+    problems = Problems()
     hints = typing.get_type_hints(RunSpec, include_extras=True)
     unknown = [key for key in data if key not in hints]
     problems += [source.problem((key,), unknown_key(key, hints)) for key in unknown]
@@ -154,7 +154,7 @@ def _bind(draft: RunDraft, data: dict[str, Any]) -> None:
         draft.compute = load_profile(ComputeProfile, compute, source.at("compute"), problems)
 
 
-def _check_unused(bindings: dict[str, Any], source: Source, problems: list[Problem]) -> None:
+def _check_unused(bindings: dict[str, Any], source: Source, problems: Problems) -> None:
     """Check the inline profiles of a run whose topology could not be read: which use them is not known."""
     for name, value in bindings.items():
         if isinstance(value, dict):
@@ -178,7 +178,7 @@ def draft_topology(document: Document, problems: list[Problem]) -> TopologyDraft
 
 def bind_profiles(
     topology: TopologyDraft,
-    problems: list[Problem],
+    problems: Problems,
     bindings: dict[str, Any],
     source: Source,
     lenient: bool = False,
@@ -213,21 +213,19 @@ def _exists(name: str, base: Path) -> bool:
         return False
 
 
-def _bound(
-    kind: Any, name: str, where: Source, bindings: dict[str, Any], source: Source, problems: list[Problem]
-) -> Any:
+def _bound(kind: Any, name: str, where: Source, bindings: dict[str, Any], source: Source, problems: Problems) -> Any:
     if name not in bindings:
-        found: list[Problem] = []
+        found = Problems()
         profile = load_profile(kind, name, where, found)
         text = found[0].message if found else ""
         if text.startswith("no ") and found[0].where == where.mark.where:
-            found = [where.problem((), f"{text}{' Or' if text.endswith('?') else '; or'} bind it under 'profiles'")]
-        problems += found
+            found[:] = [where.problem((), f"{text}{' Or' if text.endswith('?') else '; or'} bind it under 'profiles'")]
+        problems.take(found)
         return profile
     return bind_value(kind, bindings[name], source.at(name), problems)
 
 
-def bind_value(kind: Any, value: Any, source: Source, problems: list[Problem]) -> Any:
+def bind_value(kind: Any, value: Any, source: Source, problems: Problems) -> Any:
     """Return the profile that a value under `profiles` stands for, or None after adding problems."""
     if not isinstance(value, dict | str):
         right = COMPUTE if kind is ComputeProfile else LINK

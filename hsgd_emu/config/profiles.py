@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hsgd_emu.config.notes import note_cost, note_profile
 from hsgd_emu.config.reader import Document, Path_, Source, read_file
 from hsgd_emu.config.schema import (
     ComputeProfile,
@@ -22,7 +23,7 @@ from hsgd_emu.config.schema import (
 )
 from hsgd_emu.config.validate import check, has_unknown_key
 from hsgd_emu.config.wording import shown
-from hsgd_emu.errors import ConfigError, Problem, listed, nearest
+from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
 from hsgd_emu.units import LONGEST_S
 
 Profile = TypeVar("Profile", LinkProfile, ComputeProfile)
@@ -96,7 +97,7 @@ def read_named(kind: str, name: str, source: Source, problems: list[Problem]) ->
     return None
 
 
-def load_profile(kind: type[Profile], ref: str | Profile, source: Source, problems: list[Problem]) -> Profile | None:
+def load_profile(kind: type[Profile], ref: str | Profile, source: Source, problems: Problems) -> Profile | None:
     """Return the checked profile that `ref` names or holds, CSV samples read in; None after adding problems."""
     if not isinstance(ref, str):
         return _checked(ref, source, problems)
@@ -110,31 +111,36 @@ def load_profile(kind: type[Profile], ref: str | Profile, source: Source, proble
     return profile_of(kind, document, problems)
 
 
-def profile_of(kind: type[Profile], document: Document, problems: list[Problem]) -> Profile | None:
+def profile_of(kind: type[Profile], document: Document, problems: Problems) -> Profile | None:
     """Return the checked profile that a file's data give, or None after adding problems."""
     profile: Profile | None = check(kind, document.data, document.source, problems)
     return None if profile is None else _checked(profile, document.source, problems)
 
 
-def _checked(profile: Profile, source: Source, problems: list[Problem]) -> Profile | None:
+def _checked(profile: Profile, source: Source, problems: Problems) -> Profile | None:
     if not _gives_cost(profile) and has_unknown_key(source, problems):
         return None  # The unknown key is meant as the cost, and is reported.
     before = len(problems)
     problems += [source.problem(path, text) for path, text in _mistakes(profile)]
-    return _with_samples(profile, source, problems) if len(problems) == before else None
+    whole = _with_samples(profile, source, problems) if len(problems) == before else None
+    if whole is not None:
+        note_profile(whole, source, problems)
+    return whole
 
 
-def check_cost(value: CostValue, source: Source, problems: list[Problem]) -> CostValue | None:
+def check_cost(value: CostValue, source: Source, problems: Problems) -> CostValue | None:
     """Return a cost that stands by itself, CSV samples read in; None after adding problems."""
     mistake = _value_mistake(value)
     if mistake:
         problems.append(source.problem((), mistake))
         return None
     try:
-        return _read_samples(value, source.folder)
+        whole = _read_samples(value, source.folder)
     except ValueError as error:
         problems.append(source.problem((), str(error)))
         return None
+    note_cost("an aggregation", whole, source, problems, may_be_nothing=True)
+    return whole
 
 
 def shown_path(path: Path) -> Path:
@@ -210,7 +216,7 @@ def _link_form_mistakes(profile: LinkProfile) -> list[tuple[Path_, str]]:
     return found
 
 
-def _with_samples(profile: Profile, source: Source, problems: list[Problem]) -> Profile | None:
+def _with_samples(profile: Profile, source: Source, problems: Problems) -> Profile | None:
     """Return the profile with every CSV column replaced by its values; None after adding problems."""
     read: dict[str, Any] = {}
     before = len(problems)

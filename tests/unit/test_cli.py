@@ -86,6 +86,16 @@ def test_what_cannot_be_learned_as_asked_is_bad_input(folder, here, options, sai
     assert "Traceback" not in done.stderr
 
 
+def test_notes_follow_what_a_file_is_and_are_warned_of_once_by_run(folder, here):
+    (folder / "small.yaml").write_text(SMALL.replace("far: {rtt_s: 4}", "far: {rtt_s: 0}"), encoding="utf-8")
+    note = "note: small.yaml:4: profiles.far.rtt_s: an RTT of exactly 0 s; is a value missing?"
+    done = here("check", "small.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["small.yaml: a run of 2 cases x 1 seed on 4 workers, 3 servers, 2 levels", note]
+    assert note in here("show", "small.yaml").stdout
+    assert here("run", "small.yaml", "--timing-only").stderr == f"hsgd-emu: {note}\n"
+
+
 def test_timing_of_the_documented_example(folder, here):
     # docs/time.md: 5 + 0.25 | 5.5 + 5 + 0.25 | + 2 up + 2 down + 0.25 = 15.0 s; the second round begins at 15.
     assert here("run", "small.yaml", "--timing-only").returncode == 0

@@ -13,7 +13,7 @@ import numpy as np
 from hsgd_emu.config.reader import Source
 from hsgd_emu.config.study_schema import KINDS, AxisSpec, Range, Spacing, StudySpec
 from hsgd_emu.config.wording import form, shown
-from hsgd_emu.errors import Problem, listed, nearest
+from hsgd_emu.errors import Problem, Problems, listed, nearest
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.rng import stream
 from hsgd_emu.study.sweep.values import (
@@ -84,7 +84,7 @@ class Axis:
         return {"name": self.name, self.kind: self.key, "values": list(values) or drawn} | spread
 
 
-def read_axes(spec: StudySpec, source: Source, problems: list[Problem]) -> tuple[Axis, ...]:
+def read_axes(spec: StudySpec, source: Source, problems: Problems) -> tuple[Axis, ...]:
     """Return the axes of a study file, without those that have a mistake (added to the problems)."""
     found: list[Axis] = []
     for number, one in enumerate(spec.axes):
@@ -101,7 +101,7 @@ def read_axes(spec: StudySpec, source: Source, problems: list[Problem]) -> tuple
     return tuple(found)
 
 
-def _axis(spec: AxisSpec, study: StudySpec, source: Source, problems: list[Problem]) -> Axis | None:
+def _axis(spec: AxisSpec, study: StudySpec, source: Source, problems: Problems) -> Axis | None:
     kinds = [kind for kind in KINDS if getattr(spec, kind) is not None]
     if len(kinds) != 1:
         text = f"gives {listed(kinds) + ' at once' if kinds else 'nothing to change'}; give one of {listed(KINDS)}"
@@ -174,9 +174,7 @@ def _check_repeats(values: Sequence[Value], problems: list[Problem]) -> None:
         seen[value.text] = value
 
 
-def read_scenarios(
-    spec: StudySpec, axes: Sequence[Axis], source: Source, problems: list[Problem]
-) -> Sequence[Scenario]:
+def read_scenarios(spec: StudySpec, axes: Sequence[Axis], source: Source, problems: Problems) -> Sequence[Scenario]:
     """Return the scenarios of a study, in order; the last axis varies fastest."""
     if spec.scenarios is not None:
         return list(_listed(spec.scenarios, axes, source.at("scenarios"), problems))
@@ -195,7 +193,7 @@ def read_scenarios(
 
 
 def _listed(
-    given: Sequence[dict[str, Any]], axes: Sequence[Axis], source: Source, problems: list[Problem]
+    given: Sequence[dict[str, Any]], axes: Sequence[Axis], source: Source, problems: Problems
 ) -> Iterator[Scenario]:
     names = [axis.name for axis in axes]
     known: dict[tuple[str, str], Value | None] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from hsgd_emu.config.load import bind_value, raise_problems
 from hsgd_emu.config.reader import Document, Mark, Source, put_value
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile
-from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.errors import ConfigError, Problems
 from hsgd_emu.experiment import Experiment, plain
 from hsgd_emu.study.changes import COMPUTE, scaled
 from hsgd_emu.study.sweep.axes import Axis
@@ -21,7 +21,7 @@ def edited(experiment: Experiment, name: str | None, edits: Sequence[Edit]) -> A
     """Return the profile `name` (None: the run's compute profile) with the values of axes put in, factors last."""
     draft = experiment.topology_draft
     named: dict[Any, Any] = {**draft.links, **draft.computes}
-    problems: list[Problem] = []
+    problems = Problems()
     if name is not None and name not in named:
         raise ConfigError([value.source.problem((), f"the topology uses no profile '{name}'") for _, value in edits])
     keys = (COMPUTE,) if name is None else ("profiles", name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hsgd_emu.errors import ConfigError
+from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.experiment import relocated
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.wording import number as in_short
@@ -160,13 +160,15 @@ def prepare(
     return Prepared(study, scenarios, settings, given, trials, Library(Path(library)))
 
 
-def check_study(path: Path | str, sets: Sequence[str] = ()) -> str:
-    """Return in one line what a valid study file is.
+def check_study(path: Path | str, sets: Sequence[str] = (), notes: list[Problem] | None = None) -> str:
+    """Return in one line what a valid study file is; what should not be overlooked in it is added to `notes`.
 
     Raises:  ConfigError: everything that is wrong with it, with its run or with one of its scenarios.
     """
     study = load_study(path, sets)
     Settings(Scenarios(study)).check()
+    if notes is not None:
+        notes += study.notes
     cases, seeds = len(study.experiment.cases), len(study.experiment.seeds)
     scenarios = _counted(len(study.scenarios), "scenario")
     return f"a study of {scenarios}, each with {_counted(cases, 'case')} x {_counted(seeds, 'seed')}"

@@ -72,6 +72,8 @@ def run_study(
     _check_folder(folder, data, force)
     if not dry_run and not force and is_finished(folder):
         return folder
+    for note in study.notes:
+        progress.warn(f"note: {note}")
     progress.say("trying every scenario")
     prepared = prepare(study, device, precision, library)
     if dry_run:

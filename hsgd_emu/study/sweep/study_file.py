@@ -14,7 +14,7 @@ from hsgd_emu.config.run_schema import RunSpec
 from hsgd_emu.config.study_schema import CaseGrid, StudySpec
 from hsgd_emu.config.validate import check, unknown_key
 from hsgd_emu.config.wording import form, shown
-from hsgd_emu.errors import ConfigError, Problem, listed, nearest
+from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
 from hsgd_emu.experiment import Experiment, build_experiment, plain, with_profiles
 from hsgd_emu.study.changes import COMPUTE
 from hsgd_emu.study.sweep.axes import Axis, read_axes, read_scenarios
@@ -33,6 +33,8 @@ class Study:
     """The same as data, everything resolved: what the axes change."""
     axes: tuple[Axis, ...]
     scenarios: Sequence[Scenario]
+    notes: tuple[Problem, ...] = ()
+    """What is valid in the files, and yet should not be overlooked."""
 
     @property
     def is_grid(self) -> bool:
@@ -53,7 +55,7 @@ def load_study(path: Path | str, sets: Sequence[str] = ()) -> Study:
     data, source = document.data, document.source
     if not isinstance(data, dict):
         raise ConfigError([source.problem((), f"found {shown(data)}; expected a mapping with name, run and axes")])
-    problems: list[Problem] = []
+    problems = Problems()
     spec = check(StudySpec, data, source, problems)
     experiment = _experiment(data, source, spec, for_run, problems)
     if spec is None or experiment is None:
@@ -71,7 +73,8 @@ def load_study(path: Path | str, sets: Sequence[str] = ()) -> Study:
     resolved = resolved_document(experiment, source.at("run"))
     scenarios = read_scenarios(spec, axes, source, problems)
     raise_problems(problems, source)
-    return Study(spec, source, experiment, resolved, axes, scenarios)
+    notes = (*experiment.notes, *problems.notes)
+    return Study(spec, source, experiment, resolved, axes, scenarios, notes)
 
 
 def _is_of_study(assignment: str) -> bool:
@@ -198,7 +201,7 @@ def _written(axis: Axis, value: Value, names: Collection[str]) -> Any:
 
 def _written_topology(value: Value, names: Collection[str]) -> Any:
     """Return a topology's file as data, with the profiles that only it knows where to find."""
-    problems: list[Problem] = []
+    problems = Problems()
     draft = load_topology(value.data, value.source, problems)
     assert draft is not None
     bind_profiles(draft, problems, {}, value.source, lenient=True)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.config.notes import note_cost
 from hsgd_emu.config.profiles import find_file, profile_of, read_named
 from hsgd_emu.config.reader import Source
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile
 from hsgd_emu.config.study_schema import Range
 from hsgd_emu.config.wording import shown
-from hsgd_emu.errors import Problem
+from hsgd_emu.errors import Problem, Problems
 from hsgd_emu.experiment import plain
 from hsgd_emu.units import LONGEST_S
 
@@ -32,10 +33,12 @@ Scenario = tuple[Value | None, ...]
 """By axis; None: as the run file has it."""
 
 
-def read_value(kind: str, key: str, given: Any, source: Source, problems: list[Problem]) -> Value | None:
+def read_value(kind: str, key: str, given: Any, source: Source, problems: Problems) -> Value | None:
     """Return a value as the file gives it, names of files looked up from there; None after adding problems."""
     before = len(problems)
     check_number(kind, given, source, problems)
+    if kind == "rtt_s" and len(problems) == before:
+        note_cost("an RTT", given, source, problems, may_be_nothing=True)
     name, data = given, given
     if isinstance(given, str) and (kind == "profile" or (kind == "set" and key == "topology")):
         name = Path(given).stem if given.endswith((".yaml", ".yml")) else given
@@ -54,7 +57,7 @@ def check_number(kind: str, given: Any, source: Source, problems: list[Problem])
         problems.append(source.problem((), f"found {shown(given)}; expected a factor above 0, such as 0.5 or 2"))
 
 
-def _profile(name: str, source: Source, problems: list[Problem]) -> Any:
+def _profile(name: str, source: Source, problems: Problems) -> Any:
     """Return the profile of a file as data, CSV samples read in."""
     document = read_named("latency_profiles", name, source, problems)
     if document is None:

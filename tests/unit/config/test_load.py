@@ -11,7 +11,7 @@ from hsgd_emu.config.reader import read_text
 from hsgd_emu.config.run_schema import ModelSpec
 from hsgd_emu.config.schema import Samples
 from hsgd_emu.config.writer import to_yaml
-from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.errors import ConfigError, Problem, Problems
 from hsgd_emu.experiment import load_experiment
 
 RUN = """\
@@ -80,7 +80,7 @@ def test_aggregation_costs_are_read_from_csv() -> None:
 
 def test_a_topology_by_itself_may_leave_names_to_the_run_file() -> None:
     document = read_text("levels: [{name: worker, count: 2, uplink: near}]", "t.yaml", Path())
-    problems: list[Problem] = []
+    problems = Problems()
     draft = draft_topology(document, problems)
     assert draft is not None
     bind_profiles(draft, problems, {}, document.source, lenient=True)

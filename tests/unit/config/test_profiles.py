@@ -10,7 +10,7 @@ from hsgd_emu.config import profiles
 from hsgd_emu.config.profiles import find_file, load_profile
 from hsgd_emu.config.reader import Mark, Source
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Samples
-from hsgd_emu.errors import Problem
+from hsgd_emu.errors import Problems
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_odd_names_are_not_found(name: str, folders: Path) -> None:
         find_file("latency_profiles", name, folders)
 
 
-def loaded(ref: str | LinkProfile, base: Path, kind: type = LinkProfile) -> tuple[LinkProfile | None, list[Problem]]:
-    problems: list[Problem] = []
+def loaded(ref: str | LinkProfile, base: Path, kind: type = LinkProfile) -> tuple[LinkProfile | None, Problems]:
+    problems = Problems()
     return load_profile(kind, ref, Source(Mark("run.yaml:3"), base), problems), problems
 
 

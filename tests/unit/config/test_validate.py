@@ -12,12 +12,12 @@ from hsgd_emu.config.reader import read_text
 from hsgd_emu.config.run_schema import CaseSpec, RunSpec, TrainSpec
 from hsgd_emu.config.schema import CostValue, Lognormal, Samples, TopologySpec
 from hsgd_emu.config.validate import check, has_unknown_key
-from hsgd_emu.errors import Problem
+from hsgd_emu.errors import Problems
 
 
 def checked(annotation: Any, text: str) -> tuple[Any, list[str]]:
     document = read_text(text, "f", Path())
-    problems: list[Problem] = []
+    problems = Problems()
     model = check(annotation, document.data, document.source, problems)
     return model, [f"{problem.field}: {problem.message}" for problem in problems]
 

@@ -8,7 +8,7 @@ import pytest
 
 from hsgd_emu.config.load import draft_topology
 from hsgd_emu.config.reader import read_text
-from hsgd_emu.errors import Problem
+from hsgd_emu.errors import Problems
 from hsgd_emu.topology.tree import MAX_NODES, Topology, build_topology
 
 LEVELS = """
@@ -34,8 +34,8 @@ root:
 """
 
 
-def built(text: str) -> tuple[Topology | None, list[Problem]]:
-    problems: list[Problem] = []
+def built(text: str) -> tuple[Topology | None, Problems]:
+    problems = Problems()
     draft = draft_topology(read_text(text, "t.yaml", Path()), problems)
     assert draft is not None, problems
     return build_topology(draft, problems), problems
