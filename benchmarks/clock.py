@@ -32,7 +32,7 @@ from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.experiment import build_experiment
 from hsgd_emu.learning.silent import SilentLearner
-from hsgd_emu.run import default_threads
+from hsgd_emu.spawning import num_cores
 
 GLOBAL_PERIOD, LOCAL_PERIOD = 10, 5
 _CONSTANT = {"step": "0.004", "near": "0.05", "far": "0.3"}
@@ -145,7 +145,7 @@ def hardware() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
     names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    parts = [names[0] if names else platform.processor(), f"{default_threads()} cores (one used)", platform.system()]
+    parts = [names[0] if names else platform.processor(), f"{num_cores()} cores (one used)", platform.system()]
     parts += [f"Python {platform.python_version()}"]
     return ", ".join([*parts, *(f"{name} {version(name)}" for name in ("simpy", "numpy", "networkx"))])
 

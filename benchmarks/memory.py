@@ -27,7 +27,7 @@ from workloads import LOCAL_PERIOD, MLP_VECTORS, SEED, WORKLOADS, Driver, Settin
 
 from hsgd_emu.learning.models import model_bytes
 from hsgd_emu.learning.world import choose_device
-from hsgd_emu.run import default_threads
+from hsgd_emu.spawning import num_cores
 
 SIZES = {"cifar_cnn": (10, 100, 1000), "mlp": (10, 1000, 10_000)}
 DATA = {"cifar_cnn": WORKLOADS["cifar_cnn"].data, "mlp": MLP_VECTORS.data}
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--workers", type=int, nargs="+", help="instead of each model's own sizes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--threads", type=int, default=num_cores())
     parser.add_argument("--precision", help="handed to the product: fp32, tf32 or bf16")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -161,7 +161,7 @@ def main() -> None:
             rows.append(measure_apart(model, num_workers, settings))
             print(f"{model}, {num_workers:,} workers: {rows[-1].round_wall_s:.2f} s", file=sys.stderr, flush=True)
     print(table(rows))
-    print("\n" + "\n".join(hardware(settings, default_threads())))
+    print("\n" + "\n".join(hardware(settings, num_cores())))
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def measured_pace(experiment: Experiment, device_name: str, watch: Watch) -> Pac
         *(experiment.data, experiment.model, experiment.train, names, groups, experiment.base, device, precision),
         watch.say,
     )
-    threads = runs.default_threads() if world.measure()[1] else 1
+    threads = 1
     worlds.make_deterministic(device, threads, precision)
     world.choose(experiment.seeds[0])
     learner = world.learner(experiment.seeds[0], workloads.slots_of(len(names)))

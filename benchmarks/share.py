@@ -31,7 +31,8 @@ from hsgd_emu.experiment import load_experiment
 from hsgd_emu.learning.checkpoint import Checkpoints
 from hsgd_emu.learning.world import World, choose_device
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.run import Options, default_threads, run_experiment
+from hsgd_emu.run import Options, run_experiment
+from hsgd_emu.spawning import num_cores
 
 DEMO = Path("runs/demo.yaml")
 DEMO_SETS = ("train.iterations=500", "seeds=[1]")
@@ -158,7 +159,7 @@ def main() -> None:
     import torch
 
     print(f"{args.run} {' '.join(f'--set {one}' for one in sets)}\n\n{table(trials)}\n")
-    print("\n".join(hardware(Settings(choose_device(args.device), torch.get_num_threads()), default_threads())))
+    print("\n".join(hardware(Settings(choose_device(args.device), torch.get_num_threads()), num_cores())))
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def engine_of(learner: object) -> str:
 
 
 def num_cores() -> int:
-    """Return the cores this process may run on: `hsgd_emu.run.default_threads` without the engine that it imports."""
+    """Return the cores this process may run on: as `hsgd_emu.spawning.num_cores`."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -29,12 +29,14 @@ class QuietProgress(Progress):
 
 
 class TerminalProgress(Progress):
-    """One bar for the whole run, one for the trial at work."""
+    """One bar for the whole run, one for each trial at work."""
 
     def __init__(self, bars: Bars, num_trials: int, iterations: int) -> None:
         self.bars, self.num_trials, self.iterations = bars, num_trials, iterations
         self.all = bars.add_task("all trials", total=num_trials * iterations, news="")
-        self.trial = bars.add_task("", total=iterations, visible=False, news="")
+        self.at_work: dict[TrialKey, TaskID] = {}
+        self.done: dict[TrialKey, int] = {}
+        """Iterations by trial."""
         self.finished = 0
 
     def say(self, text: str) -> None:
@@ -45,21 +47,30 @@ class TerminalProgress(Progress):
 
     def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
         begun = self.iterations // num_rounds * done
-        self.bars.reset(self.trial, description=_short(f"{key.case}, seed {key.seed}"), visible=True, news="")
-        self.bars.update(self.trial, completed=begun)
-        self.bars.update(self.all, news=f"trial {self.finished + 1} of {self.num_trials}")
+        label = _short(f"{key.case}, seed {key.seed}")
+        if key not in self.at_work:  # it is where another process that learned it died
+            self.at_work[key] = self.bars.add_task(label, total=self.iterations, news="")
+        self.bars.update(self.at_work[key], completed=begun)
+        self._update(key, begun)
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         news = f"round {record.round}, {record.time_ns / 1e9:,.1f} s emulated"
         metrics = record.metrics
         if metrics is not None and metrics.test_accuracy is not None:
             news += f", accuracy {100 * metrics.test_accuracy:.1f}%"
-        self.bars.update(self.trial, completed=record.iteration, news=news)
-        self.bars.update(self.all, completed=self.finished * self.iterations + record.iteration)
+        self.bars.update(self.at_work[key], completed=record.iteration, news=news)
+        self._update(key, record.iteration)
 
     def end(self, key: TrialKey) -> None:
+        if key in self.at_work:
+            self.bars.remove_task(self.at_work.pop(key))
         self.finished += 1
-        self.bars.update(self.all, completed=self.finished * self.iterations)
+        self._update(key, self.iterations)
+
+    def _update(self, key: TrialKey, iteration: int) -> None:
+        self.done[key] = iteration
+        news = f"{self.finished} of {self.num_trials} trials done"
+        self.bars.update(self.all, completed=sum(self.done.values()), news=news)
 
 
 class QuietStudyProgress(StudyProgress, PlanProgress):

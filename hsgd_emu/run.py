@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from hsgd_emu.beside import Helped, Orders
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_text, remove_run
 from hsgd_emu.results.origin import origin, versions
+from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.trials import Progress, Session, run_trials, trial_keys
+from hsgd_emu.spawning import num_cores
+from hsgd_emu.trials import Progress, Session, Team, run_trials, trial_keys
 
 if TYPE_CHECKING:
     from hsgd_emu.learning.world import World
 
-__all__ = ["Options", "Progress", "check_free", "default_threads", "run", "run_experiment", "timing_message_bytes"]
+__all__ = ["Options", "Progress", "check_free", "run", "run_experiment", "timing_message_bytes"]
 
 _LIBRARIES = ("hsgd-emu", "numpy", "simpy", "networkx", "scikit-learn", "pandas", "plotly")
 
@@ -30,7 +33,9 @@ _LIBRARIES = ("hsgd-emu", "numpy", "simpy", "networkx", "scikit-learn", "pandas"
 class Options:
     """How to run, beside what the run file says.
 
-    resume: go on with an unfinished run; force: replace what is there; threads: of torch (default: all cores);
+    resume: go on with an unfinished run; force: replace what is there; threads: of torch for each trial (default: one:
+    many small steps on several threads are many times slower on a busy machine); jobs: trials learned side by side
+    (default: as many as cores allow, once it pays; one on CUDA);
     precision: of products, fp32, tf32 or bf16 (default: tf32 on CUDA, else fp32); engine: how steps are taken, such as
     "layered:5", or "usual": by rule (default: chosen by a short trial); stop_at: trials stop after the first global
     aggregation at or after this iteration, unfinished, and resume goes on with them as if they had never stopped.
@@ -44,6 +49,7 @@ class Options:
     timing_only: bool = False
     threads: int | None = None
     stop_at: int | None = None
+    jobs: int | None = None
 
 
 def run_experiment(
@@ -64,7 +70,7 @@ def run_experiment(
     for note in experiment.notes:
         progress.warn(f"note: {note}")
     try:
-        session = _session(experiment, options, progress)
+        session = session_of(experiment, options, progress)
         environment = _environment(session, options.timing_only)
         if is_run_folder(folder) and options.resume:
             _check_same_environment(folder, environment, progress)
@@ -74,7 +80,7 @@ def run_experiment(
             keys = trial_keys(experiment)
             store = RunStore.create(folder, experiment.resolved(), environment, keys, experiment.target_levels())
         with store:
-            run_trials(session, store, options.stop_at)
+            run_trials(session, store, options.stop_at, _team(session, options))
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return folder
@@ -83,6 +89,28 @@ def run_experiment(
 def folder_of(experiment: Experiment, out: Path | None) -> Path:
     """Return where a run is written to: `out`, or its place below runs/out."""
     return out or Path("runs/out") / experiment.name
+
+
+def _team(session: Session, options: Options) -> Callable[[deque[TrialKey], RunStore], Team] | None:
+    """Return what makes the team of a run that learns, or None where this process is to be alone."""
+    device, threads = session.environment["device"], session.environment.get("threads", 1)
+    jobs = options.jobs or (1 if device == "cuda" else max(1, num_cores() // threads))
+    if session.world is None or jobs == 1:
+        return None
+    given = replace(
+        options,
+        device=device,
+        precision=session.environment["precision"],
+        threads=threads,
+        engine=session.environment["engine"],
+        jobs=jobs,
+    )
+
+    def team(waiting: deque[TrialKey], store: RunStore) -> Team:
+        orders = Orders(session.experiment, given, store.folder, session.progress.end_s)
+        return Helped(session.progress, waiting, store, orders, jobs - 1, now=options.jobs is not None)
+
+    return team
 
 
 def _as_begun(options: Options, before: dict[str, Any]) -> Options:
@@ -107,6 +135,7 @@ def run(
     threads: int | None = None,
     precision: str = "auto",
     engine: str = "auto",
+    jobs: int | None = None,
 ) -> Any:
     """Run a run file and return its results (see `hsgd_emu.read`).
 
@@ -116,7 +145,7 @@ def run(
     from hsgd_emu.results.read import read_run
 
     experiment = load_experiment(path, sets)
-    options = Options(device, precision, engine, resume, force, timing_only, threads)
+    options = Options(device, precision, engine, resume, force, timing_only, threads, jobs=jobs)
     return read_run(run_experiment(experiment, Path(out) if out else None, options))
 
 
@@ -187,12 +216,7 @@ def _processor() -> str:
         return platform.processor()
 
 
-def default_threads() -> int:
-    """Return how many threads torch may use: the cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _session(experiment: Experiment, options: Options, progress: Progress) -> Session:
+def session_of(experiment: Experiment, options: Options, progress: Progress) -> Session:
     """Return the session of a run that learns, or only takes time."""
     if options.timing_only:
         num_bytes = experiment.message_bytes or timing_message_bytes(experiment)
@@ -202,13 +226,14 @@ def _session(experiment: Experiment, options: Options, progress: Progress) -> Se
     device = worlds.choose_device(options.device)
     precision = worlds.choose_precision(options.precision, device, experiment.train.dtype)
     world = _world(experiment, device, precision, progress.say)
-    model_bytes, threads_pay = world.measure()
-    threads = options.threads or (default_threads() if threads_pay else 1)
+    threads = options.threads or 1
     worlds.make_deterministic(device, threads, precision)
+    if device.type == "cuda" and (options.jobs or 1) > 1:
+        worlds.limit_memory(1 / (options.jobs or 1))
     progress.say("choosing how to learn")
     engine = world.choose(experiment.seeds[0], options.engine)
     environment = worlds.environment(device, threads, precision, engine)
-    return Session.of(experiment, progress, experiment.message_bytes or model_bytes, environment, world)
+    return Session.of(experiment, progress, experiment.message_bytes or world.message_bytes(), environment, world)
 
 
 def _world(experiment: Experiment, device: Any, precision: Any, say: Callable[[str], None] | None) -> World:

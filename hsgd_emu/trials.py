@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from hsgd_emu.engine.emulate import IsEnough, emulate
 from hsgd_emu.engine.plan import Network, Plan
@@ -55,6 +56,50 @@ class Progress:
 
     def end(self, key: TrialKey) -> None:
         """A trial is finished, or as far as it is to go, now or before."""
+
+
+class Passing(Progress):
+    """Passes all it is told on to another progress."""
+
+    def __init__(self, inner: Progress) -> None:
+        self.inner, self.end_s = inner, inner.end_s
+
+    def is_over(self) -> bool:
+        return self.inner.is_over()
+
+    def say(self, text: str) -> None:
+        self.inner.say(text)
+
+    def warn(self, text: str) -> None:
+        self.inner.warn(text)
+
+    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
+        self.inner.begin(key, num_rounds, done)
+
+    def round(self, key: TrialKey, record: RoundRecord) -> None:
+        self.inner.round(key, record)
+
+    def end(self, key: TrialKey) -> None:
+        self.inner.end(key)
+
+
+class Team(Passing):
+    """Who learns the trials that wait: this process, one after the other."""
+
+    def __init__(self, inner: Progress, waiting: deque[TrialKey]) -> None:
+        super().__init__(inner)
+        self.waiting = waiting
+
+    def trials(self) -> Iterator[TrialKey]:
+        """Yield the trials that this process is to learn, until nobody learns any more."""
+        while self.waiting:
+            yield self.waiting.popleft()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nobody at work."""
 
 
 @dataclass(frozen=True)
@@ -129,26 +174,41 @@ class _StoppedError(Exception):
     """A trial is as far as it is to go for now."""
 
 
-def run_trials(session: Session, store: RunStore, stop_at: int | None = None) -> None:
+def run_trials(
+    session: Session,
+    store: RunStore,
+    stop_at: int | None = None,
+    team_of: Callable[[deque[TrialKey], RunStore], Team] | None = None,
+) -> None:
     """Run every trial that is not finished, and finish the run, unless the progress says that its time is over.
 
-    stop_at: leave a trial unfinished after the first global aggregation at or after this iteration.
+    stop_at: leave a trial unfinished after the first global aggregation at or after this iteration; team_of: makes
+    the team that shares the waiting trials (default: this process learns one after the other).
     """
-    experiment = session.experiment
-    keys = trial_keys(experiment)
+    experiment, waiting = session.experiment, deque[TrialKey]()
     # Seed by seed, so that what the cases of a seed share is made once.
-    for key in sorted(keys, key=lambda key: experiment.seeds.index(key.seed)):
+    for key in sorted(trial_keys(experiment), key=lambda key: experiment.seeds.index(key.seed)):
         state = store.trial_state(key)
         if state.status == "finished" or (stop_at is not None and state.iteration >= stop_at):
             session.progress.end(key)
-            continue
-        _Trial(session, store, key, keys.index(key), stop_at).run()
-        if session.progress.is_over():
-            break
-        session.progress.end(key)
+        else:
+            waiting.append(key)
+    make = team_of or (lambda waiting, store: Team(session.progress, waiting))
+    with make(waiting, store) as team:
+        session = replace(session, progress=team)
+        for key in team.trials():
+            run_trial(session, store, key, stop_at)
+            if team.is_over():
+                break
+            team.end(key)
     store.finish_run()
     if store.finished:
         shutil.rmtree(store.folder / CHECKPOINTS, ignore_errors=True)
+
+
+def run_trial(session: Session, store: RunStore, key: TrialKey, stop_at: int | None = None) -> None:
+    """Run one trial to its end, or as far as `run_trials` says."""
+    _Trial(session, store, key, trial_keys(session.experiment).index(key), stop_at).run()
 
 
 class _Trial:

@@ -47,7 +47,17 @@ def run(
     threads: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Threads of torch (default: all cores; 1 for small networks). The last bits depend on it."
+            min=1,
+            help="Threads of torch for each trial (default: one; more may be faster where nothing else runs). The last "
+            "bits depend on it.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials learned side by side, each in a process (default: as many as there are cores, once that pays; "
+            "on CUDA one). No result depends on it.",
         ),
     ] = None,
     precision: Annotated[
@@ -80,7 +90,7 @@ def run(
     from hsgd_emu.run import Options, run_experiment
 
     experiment = load_experiment(file, sets or [])
-    options = Options(device.value, precision.value, engine, resume, force, timing_only, threads)
+    options = Options(device.value, precision.value, engine, resume, force, timing_only, threads, jobs=jobs)
     num_trials = len(experiment.cases) * len(experiment.seeds)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(show_progress(num_trials, experiment.train.iterations))

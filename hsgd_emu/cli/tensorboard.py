@@ -11,23 +11,15 @@ from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.tensorboard import RunEvents, require_tensorboard
 from hsgd_emu.run import folder_of
-from hsgd_emu.trials import Progress, curve_row
+from hsgd_emu.trials import Passing, Progress, curve_row
 
 
-class TensorboardProgress(Progress):
+class TensorboardProgress(Passing):
     """Tells another progress everything, and writes every evaluated round."""
 
     def __init__(self, inner: Progress, events: RunEvents) -> None:
-        self.inner, self.events = inner, events
-
-    def is_over(self) -> bool:
-        return self.inner.is_over()
-
-    def say(self, text: str) -> None:
-        self.inner.say(text)
-
-    def warn(self, text: str) -> None:
-        self.inner.warn(text)
+        super().__init__(inner)
+        self.events = events
 
     def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
         self.events.begin(key)

@@ -18,7 +18,7 @@ from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import Dataset, load_dataset, partition
 from hsgd_emu.learning.engines import Precision
-from hsgd_emu.learning.models import build_model, has_convolutions, model_bytes
+from hsgd_emu.learning.models import build_model, model_bytes
 from hsgd_emu.learning.names import torchvision_version
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.readable import ReadableLearner
@@ -100,9 +100,6 @@ def make_deterministic(device: torch.device, threads: int, precision: Precision 
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-_SMALL_BYTES = 2**21
-
-
 class World:
     """What learning needs of one run, besides the schedule."""
 
@@ -146,15 +143,9 @@ class World:
         shape = self.dataset.train_x.shape[1:]
         return build_model(self.model, shape, self.dataset.num_classes, seed, self.base)
 
-    def measure(self) -> tuple[int, bool]:
-        """Return the size of one model message, and whether several threads pay.
-
-        They do not for a few small networks without convolutions, whose batched steps are too short to be shared (the
-        demo gains little by two); on a busy machine threads that wait for each other are many times slower.
-        """
-        model = self.build(0)
-        num_bytes = model_bytes(model)
-        return num_bytes, has_convolutions(model) or num_bytes * len(self.worker_names) > _SMALL_BYTES
+    def message_bytes(self) -> int:
+        """Return the size of one model message."""
+        return model_bytes(self.build(0))
 
     def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
         return TrialSetup(seed, self.worker_names, slots, self.train)

@@ -91,6 +91,17 @@ class RunStore:
             os.close(lock)
             raise
 
+    @classmethod
+    def join(cls, folder: Path, lock: int) -> RunStore:
+        """Open a run that another process has open, beside it. lock: its lock, shared with this process."""
+        return cls(folder, _connect_to_write(folder), lock)
+
+    @property
+    def lock(self) -> int:
+        """The descriptor that holds the folder's lock, for a process that joins."""
+        assert self._lock is not None
+        return self._lock
+
     def close(self) -> None:
         """Close the database and release the lock; a second call does nothing."""
         if self._lock is None:

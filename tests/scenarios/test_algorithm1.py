@@ -30,11 +30,6 @@ def by_label(num_workers: int) -> list[np.ndarray]:
     return list(np.argsort(TRAIN_Y, kind="stable")[: 1437 // num_workers * num_workers].reshape(num_workers, -1))
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    monkeypatch.setattr("hsgd_emu.run.default_threads", lambda: 1)
-
-
 # --- Algorithm 1 -----------------------------------------------------------------------------------------
 
 

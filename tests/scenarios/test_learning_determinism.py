@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from hsgd_emu.run import run
 
@@ -29,11 +28,6 @@ targets: {test_accuracy: [0.1]}
 seeds: [1, 2]
 """
 HASHES = ["case", "seed", "weights_hash", "timeline_hash"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    monkeypatch.setattr("hsgd_emu.run.default_threads", lambda: 1)
 
 
 def results(folder: Path, text: str = RUN, name: str = "out"):
@@ -85,7 +79,6 @@ def test_cases_of_a_seed_share_model_and_batches(tmp_path):
 
 PROGRAM = """
 import sys, hsgd_emu.run
-hsgd_emu.run.default_threads = lambda: 1
 results = hsgd_emu.run.run(sys.argv[1], sys.argv[2], device="cpu")
 print(results.trials[["case", "seed", "weights_hash", "timeline_hash"]].to_json(orient="values"))
 """

@@ -75,11 +75,6 @@ print(finished)
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    monkeypatch.setattr("hsgd_emu.run.default_threads", lambda: 1)
-
-
 def frames(results) -> dict[str, pd.DataFrame]:
     """Return all tables; what a trial cost this host is no result."""
     return {name: getattr(results, name).drop(columns="wall_s", errors="ignore") for name in TABLES}

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "hsgd_emu"
 RANK = {
-    **dict.fromkeys(("errors", "units", "rng", "files"), 0),
+    **dict.fromkeys(("errors", "units", "rng", "spawning", "files"), 0),
     "config": 1,
     "topology": 2,
     "timing": 3,
@@ -16,7 +16,7 @@ RANK = {
     "results": 6,
     **dict.fromkeys(("experiment", "init"), 7),
     "trials": 8,
-    "run": 9,
+    **dict.fromkeys(("beside", "run"), 9),
     "study": 10,
     "report": 11,
     "check": 11,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from hsgd_emu.errors import ConfigError, RunError
-from hsgd_emu.run import default_threads
+from hsgd_emu.spawning import num_cores
 from hsgd_emu.study.training.estimate import estimate_wall_s
 from hsgd_emu.study.training.library import Learned, Library
 from hsgd_emu.study.training.processes import Crew, Reached, TrainingProgress, train_here
@@ -57,7 +57,7 @@ def train(
 
 def default_jobs(wanted: Sequence[Wanted]) -> int:
     """Return how many trials this machine learns at a time: one for each core, one where there is a GPU."""
-    return 1 if any(one.resources.device == "cuda" for one in wanted) else default_threads()
+    return 1 if any(one.resources.device == "cuda" for one in wanted) else num_cores()
 
 
 def _learned(wanted: Wanted, library: Library, found: Learned | None) -> Learned:

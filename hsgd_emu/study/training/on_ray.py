@@ -21,9 +21,10 @@ from typing import Any
 
 from hsgd_emu.errors import ConfigError, Problem, RunError, listed
 from hsgd_emu.results.folder import LOCK_FILE
+from hsgd_emu.spawning import portable
 from hsgd_emu.study.training.identity import facts_of, forget
 from hsgd_emu.study.training.library import Library, learn
-from hsgd_emu.study.training.processes import MOST_DEATHS, TrainingProgress, portable
+from hsgd_emu.study.training.processes import MOST_DEATHS, TrainingProgress
 from hsgd_emu.study.training.wanted import Wanted, experiment_of
 from hsgd_emu.trials import Progress
 

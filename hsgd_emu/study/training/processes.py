@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import pickle
 import signal
 import sys
-import threading
-import traceback
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 from hsgd_emu.engine.record import RoundRecord
-from hsgd_emu.errors import HsgdError, RunError
+from hsgd_emu.errors import RunError
 from hsgd_emu.results.rows import TrialKey
+from hsgd_emu.spawning import bare_main, portable
 from hsgd_emu.study.training.library import Library
 from hsgd_emu.study.training.wanted import Wanted
 from hsgd_emu.trials import Progress
@@ -148,7 +145,7 @@ class _Worker:
         self.library, self.serves = library, (library.folder, share)
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, library.folder.absolute(), share), daemon=True)
-        with _bare_main():
+        with bare_main():
             self.process.start()
         # The process alone holds its end: when it dies, ours is told.
         theirs.close()
@@ -181,24 +178,6 @@ def _speaking(workers: Sequence[_Worker]) -> list[_Worker]:
     """Return the workers that have something to say, or are dead, as soon as there are any."""
     ready = wait([worker.pipe for worker in workers])
     return [worker for worker in workers if worker.pipe in ready]
-
-
-_main_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _bare_main() -> Iterator[None]:
-    """Keep new processes from running the main module again, as they do by default.
-
-    They need nothing of it, and a script that is not guarded by __name__ would start all over in each of them.
-    """
-    with _main_lock:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
 
 
 # --- in the process -----------------------------------------------------------------------------------------
@@ -247,14 +226,3 @@ def _limit_memory(share: float) -> None:
     from hsgd_emu.learning.world import limit_memory
 
     limit_memory(share)
-
-
-def portable(error: Exception, label: str) -> Exception:
-    """Return the error itself if it can travel to another process, else one that says the same."""
-    if not isinstance(error, HsgdError):
-        error.add_note("".join(traceback.format_exception(error)))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RunError(f"{label}: {type(error).__name__}: {error}")
-    return error

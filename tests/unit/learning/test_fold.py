@@ -257,7 +257,7 @@ def test_messages_are_as_large_as_the_full_model(tmp_path):
     train = TrainSpec(batch_size=2, learning_rate=0.1, iterations=2)
     world = World(data, model, train, ["a", "b"], [[0, 1]], tmp_path, torch.device("cpu"))
     full = 4 * (5 * 3 * 64 + 5 + 4 * 245 + 4)
-    assert world.measure()[0] == full
+    assert world.message_bytes() == full
     assert message_bytes(model, IMAGE, 4, tmp_path) == full
     learner = world.learner(0, {0: 0, 1: 1, 2: 2})
     assert learner.stacks.trained["3.weight"].shape == (3, 4, 5)
