@@ -15,6 +15,7 @@ from hsgd_emu.config.validate import check
 from hsgd_emu.errors import ConfigError, Problem, Problems
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.topology.tree import Topology, build_topology
+from hsgd_emu.tryout import check_learning
 
 _PUBLISHED = "table of published times"
 
@@ -54,26 +55,30 @@ def open_file(path: Path, sets: Sequence[str]) -> tuple[str, Document]:
     return kind, document
 
 
-def check_file(path: Path, sets: Sequence[str] = (), notes: list[Problem] | None = None) -> str:
+def check_file(
+    path: Path, sets: Sequence[str] = (), notes: list[Problem] | None = None, trust_code: bool = False
+) -> str:
     """Return in one line what a valid file is; what should not be overlooked in it is added to `notes`.
 
+    trust_code: load the data and build the model of a run or study too, running its own code, and try one batch.
     Raises:  ConfigError: every mistake in it and in the files it names.
     """
     notes = [] if notes is None else notes
     if kind_of(read_file(path).data) == "study":
         from hsgd_emu.study.sweep.prepared import check_study
 
-        return check_study(path, sets, notes)
+        return check_study(path, sets, notes, trust_code)
     kind, document = open_file(path, sets)
     if kind == "run":
         experiment = build_experiment(draft_run(document))
         notes += experiment.notes
-        return f"a run of {_counted(experiment)} on {_described(experiment.topology)}"
+        check_learning([experiment], notes, trust_code)
+        return f"a run of {_counted(experiment)} on {described(experiment.topology)}"
     if kind == "topology":
         problems = Problems()
-        described = _described(open_topology(document, problems)[1])
+        text = described(open_topology(document, problems)[1])
         notes += problems.notes
-        return f"a topology of {described}"
+        return f"a topology of {text}"
     problems = Problems()
     if kind == _PUBLISHED:
         published = check(PublishedSpec, document.data, document.source, problems)
@@ -112,6 +117,6 @@ def _counted(experiment: Experiment) -> str:
     return f"{cases} case{'s' * (cases > 1)} x {seeds} seed{'s' * (seeds > 1)}"
 
 
-def _described(topology: Topology) -> str:
+def described(topology: Topology) -> str:
     workers, servers, levels = len(topology.workers), len(topology.servers), topology.num_levels
     return f"{workers} workers, {servers} server{'s' * (servers > 1)}, {levels} level{'s' * (levels > 1)}"

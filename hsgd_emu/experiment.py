@@ -37,8 +37,8 @@ from hsgd_emu.topology.routes import Hop, find_routes, network
 from hsgd_emu.topology.tree import Topology, build_topology
 
 _SMALL_TIMELINE_ROWS = 250_000
-_UNKNOWN_BYTES = 1_000_000
-"""Stands for the message size while routes are only checked for existence."""
+UNKNOWN_BYTES = 1_000_000
+"""Stands for the message size where it is not known and only the form of things is looked at."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ class Experiment:
     def worker_names(self) -> tuple[str, ...]:
         """Names of the workers in depth-first order."""
         return tuple(self.topology.nodes[worker].name for worker in self.topology.workers)
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """Every `module:factory` that the run names: to load it is to run whatever is written there."""
+        return tuple(dict.fromkeys(name for name in (self.data.dataset, self.model.name) if ":" in name))
 
     def target_levels(self) -> list[tuple[str, float]]:
         """Return (metric, target) pairs in the order of the file."""
@@ -334,7 +339,7 @@ def _transfers(draft: RunDraft, topology: Topology) -> dict[object, TransferMode
     links = draft.topology.links
     if any(links.get(link.profile) is None for link in topology.links):
         return None
-    size = draft.sections["message_bytes"] or _UNKNOWN_BYTES
+    size = draft.sections["message_bytes"] or UNKNOWN_BYTES
     transfers: dict[object, TransferModel] = {ref: TransferModel(p, size) for ref, p in links.items() if p is not None}
     before = len(draft.problems)
     for path, _, ref in profile_uses(draft.topology.spec):

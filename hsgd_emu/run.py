@@ -24,7 +24,15 @@ from hsgd_emu.trials import Progress, Session, Team, run_trials, trial_keys
 if TYPE_CHECKING:
     from hsgd_emu.learning.world import World
 
-__all__ = ["Options", "Progress", "check_free", "run", "run_experiment", "timing_message_bytes"]
+__all__ = [
+    "Options",
+    "Progress",
+    "check_free",
+    "known_message_bytes",
+    "run",
+    "run_experiment",
+    "timing_message_bytes",
+]
 
 _LIBRARIES = ("hsgd-emu", "numpy", "simpy", "networkx", "scikit-learn", "pandas", "plotly")
 
@@ -38,7 +46,8 @@ class Options:
     (default: as many as cores allow, once it pays; one on CUDA);
     precision: of products, fp32, tf32 or bf16 (default: tf32 on CUDA, else fp32); engine: how steps are taken, such as
     "layered:5", or "usual": by rule (default: chosen by a short trial); stop_at: trials stop after the first global
-    aggregation at or after this iteration, unfinished, and resume goes on with them as if they had never stopped.
+    aggregation at or after this iteration, unfinished, and resume goes on with them as if they had never stopped;
+    trust_code: with timing_only, run a `module:factory` of the run file to learn how large a message is.
     """
 
     device: str = "auto"
@@ -50,6 +59,7 @@ class Options:
     threads: int | None = None
     stop_at: int | None = None
     jobs: int | None = None
+    trust_code: bool = False
 
 
 def run_experiment(
@@ -136,16 +146,20 @@ def run(
     precision: str = "auto",
     engine: str = "auto",
     jobs: int | None = None,
+    trust_code: bool = False,
 ) -> Any:
     """Run a run file and return its results (see `hsgd_emu.read`).
 
-    sets: KEY=VALUE assignments as `--set` on the command line.
+    sets: KEY=VALUE assignments as `--set` on the command line.  trust_code: see `Options`; a run that learns runs the
+    code of the file's own model and data in any case.
     Raises:  ConfigError: bad input; RunError: a failure of ours.
     """
     from hsgd_emu.results.read import read_run
 
     experiment = load_experiment(path, sets)
-    options = Options(device, precision, engine, resume, force, timing_only, threads, jobs=jobs)
+    options = Options(
+        *(device, precision, engine, resume, force, timing_only, threads), jobs=jobs, trust_code=trust_code
+    )
     return read_run(run_experiment(experiment, Path(out) if out else None, options))
 
 
@@ -219,7 +233,9 @@ def _processor() -> str:
 def session_of(experiment: Experiment, options: Options, progress: Progress) -> Session:
     """Return the session of a run that learns, or only takes time."""
     if options.timing_only:
-        num_bytes = experiment.message_bytes or timing_message_bytes(experiment)
+        num_bytes = known_message_bytes(experiment, options.trust_code)
+        if num_bytes is None:
+            raise ConfigError.of("", "message_bytes", _unknown_size(experiment))
         return Session.of(experiment, progress, num_bytes, {"device": "none"})
     from hsgd_emu.learning import world as worlds
 
@@ -253,8 +269,28 @@ def _world(experiment: Experiment, device: Any, precision: Any, say: Callable[[s
     )
 
 
+def known_message_bytes(experiment: Experiment, trust_code: bool) -> int | None:
+    """Return the size of a message: as the run file says, else the model's; None where only own code could tell it.
+
+    trust_code: that code may be run.
+    """
+    if experiment.message_bytes is not None:
+        return experiment.message_bytes
+    return timing_message_bytes(experiment) if trust_code or not experiment.own_code else None
+
+
+def _unknown_size(experiment: Experiment) -> str:
+    return (
+        f"is missing: only the code of {listed(experiment.own_code)} could tell how large a message is, and "
+        "--timing-only does not run it; set message_bytes, as in --set message_bytes=100000, or give --trust-code"
+    )
+
+
 def timing_message_bytes(experiment: Experiment) -> int:
-    """Return the size of a message without training; the data are loaded only where their shape is not known."""
+    """Return the size of a message without training; the data are loaded only where their shape is not known.
+
+    Runs the code of a `module:factory`.
+    """
     from hsgd_emu.learning.data import load_dataset
     from hsgd_emu.learning.models import message_bytes
     from hsgd_emu.learning.world import SHAPES

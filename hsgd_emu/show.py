@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from hsgd_emu.check import open_file, open_topology
+from hsgd_emu.check import described, open_file, open_topology
 from hsgd_emu.config.load import TopologyDraft, draft_run
 from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile
 from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.engine.plan import Network
 from hsgd_emu.engine.record import RoundRecord
-from hsgd_emu.errors import ConfigError, Problem, Problems
+from hsgd_emu.errors import ConfigError, Problem, Problems, listed
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
@@ -30,9 +30,10 @@ _MOST_ALIKE = 3
 """So many subtrees of one class are drawn below one server; the others are counted."""
 
 
-def show_file(path: Path, message_bytes: int | None, sets: Sequence[str]) -> None:
+def show_file(path: Path, message_bytes: int | None, sets: Sequence[str], trust_code: bool = False) -> None:
     """Print the topology of a topology or run file.
 
+    trust_code: run the code of the run's own model and data where only that tells how large a message is.
     Raises:  ConfigError: the file is not valid, or is no topology and no run.
     """
     kind, document = open_file(path, sets)
@@ -41,9 +42,17 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str]) -> Non
     console = Console() if Console().is_terminal else Console(width=160)
     if kind == "run":
         experiment = build_experiment(draft_run(document))
-        size = message_bytes or experiment.message_bytes or _model_bytes(experiment)
+        size = message_bytes or _model_bytes(experiment, trust_code)
         _View(experiment.topology, experiment.topology_draft, experiment.compute, size).print(console)
-        _print_cases(experiment, size, console)
+        if size is None and _depends_on_size(experiment):
+            code = listed(experiment.own_code)
+            text = (
+                f"How large a message is only the code of {code} could tell, so how long a round takes is not known: "
+            )
+            text += "give --message-bytes N, or --trust-code to run it"
+            console.print(Text(f"\n{text}", style="dim"))
+        else:
+            _print_cases(experiment, size, console)
         _print_notes(experiment.notes, console)
         return
     problems = Problems()
@@ -52,14 +61,16 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str]) -> Non
     _print_notes(problems.notes, console)
 
 
-def _model_bytes(experiment: Experiment) -> int | None:
-    """Return the message size where a link's cost depends on it; building the model takes seconds."""
-    profiles = experiment.topology_draft.links.values()
-    if not any(profile is not None and profile.latency_s is not None for profile in profiles):
-        return None
-    from hsgd_emu.run import timing_message_bytes
+def _model_bytes(experiment: Experiment, trust_code: bool) -> int | None:
+    """Return the message size where a link's cost depends on it, if it is known; building the model takes seconds."""
+    from hsgd_emu.run import known_message_bytes
 
-    return timing_message_bytes(experiment)
+    return known_message_bytes(experiment, trust_code) if _depends_on_size(experiment) else experiment.message_bytes
+
+
+def _depends_on_size(experiment: Experiment) -> bool:
+    profiles = experiment.topology_draft.links.values()
+    return any(profile is not None and profile.latency_s is not None for profile in profiles)
 
 
 class _View:
@@ -77,8 +88,7 @@ class _View:
     def print(self, console: Console) -> None:
         """Print the tree, then the further links, then where the profiles come from."""
         topology = self.topology
-        workers, servers = len(topology.workers), len(topology.servers)
-        console.print(Text(f"{topology.name}: {workers} workers, {servers} servers, {topology.num_levels} levels"))
+        console.print(Text(f"{topology.name}: {described(topology)}"))
         if self.draft.spec.description:
             console.print(Text(self.draft.spec.description.strip(), style="dim"))
         console.print()

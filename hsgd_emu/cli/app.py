@@ -32,6 +32,13 @@ RunDir = Annotated[Path, typer.Argument(help="The folder of a run, as runs/out/d
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the run file.")
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Run the file's own code (`module:factory` of its model or data), as run, study and plan always do.",
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: runs/out/NAME).")]
 
 

@@ -20,6 +20,7 @@ from hsgd_emu.cli.app import (
     RunDir,
     RunFile,
     Sets,
+    TrustCode,
     app,
     guarded,
     print_lines,
@@ -83,6 +84,14 @@ def run(
             "emulated time; below by_time/ Step is emulated milliseconds. With --resume too, to go on with them.",
         ),
     ] = False,
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code",
+            help="With --timing-only: run the file's own model or data (`module:factory`) to learn how large a message "
+            "is, where message_bytes does not say it.",
+        ),
+    ] = False,
 ) -> None:
     """Train and emulate every case and seed of a run file; print the time-to-target table; write a report."""
     from hsgd_emu.experiment import load_experiment
@@ -90,7 +99,9 @@ def run(
     from hsgd_emu.run import Options, run_experiment
 
     experiment = load_experiment(file, sets or [])
-    options = Options(device.value, precision.value, engine, resume, force, timing_only, threads, jobs=jobs)
+    options = Options(
+        *(device.value, precision.value, engine, resume, force, timing_only, threads), jobs=jobs, trust_code=trust_code
+    )
     num_trials = len(experiment.cases) * len(experiment.seeds)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(show_progress(num_trials, experiment.train.iterations))
@@ -149,15 +160,19 @@ def check(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the files.")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
-    """Check files and the files they name; every mistake is reported at once."""
+    """Check files and the files they name; every mistake is reported at once.
+
+    Data are not loaded and no model is built, except with --trust-code, which tries whether they fit.
+    """
     from hsgd_emu.check import check_file
 
     problems: list[Problem] = []
     for file in files:
         try:
             notes: list[Problem] = []
-            print(f"{file}: {check_file(file, sets or [], notes)}")
+            print(f"{file}: {check_file(file, sets or [], notes, trust_code)}")
             for note in notes:
                 print(f"note: {note}")
         except ConfigError as error:
@@ -176,11 +191,12 @@ def show(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the file.")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Show a topology as a tree, its links and what they are expected to cost; for a run file its cases too."""
     from hsgd_emu.show import show_file
 
-    show_file(file, message_bytes, sets or [])
+    show_file(file, message_bytes, sets or [], trust_code)
 
 
 @app.command(epilog="Example:  hsgd-emu export runs/out/demo --format csv --out tables")

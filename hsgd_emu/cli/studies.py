@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from hsgd_emu.cli.app import Device, Out, Precision, RunDir, RunFile, Sets, app, guarded, print_lines, print_table
+from hsgd_emu.cli.app import (
+    Device,
+    Out,
+    Precision,
+    RunDir,
+    RunFile,
+    Sets,
+    TrustCode,
+    app,
+    guarded,
+    print_lines,
+    print_table,
+)
 from hsgd_emu.cli.runs import print_results, write_report_of
 from hsgd_emu.errors import ConfigError
 
@@ -96,6 +108,7 @@ def study(
     device: Learn = Device.auto,
     precision: Products = Precision.auto,
     library: Library = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Emulate a run on many networks: each distinct trial is learned once, all others are re-timed.
 
@@ -115,6 +128,7 @@ def study(
             device=device.value,
             precision=precision.value,
             library=library or DEFAULT_FOLDER,
+            trust_code=trust_code,
         )
         print_lines(plan.lines())
         return

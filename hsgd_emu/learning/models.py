@@ -73,6 +73,21 @@ def _try(model: nn.Module, input_shape: Sequence[int], num_classes: int) -> None
         raise ValueError(f"its output has shape {tuple(logits.shape)}; (samples, {num_classes} or more) is needed")
 
 
+def try_batch(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, seed: int, base: Path) -> None:
+    """Build a model and train it on a batch of two samples.
+
+    Raises:  ConfigError: it does not give one row of logits for each sample.
+    """
+    model = build_model(spec, input_shape, num_classes, seed, base)
+    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base):
+        batch = torch.zeros(2, *input_shape, dtype=next(iter(model.parameters())).dtype)
+        logits = logits_of(model(batch))
+        if logits.shape[0] != 2:
+            rows = tuple(logits.shape)
+            raise ValueError(f"of a batch of 2 samples it makes {rows[0]} rows (its output has shape {rows})")
+        torch.autograd.backward(logits.sum())
+
+
 def logits_of(output: Any) -> torch.Tensor:
     """Return the logits of a model's output; of several outputs (auxiliary classifiers) the first.
 
@@ -178,9 +193,11 @@ def _size(shape: Sequence[int]) -> int:
 
 def message_bytes(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, base: Path) -> int:
     """Return the size of one model message: parameters and buffers as float32 (counters as they are)."""
+    if ":" in spec.name:
+        # Of what its own code makes nothing is known: lazy modules have no size before a sample went through.
+        return model_bytes(build_model(spec, input_shape, num_classes, 0, base))
     num_outputs = _num_outputs(spec, num_classes)
-    device = torch.device("cpu" if ":" in spec.name else "meta")
-    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base), device:
+    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base), torch.device("meta"):
         model = _make(spec, tuple(input_shape), num_outputs, base)
     return model_bytes(model)
 

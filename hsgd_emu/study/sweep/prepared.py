@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hsgd_emu.errors import ConfigError, Problem
-from hsgd_emu.experiment import relocated
+from hsgd_emu.errors import ConfigError, Problem, listed
+from hsgd_emu.experiment import UNKNOWN_BYTES, Experiment, relocated
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.wording import number as in_short
+from hsgd_emu.run import known_message_bytes, timing_message_bytes
 from hsgd_emu.study.clock import ClockName, times
 from hsgd_emu.study.sweep.scenarios import Scenarios
 from hsgd_emu.study.sweep.settings import Settings
@@ -21,6 +22,7 @@ from hsgd_emu.study.training.executors import default_jobs, estimate_wall_s
 from hsgd_emu.study.training.library import DEFAULT_FOLDER, Library
 from hsgd_emu.study.training.wanted import Resources, Wanted, resources, wanted
 from hsgd_emu.trials import trial_keys
+from hsgd_emu.tryout import check_learning
 
 _PROBED = 64
 """Scenarios timed to tell how long all of them take."""
@@ -44,6 +46,8 @@ class StudyPlan:
     jobs: int
     training_wall_s: float | None = None
     retiming_wall_s: float | None = None
+    unread: tuple[str, ...] = ()
+    """Each `module:factory` whose code was not run: what the library has, and how long learning takes, is not known."""
 
     @property
     def num_missing(self) -> int:
@@ -53,12 +57,22 @@ class StudyPlan:
         """Return the plan in words."""
         sizes = ", ".join(f"{name}: {num}" for name, num in self.axes)
         draws = f" x {self.replications} replications" if self.replications > 1 else ""
-        jobs = f", {min(self.jobs, self.num_missing)} at a time" if self.num_missing > 1 and self.jobs > 1 else ""
-        training = f"to train: {_counted(self.num_missing, 'trial')}{jobs}{_about(self.training_wall_s)}"
-        return [
+        lines = [
             f"{self.name}: {_counted(self.num_scenarios, 'scenario')} (values of each axis: {sizes})",
             f"{_counted(self.num_trials, 'trial')}{draws} to re-time{_about(self.retiming_wall_s)}",
-            f"{self.num_distinct:,} of them learn something different; {self.num_found:,} are in the library",
+        ]
+        jobs = f", {min(self.jobs, self.num_missing)} at a time" if self.num_missing > 1 and self.jobs > 1 else ""
+        of_these = f"{self.num_distinct:,} of them learn something different; "
+        if self.unread:
+            return [
+                *lines,
+                f"{of_these}how many are in the library, and how long the others take, only the code of "
+                f"{listed(self.unread)} could tell: --trust-code runs it",
+            ]
+        training = f"to train: {_counted(self.num_missing, 'trial')}{jobs}{_about(self.training_wall_s)}"
+        return [
+            *lines,
+            f"{of_these}{self.num_found:,} are in the library",
             training if self.num_missing else "nothing to train",
         ]
 
@@ -85,6 +99,8 @@ class Prepared:
     resources: Resources
     trials: dict[int, dict[TrialKey, Wanted]]
     library: Library
+    unread: tuple[str, ...] = ()
+    """As in `StudyPlan`; such a study cannot be run."""
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -110,6 +126,7 @@ class Prepared:
             num_distinct=len(distinct),
             num_found=sum(self.library.find(one) is not None for one in distinct),
             jobs=jobs or default_jobs(distinct),
+            unread=self.unread,
         )
 
     def training_wall_s(self, jobs: int) -> float:
@@ -141,34 +158,52 @@ class Prepared:
 
 
 def prepare(
-    study: Study, device: str = "auto", precision: str = "auto", library: Path | str = DEFAULT_FOLDER
+    study: Study,
+    device: str = "auto",
+    precision: str = "auto",
+    library: Path | str = DEFAULT_FOLDER,
+    trust_code: bool = True,
 ) -> Prepared:
     """Return a study ready to run: every scenario tried, the trials that it wants worked out.
 
+    trust_code: whether the code of its own models and data may be run; without, what depends on it is left out.
     Raises:  ConfigError: everything that is wrong with one of its scenarios.
     """
     scenarios = Scenarios(study)
-    settings = Settings(scenarios)
+    settings = Settings(scenarios, timing_message_bytes if trust_code else _size_without_code)
     settings.check()
+    unread: dict[str, None] = {}
     given = resources(device, precision, study.experiment.train.dtype)
     trials: dict[int, dict[TrialKey, Wanted]] = {}
     for number, experiment in enumerate(scenarios.bases()):
+        look = trust_code or not experiment.own_code
+        unread |= {} if look else dict.fromkeys(experiment.own_code)
+        keys = trial_keys(experiment)
         try:
-            trials[number] = {key: wanted(experiment, key.case, key.seed, given) for key in trial_keys(experiment)}
+            trials[number] = {key: wanted(experiment, key.case, key.seed, given, look=look) for key in keys}
         except ConfigError as error:
             raise relocated(error, experiment) from error
-    return Prepared(study, scenarios, settings, given, trials, Library(Path(library)))
+    return Prepared(study, scenarios, settings, given, trials, Library(Path(library)), tuple(unread))
 
 
-def check_study(path: Path | str, sets: Sequence[str] = (), notes: list[Problem] | None = None) -> str:
-    """Return in one line what a valid study file is; what should not be overlooked in it is added to `notes`.
+def _size_without_code(experiment: Experiment) -> int:
+    """Return the size of a message, any where only own code could tell it."""
+    return known_message_bytes(experiment, trust_code=False) or UNKNOWN_BYTES
 
+
+def check_study(
+    path: Path | str, sets: Sequence[str] = (), notes: list[Problem] | None = None, trust_code: bool = False
+) -> str:
+    """Return in one line what a valid study file is; what should not be overlooked is added to `notes`.
+
+    trust_code: load its data and build its models too, running its own code, and try whether they fit.
     Raises:  ConfigError: everything that is wrong with it, with its run or with one of its scenarios.
     """
     study = load_study(path, sets)
-    Settings(Scenarios(study)).check()
-    if notes is not None:
-        notes += study.notes
+    made, notes = Scenarios(study), [] if notes is None else notes
+    Settings(made, lambda _: UNKNOWN_BYTES).check()
+    notes += study.notes
+    check_learning(made.bases(), notes, trust_code)
     cases, seeds = len(study.experiment.cases), len(study.experiment.seeds)
     scenarios = _counted(len(study.scenarios), "scenario")
     return f"a study of {scenarios}, each with {_counted(cases, 'case')} x {_counted(seeds, 'seed')}"

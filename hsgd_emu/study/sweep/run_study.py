@@ -58,12 +58,14 @@ def run_study(
     precision: str = "auto",
     library: Path | str = DEFAULT_FOLDER,
     progress: StudyProgress | None = None,
+    trust_code: bool = False,
 ) -> Path:
     """Run the study of a file and return its folder (default: runs/out/NAME); one that was killed just goes on.
 
     Args:    sets: KEY=VALUE, of the study file or else of its run.  dry_run: only tell `progress` the plan, with how
              long it takes.  force: replace another study that is in the folder.  library: of learned trials.
-             executor, jobs, ray_address: see `executors.train`.
+             executor, jobs, ray_address: see `executors.train`.  trust_code: with dry_run, run the code of the study's
+             own models and data (without dry_run it is run in any case).
     Raises:  ConfigError: the study is wrong, or the folder holds something else.
     """
     progress = progress or StudyProgress()
@@ -75,7 +77,7 @@ def run_study(
     for note in study.notes:
         progress.warn(f"note: {note}")
     progress.say("trying every scenario")
-    prepared = prepare(study, device, precision, library)
+    prepared = prepare(study, device, precision, library, trust_code or not dry_run)
     if dry_run:
         progress.planned(_with_wall_s(prepared, prepared.plan(jobs), clock))
         return folder
@@ -105,16 +107,20 @@ def plan_of_study(
     device: str = "auto",
     precision: str = "auto",
     library: Path | str = DEFAULT_FOLDER,
+    trust_code: bool = False,
 ) -> StudyPlan:
-    """Return what the study of a file would do, and about how long it would take on this machine."""
-    prepared = prepare(load_study(path, sets), device, precision, library)
+    """Return what the study of a file would do, and about how long it would take on this machine.
+
+    trust_code: run the code of its own models and data, without which some of that is not known.
+    """
+    prepared = prepare(load_study(path, sets), device, precision, library, trust_code)
     return _with_wall_s(prepared, prepared.plan(jobs), clock)
 
 
 def _with_wall_s(prepared: Prepared, plan: StudyPlan, clock: ClockName) -> StudyPlan:
     return replace(
         plan,
-        training_wall_s=prepared.training_wall_s(plan.jobs),
+        training_wall_s=None if plan.unread else prepared.training_wall_s(plan.jobs),
         retiming_wall_s=prepared.retiming_wall_s(clock),
     )
 

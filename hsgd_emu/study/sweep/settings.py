@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -50,8 +50,9 @@ class _Link(NamedTuple):
 class Settings:
     """The settings of scenarios, made when asked for; whatever several of them share is made once."""
 
-    def __init__(self, scenarios: Scenarios) -> None:
-        self.scenarios = scenarios
+    def __init__(self, scenarios: Scenarios, size_of: Callable[[Experiment], int] = timing_message_bytes) -> None:
+        """size_of: tells how large a message is where the run file does not."""
+        self.scenarios, self.size_of = scenarios, size_of
         self._links: dict[tuple[int, int], _Link] = {}
         self._steps: dict[tuple[Any, ...], tuple[Mapping[int, CostValue], bool, Any]] = {}
         self._routes: dict[tuple[Any, ...], Routes] = {}
@@ -135,7 +136,7 @@ class Settings:
         if base.number not in self._bytes:
             key = f"{base.experiment.model!r} {base.experiment.data!r}"
             if key not in self._model_bytes:
-                self._model_bytes[key] = timing_message_bytes(base.experiment)
+                self._model_bytes[key] = self.size_of(base.experiment)
             self._bytes[base.number] = self._model_bytes[key]
         return self._bytes[base.number]
 

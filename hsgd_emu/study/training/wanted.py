@@ -76,16 +76,24 @@ def resources(device: str = "auto", precision: str = "auto", dtype: str = "float
     return Resources(chosen.type, worlds.device_name(chosen), worlds.choose_precision(precision, chosen, dtype))
 
 
-def wanted(experiment: Experiment, case: str, seed: int, resources: Resources, until: int | None = None) -> Wanted:
+def wanted(
+    experiment: Experiment,
+    case: str,
+    seed: int,
+    resources: Resources,
+    until: int | None = None,
+    look: bool = True,
+) -> Wanted:
     """Return the trial of a case and seed, to be learned up to iteration `until` (default: all of it).
 
-    until: the next global aggregation at or after it is meant. Loads the data set, once per data section.
+    until: the next global aggregation at or after it is meant.  look: load the data set (once per data section) and
+    own code, which the key covers; without, the key tells the trials of one file apart and is not to be stored under.
     Raises:  ConfigError: the data cannot be loaded.
     """
     schedule = next(one for one in experiment.schedules if one.name == case)
     run = _canonical(experiment, schedule, seed)
     try:
-        facts = facts_of(experiment)
+        facts = facts_of(experiment) if look else ()
     except ConfigError as error:
         raise relocated(error, experiment) from error
     period, iterations = schedule.global_period, experiment.train.iterations
