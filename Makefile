@@ -1,8 +1,9 @@
 # make demo: install and run the demo.   make test: install and run the tests, ruff and mypy.
+# make test-slow: the tests that take minutes, which `make test` leaves out.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-slow clean
 
 demo: .venv/installed
 	$(BIN)/hsgd-emu run runs/demo.yaml --force
@@ -12,6 +13,9 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -q -m slow
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("hsgd_emu needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -20,9 +20,10 @@ from paper_plan import Pace, Part, Trial, plan_lines
 from paper_run import DONE, NOT_DONE
 
 import hsgd_emu.run as runs
+from hsgd_emu.atomic import write_atomically
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.experiment import Experiment, load_experiment
-from hsgd_emu.results.folder import CHECKPOINTS, is_run_folder, write_atomically
+from hsgd_emu.results.folder import CHECKPOINTS, is_run_folder
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.tables import connect_to_read, select
 from hsgd_emu.trials import Progress

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hsgd_emu.atomic import write_atomically
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.results.folder import REPORT_FILE, write_atomically
+from hsgd_emu.results.folder import REPORT_FILE
 from hsgd_emu.study.sweep.store import is_study_folder
 
 __all__ = ["only_study", "write_report"]

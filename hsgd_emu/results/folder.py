@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -11,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.atomic import remove_leftovers, write_atomically
 from hsgd_emu.errors import ConfigError, RunError
+from hsgd_emu.locks import try_lock
+from hsgd_emu.results.database import remove_database
 
 RUN_FILE = "run.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -38,29 +40,15 @@ def require_run_folder(folder: Path) -> None:
     )
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, and a kill at any moment, sees the old file or the new one."""
-    beside = path.with_name(f"{path.name}.new")
-    with beside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
 def lock_folder(folder: Path) -> int:
     """Return the descriptor that holds the folder's lock; closing it, or dying, releases the lock.
 
-    Raises:  RunError: another process (or another store of this one) writes the folder.
+    Raises:  RunError: another process (or another store of this one) writes the folder, or it cannot be locked.
     """
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise RunError(
-            f"{folder}: another run is writing this folder; wait for it, stop it, or give another --out"
-        ) from error
+    descriptor = try_lock(folder / LOCK_FILE)
+    if descriptor is None:
+        raise RunError(f"{folder}: another run is writing this folder; wait for it, stop it, or give another --out")
+    remove_leftovers(folder)
     return descriptor
 
 
@@ -82,9 +70,8 @@ def remove_run(folder: Path) -> None:
     if not folder.is_dir():
         return
     with locked(folder):
-        # The database first: without it there is no run, and a log left alone is removed by the next one.
-        names = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
-        for name in (*names, RUN_FILE, ENVIRONMENT_FILE, REPORT_FILE, TRACE_FILE):
+        remove_database(folder / DATABASE_FILE)
+        for name in (RUN_FILE, ENVIRONMENT_FILE, REPORT_FILE, TRACE_FILE):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         _remove_events(folder / TENSORBOARD)

@@ -15,14 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hsgd_emu.errors import ConfigError, RunError
+from hsgd_emu.atomic import write_atomically
+from hsgd_emu.errors import RunError
+from hsgd_emu.results.database import connect_to_write, create_database, fold
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
     RUN_FILE,
     is_run_folder,
     lock_folder,
     require_run_folder,
-    write_atomically,
     write_environment,
 )
 from hsgd_emu.results.rows import (
@@ -35,7 +36,7 @@ from hsgd_emu.results.rows import (
     WaitRow,
     first_reaching,
 )
-from hsgd_emu.results.tables import TABLES, create_tables, insert, quoted, select
+from hsgd_emu.results.tables import FORMAT, TABLES, insert, select
 
 _OF_TRIAL = '"case" = ? AND seed = ?'
 
@@ -72,7 +73,7 @@ class RunStore:
             write_atomically(folder / RUN_FILE, run_yaml)
             write_environment(folder, environment)
             _create_database(folder, trials, targets)
-            return cls(folder, _connect_to_write(folder), lock)
+            return cls(folder, connect_to_write(folder / DATABASE_FILE, FORMAT), lock)
         except BaseException:
             os.close(lock)
             raise
@@ -86,7 +87,7 @@ class RunStore:
         require_run_folder(folder)
         lock = lock_folder(folder)
         try:
-            return cls(folder, _connect_to_write(folder), lock)
+            return cls(folder, connect_to_write(folder / DATABASE_FILE, FORMAT), lock)
         except BaseException:
             os.close(lock)
             raise
@@ -94,7 +95,7 @@ class RunStore:
     @classmethod
     def join(cls, folder: Path, lock: int) -> RunStore:
         """Open a run that another process has open, beside it. lock: its lock, shared with this process."""
-        return cls(folder, _connect_to_write(folder), lock)
+        return cls(folder, connect_to_write(folder / DATABASE_FILE, FORMAT), lock)
 
     @property
     def lock(self) -> int:
@@ -230,9 +231,7 @@ class RunStore:
 
     def finish_run(self) -> None:
         """Fold the write-ahead log into run.sqlite, so that the run is one file that can be copied."""
-        # Busy: somebody reads just now. The log stays then, which is whole too.
-        with contextlib.suppress(sqlite3.OperationalError):
-            self._connection.execute("PRAGMA journal_mode = DELETE")
+        fold(self._connection)
 
     def _rounds(self, key: TrialKey) -> int:
         row = self._connection.execute(f"SELECT round FROM trials WHERE {_OF_TRIAL}", astuple(key)).fetchone()
@@ -250,33 +249,14 @@ class RunStore:
 
 
 def _create_database(folder: Path, trials: Sequence[TrialKey], targets: Sequence[tuple[str, float]]) -> None:
-    """Build the database beside its place and put it there whole."""
+    """Put the database of a new run in its place."""
     for metric, _ in targets:
         if metric not in METRICS:
             raise ValueError(f"{metric} is not one of {', '.join(METRICS)}")
-    beside = folder / f"{DATABASE_FILE}.new"
-    for name in (beside, Path(f"{beside}-journal")):
-        name.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as connection:
-        connection.execute("BEGIN")
-        create_tables(connection)
+
+    def fill(connection: sqlite3.Connection) -> None:
         rows = ((key.case, key.seed, "waiting", 0, 0, None, None, None, None) for key in trials)
         insert(connection, "trials", rows)
         connection.executemany("INSERT INTO target_levels VALUES (?, ?)", targets)
-        connection.execute("COMMIT")
-    for suffix in ("-wal", "-shm"):
-        (folder / f"{DATABASE_FILE}{suffix}").unlink(missing_ok=True)
-    os.replace(beside, folder / DATABASE_FILE)
 
-
-def _connect_to_write(folder: Path) -> sqlite3.Connection:
-    path = folder / DATABASE_FILE
-    try:
-        connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute(f"SELECT {quoted(TABLES['trials'])} FROM trials").fetchone()
-    except sqlite3.Error as error:
-        raise ConfigError.of(str(path), "", f"cannot be read as a run's database ({error})") from error
-    return connection
+    create_database(folder / DATABASE_FILE, FORMAT, fill)

@@ -5,20 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from hsgd_emu.errors import ConfigError
+from hsgd_emu.results import database
+from hsgd_emu.results.database import Column, Format, bounded, table_sql
 from hsgd_emu.results.folder import DATABASE_FILE, require_run_folder
 
-ColumnType = Literal["TEXT", "INTEGER", "REAL"]
-
-
-class Column(NamedTuple):
-    """One column; `null` tells whether it can be null."""
-
-    name: str
-    type: ColumnType
-    null: bool = False
+__all__ = ["FORMAT", "TABLES", "Column", "connect_to_read", "insert", "quoted", "select"]
 
 
 def _text(*names: str) -> tuple[Column, ...]:
@@ -77,20 +70,20 @@ TABLES: dict[str, tuple[Column, ...]] = {
 TARGET_LEVELS = (*_text("metric"), *_real("target"))
 """What the run file asks for; `targets` has the answers."""
 
+FORMAT = Format(
+    "a run",
+    {
+        name: table_sql(name, columns, *(['UNIQUE ("case", seed)'] if name == "trials" else []))
+        for name, columns in {**TABLES, "target_levels": TARGET_LEVELS}.items()
+    },
+    {**{name: TABLES[name] for name in ("trials", "curve", "targets")}, "target_levels": TARGET_LEVELS},
+)
+
 
 def quoted(columns: Sequence[Column], table: str = "") -> str:
     """Return the column names for SQL; quoted, for `case` is a keyword."""
     prefix = f"{table}." if table else ""
     return ", ".join(f'{prefix}"{column.name}"' for column in columns)
-
-
-def create_tables(connection: sqlite3.Connection) -> None:
-    """Create all tables. STRICT, so that a NumPy integer is an error here and not a blob in the file."""
-    for name, columns in {**TABLES, "target_levels": TARGET_LEVELS}.items():
-        parts = [f'"{c.name}" {c.type}{"" if c.null else " NOT NULL"}' for c in columns]
-        if name == "trials":
-            parts.append('UNIQUE ("case", seed)')
-        connection.execute(f"CREATE TABLE {name} ({', '.join(parts)}) STRICT")
 
 
 def insert(connection: sqlite3.Connection, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
@@ -102,24 +95,10 @@ def insert(connection: sqlite3.Connection, table: str, rows: Iterator[tuple[Any,
 def connect_to_read(folder: Path) -> sqlite3.Connection:
     """Return a read-only connection to a run, finished or still being written.
 
-    Raises:  ConfigError: the folder holds no run, or its database cannot be read.
+    Raises:  ConfigError: the folder holds no run, or its database is damaged or none of ours.
     """
     require_run_folder(folder)
-    return open_to_read(folder / DATABASE_FILE, "trials", "a run")
-
-
-def open_to_read(path: Path, table: str, whose: str) -> sqlite3.Connection:
-    """Return a read-only connection to the database of a run or a study, which must have this table.
-
-    Raises:  ConfigError: it cannot be read.
-    """
-    path = path.absolute()
-    try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60, isolation_level=None)
-        connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-    except sqlite3.Error as error:
-        raise ConfigError.of(str(path), "", f"cannot be read as {whose}'s database ({error})") from error
-    return connection
+    return database.connect_to_read(folder / DATABASE_FILE, FORMAT)
 
 
 def select(
@@ -131,8 +110,9 @@ def select(
     """
     columns = quoted(TABLES[table], "t")
     condition = f"WHERE {where}" if where else ""
-    yield from connection.execute(
+    rows = connection.execute(
         f'SELECT {columns} FROM {table} t JOIN trials r ON r."case" = t."case" AND r.seed = t.seed '
         f"{condition} ORDER BY r.rowid, t.rowid",
         values,
     )
+    yield from bounded(connection, rows, len(TABLES[table]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import sqlite3
@@ -14,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.locks import is_held
 from hsgd_emu.results.folder import DATABASE_FILE, LOCK_FILE, read_run_file
 from hsgd_emu.results.rows import CurveRow, TrialKey, TrialStatus, reaches
 from hsgd_emu.results.tables import connect_to_read, select
@@ -97,22 +97,8 @@ class RunNow:
 
 
 def is_written(folder: Path) -> bool:
-    """Tell whether a process holds the folder's lock.
-
-    Asks for a shared lock without waiting: refused, it has held nothing. Only where nobody writes is the lock ours
-    for some microseconds, and whoever asks ends then, so that a run which starts later does not meet it again.
-    """
-    try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    """Tell whether a process holds the folder's lock."""
+    return is_held(folder / LOCK_FILE)
 
 
 class RunBoard:

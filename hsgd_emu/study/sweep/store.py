@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.results import database
+from hsgd_emu.results.database import Column, ColumnType, Format, bounded, table_sql
 from hsgd_emu.results.folder import read_environment
 from hsgd_emu.results.read import dtypes, export_tables
-from hsgd_emu.results.tables import Column, ColumnType, open_to_read, quoted
+from hsgd_emu.results.tables import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +56,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "crossovers": _columns(*_TARGET, "axis", "fixed", "below", "above", "value REAL"),
 }
 
+FORMAT = Format(
+    "a study",
+    {
+        **{name: table_sql(name, columns) for name, columns in TABLES.items()},
+        "parts": "CREATE TABLE parts (part TEXT PRIMARY KEY) STRICT",
+    },
+    TABLES,
+)
+
 RESULTS = ("summary", "wins", "best", "crossovers")
 """What is worked out of `times` when all of them are there."""
 
@@ -73,11 +84,12 @@ def require_study_folder(folder: Path) -> None:
 
 def connect_to_read(folder: Path) -> sqlite3.Connection:
     require_study_folder(folder)
-    return open_to_read(folder / STUDY_DATABASE, "parts", "a study")
+    return database.connect_to_read(folder / STUDY_DATABASE, FORMAT)
 
 
 def select(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
-    yield from connection.execute(f"SELECT {quoted(TABLES[table])} FROM {table} ORDER BY rowid")
+    rows = connection.execute(f"SELECT {quoted(TABLES[table])} FROM {table} ORDER BY rowid")
+    yield from bounded(connection, rows, len(TABLES[table]))
 
 
 class StudyResults:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hsgd_emu.errors import ConfigError
-from hsgd_emu.results.folder import ENVIRONMENT_FILE, REPORT_FILE, lock_folder, write_atomically, write_environment
-from hsgd_emu.study.sweep.store import STUDY_DATABASE, STUDY_FILE, TABLES, require_study_folder
+from hsgd_emu.atomic import write_atomically
+from hsgd_emu.results.database import connect_to_write, create_database, fold, remove_database
+from hsgd_emu.results.folder import ENVIRONMENT_FILE, REPORT_FILE, lock_folder, write_environment
+from hsgd_emu.study.sweep.store import FORMAT, STUDY_DATABASE, STUDY_FILE, TABLES, require_study_folder
 
 Rows = Mapping[str, Iterable[Sequence[Any]]]
 """Rows to write, by table."""
@@ -23,14 +23,7 @@ class StudyStore:
 
     def __init__(self, folder: Path, lock: int) -> None:
         self.folder, self._lock = folder, lock
-        path = folder / STUDY_DATABASE
-        try:
-            self.connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self.connection.execute("PRAGMA journal_mode = WAL")
-            self.connection.execute("PRAGMA synchronous = NORMAL")
-            self.connection.execute("SELECT part FROM parts").fetchone()
-        except sqlite3.Error as error:
-            raise ConfigError.of(str(path), "", f"cannot be read as a study's database ({error})") from error
+        self.connection = connect_to_write(folder / STUDY_DATABASE, FORMAT)
 
     @classmethod
     def create(cls, folder: Path, study_yaml: str, environment: Mapping[str, Any], rows: Rows) -> StudyStore:
@@ -88,9 +81,7 @@ class StudyStore:
 
     def finish(self) -> None:
         """Fold the write-ahead log into study.sqlite, so that the study is one file that can be copied."""
-        # Busy: somebody reads just now. The log stays then, which is whole too.
-        with contextlib.suppress(sqlite3.OperationalError):
-            self.connection.execute("PRAGMA journal_mode = DELETE")
+        fold(self.connection)
 
 
 def remove_study(folder: Path, locked: bool = False) -> None:
@@ -101,31 +92,16 @@ def remove_study(folder: Path, locked: bool = False) -> None:
     if not folder.is_dir():
         return
     lock = None if locked else lock_folder(folder)
-    for name in (
-        *(f"{STUDY_DATABASE}{end}" for end in ("", "-wal", "-shm")),
-        STUDY_FILE,
-        ENVIRONMENT_FILE,
-        REPORT_FILE,
-    ):
+    remove_database(folder / STUDY_DATABASE)
+    for name in (STUDY_FILE, ENVIRONMENT_FILE, REPORT_FILE):
         (folder / name).unlink(missing_ok=True)
     if lock is not None:
         os.close(lock)
 
 
 def _create_database(folder: Path, rows: Rows) -> None:
-    """Build the database beside its place and put it there whole."""
-    beside = folder / f"{STUDY_DATABASE}.new"
-    for name in (beside, Path(f"{beside}-journal")):
-        name.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as connection:
-        connection.execute("BEGIN")
-        for table, columns in TABLES.items():
-            parts = ", ".join(f'"{c.name}" {c.type}{"" if c.null else " NOT NULL"}' for c in columns)
-            connection.execute(f"CREATE TABLE {table} ({parts}) STRICT")
-        connection.execute("CREATE TABLE parts (part TEXT PRIMARY KEY) STRICT")
-        _insert(connection, rows)
-        connection.execute("COMMIT")
-    os.replace(beside, folder / STUDY_DATABASE)
+    """Put the database of a new study in its place."""
+    create_database(folder / STUDY_DATABASE, FORMAT, lambda connection: _insert(connection, rows))
 
 
 def _insert(connection: sqlite3.Connection, rows: Rows) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsgd_emu.engine.port import Metrics
+from hsgd_emu.locks import try_lock
 from hsgd_emu.results.folder import is_run_folder, read_environment
 from hsgd_emu.results.rows import CurveRow
 from hsgd_emu.results.tables import connect_to_read, select
@@ -65,13 +65,7 @@ class Library:
         """Return the descriptor that keeps others from learning a trial until it is closed; None if another does."""
         locks = self.folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(locks / wanted.key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        return try_lock(locks / wanted.key)
 
     @contextlib.contextmanager
     def locked(self, wanted: Wanted, waiting: Callable[[], None]) -> Iterator[None]:

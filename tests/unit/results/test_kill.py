@@ -78,8 +78,7 @@ def test_run_killed_while_it_is_created_can_be_created_again(tmp_path: Path, mon
 
     with monkeypatch.context() as patch:
         # The last act of creating is to put the database in its place.
-        patch.setattr("hsgd_emu.results.tables.create_tables", kill)
-        patch.setattr("hsgd_emu.results.store.create_tables", kill)
+        patch.setattr("hsgd_emu.results.database.write_atomically", kill)
         with pytest.raises(Killed):
             RunStore.create(tmp_path, "name: x", {}, [], [])
     with RunStore.create(tmp_path, "name: x", {}, [TrialKey("a", 1)], []) as store:

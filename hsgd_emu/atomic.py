@@ -1,0 +1,116 @@
+"""Files that appear whole or not at all, and never through a link: every file that we write goes this way."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_BEGIN, _END = ".hsgd-emu-", ".new"
+"""Of the name of a file that is not whole yet."""
+
+
+def write_atomically(path: Path, content: str | bytes, *, synced: bool = True) -> None:
+    """Write a file so that a reader, and a kill at any moment, sees the old one or the new one.
+
+    synced: also after a power failure.
+    Raises:  OSError, with the path in it.
+    """
+    with replacing(path, synced=synced) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
+    """Give a file to write to; it takes the place of `path` when all is written, and goes if anything fails.
+
+    A link at `path` is replaced itself; what it leads to stays as it is.
+    Raises:  OSError, with the path in it; `path` may be no folder, pipe or device.
+    """
+    _refuse_special(path)
+    remove_leftovers(path.parent)
+    try:
+        with _new_file(path.parent) as (beside, file):
+            yield file
+            file.flush()
+            if synced:
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        if synced:
+            _sync_folder(path.parent)
+    except OSError as error:
+        # What fails is the writing of this file, whatever the system calls it.
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half written in a folder; a file that is being written is locked."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_BEGIN) and entry.name.endswith(_END) and entry.is_file(follow_symlinks=False):
+                _remove_unlocked(Path(entry.path))
+
+
+def is_leftover(name: str) -> bool:
+    """Tell whether a file of this name is one that was never finished."""
+    return name.startswith(_BEGIN) and name.endswith(_END)
+
+
+def _remove_unlocked(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _new_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Give a new file in the folder, locked against `remove_leftovers`, and remove it if anything fails."""
+    beside, descriptor = _created(folder)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield beside, file
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def _created(folder: Path) -> tuple[Path, int]:
+    while True:
+        beside = folder / f"{_BEGIN}{secrets.token_hex(8)}{_END}"
+        # A new file, never one that is there, nor what a link leads to.
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(OSError):  # without locks, leftovers stay
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return beside, descriptor
+        os.close(descriptor)  # taken for a leftover before it was locked
+
+
+def _refuse_special(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last too; not every file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
