@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
 from hsgd_emu.timing.costs import TransferModel
-from hsgd_emu.topology.routes import Hop, find_routes, network
+from hsgd_emu.topology.routes import Hop, Links
 from hsgd_emu.topology.tree import Topology, build_topology
 
 _SMALL_TIMELINE_ROWS = 250_000
@@ -105,7 +105,7 @@ class Experiment:
     def routes(self, schedule: Schedule, net: Network) -> dict[int, tuple[Hop, ...]]:
         """Return by node the route to the server that aggregates it."""
         pairs = list(schedule.parent.items())
-        found = find_routes(self.topology, _graph(self.topology, net.transfers), pairs)
+        found = _links(self.topology, net.transfers).routes(pairs)
         return {node: found[node, server] for node, server in pairs}
 
     def plan(
@@ -199,9 +199,9 @@ def compute_of(
     return default if ref is None else draft.computes.get(ref)
 
 
-def _graph(topology: Topology, transfers: Mapping[object, TransferModel]) -> Any:
-    expected = {link.profile: 0 for link in topology.links}
-    return network(topology, {ref: transfers[ref].expected_ns() for ref in expected})
+def _links(topology: Topology, transfers: Mapping[object, TransferModel]) -> Links:
+    used = dict.fromkeys(link.profile for link in topology.links)
+    return Links(topology, {ref: transfers[ref].expected_ns() for ref in used})
 
 
 def load_experiment(path: Path | str, sets: Sequence[str] = ()) -> Experiment:
@@ -317,12 +317,12 @@ def _check_routes(draft: RunDraft, topology: Topology, schedules: Sequence[Sched
     transfers = _transfers(draft, topology)
     if transfers is None:
         return
-    graph = _graph(topology, transfers)
+    links = _links(topology, transfers)
     linked = {link.lower for link in topology.links if topology.nodes[link.lower].parent == link.upper}
     told: set[Path_] = set()
     for schedule in schedules:
         pairs = list(schedule.parent.items())
-        found = find_routes(topology, graph, pairs)
+        found = links.routes(pairs)
         for pair in pairs:
             if pair not in found:
                 path = topology.nodes[_first_without_uplink(topology, linked, *pair)].path
@@ -330,6 +330,8 @@ def _check_routes(draft: RunDraft, topology: Topology, schedules: Sequence[Sched
                     told.add(path)
                     node, server = topology.nodes[pair[0]], topology.nodes[pair[1]]
                     text = f"is missing, and no other link leads from '{node.name}' to '{server.name}'"
+                    if _links(replace(topology, routing="least_cost"), transfers).routes([pair]):
+                        text += "; `routing: least_cost` in the topology allows ways through other nodes, and finds one"
                     draft.problems.append(draft.topology.source.problem((*path, "uplink"), text))
 
 

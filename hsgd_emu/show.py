@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,12 @@ from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
 from hsgd_emu.timing.costs import TransferModel, constant_s, is_constant, mean_s
+from hsgd_emu.topology.routes import Hop
 from hsgd_emu.topology.tree import Link, Node, Topology
 from hsgd_emu.units import NS_PER_S
 
+Routes = Mapping[int, tuple[Hop, ...]]
+"""By node: the way to the server that aggregates it."""
 _MOST_ALIKE = 3
 """So many subtrees of one class are drawn below one server; the others are counted."""
 
@@ -80,10 +85,7 @@ class _View:
         self, topology: Topology, draft: TopologyDraft, compute: ComputeProfile | None, message_bytes: int | None
     ) -> None:
         self.topology, self.draft, self.compute, self.message_bytes = topology, draft, compute, message_bytes
-        self.uplink = {link.lower: link for link in topology.links[: len(topology.nodes) - 1] if self._is_uplink(link)}
-
-    def _is_uplink(self, link: Link) -> bool:
-        return self.topology.nodes[link.lower].parent == link.upper
+        self.uplink = _uplinks(topology)
 
     def print(self, console: Console) -> None:
         """Print the tree, then the further links, then where the profiles come from."""
@@ -208,8 +210,9 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
     for head in ("case", "iterations a round", "rounds", "a round takes", "all iterations take"):
         table.add_column(head, justify="left" if head == "case" else "right")
     network = _expected(experiment.network(message_bytes or 1))
+    ways: dict[str, Routes] = {}
     for schedule in experiment.schedules:
-        routes = experiment.routes(schedule, network)
+        ways[schedule.name] = routes = experiment.routes(schedule, network)
         plan = experiment.plan(schedule, network, routes, message_bytes or 1, experiment.seeds[0])
         records: list[RoundRecord] = []
         emulate(replace(plan, iterations=schedule.global_period), SilentLearner(), records.append)
@@ -219,6 +222,48 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
     console.print()
     console.print(table)
     console.print(Text("with every cost at its expectation; waiting for stragglers comes on top", style="dim"))
+    console.print()
+    cases_of: dict[str, list[str]] = {}
+    for name, of_case in ways.items():
+        cases_of.setdefault(ways_text(experiment.topology, of_case), []).append(f"'{name}'")
+    for text, names in cases_of.items():
+        console.print(Text(f"ways of {listed(names)}: {text}"), soft_wrap=True)
+
+
+def _uplinks(topology: Topology) -> dict[int, Link]:
+    """Return by node the first link to its parent: the tree's own come first."""
+    links = reversed(topology.links)
+    return {link.lower: link for link in links if topology.nodes[link.lower].parent == link.upper}
+
+
+def ways_text(topology: Topology, routes: Routes) -> str:
+    """Return which way the nodes of each class go to the server that aggregates them, the lowest classes first.
+
+    As in `worker -> root: direct link (far)`; where nodes of one class go different ways, each with how many do.
+    """
+    ways: dict[str, Counter[str]] = {}
+    uplinks = {id(link) for link in _uplinks(topology).values()}
+    for node in sorted(routes, key=lambda node: -topology.nodes[node].level):
+        own = topology.nodes[node].class_name
+        ways.setdefault(own, Counter())[_way(topology, node, routes[node], uplinks)] += 1
+    return "; ".join(
+        way if len(of_class) == 1 else f"{num} x {way}" for of_class in ways.values() for way, num in of_class.items()
+    )
+
+
+def _way(topology: Topology, node: int, route: Sequence[Hop], uplinks: Collection[int]) -> str:
+    """Return the classes of the nodes on a route, and what kind of route it is."""
+    path = [node]
+    for hop in route:
+        path.append(hop.link.upper if hop.forward else hop.link.lower)
+    names = " -> ".join(topology.nodes[place].class_name for place in path)
+    if all(id(hop.link) in uplinks for hop in route):
+        return f"{names}: tree"
+    if len(route) > 1:
+        up = all(topology.nodes[here].parent == there for here, there in pairwise(path))
+        return f"{names}: {'tree, by further links' if up else 'through other nodes'}"
+    profile = route[0].link.profile
+    return f"{names}: direct link{f' ({profile})' if isinstance(profile, str) else ''}"
 
 
 def _print_notes(notes: Sequence[Problem], console: Console) -> None:

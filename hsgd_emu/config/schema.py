@@ -222,6 +222,9 @@ class LinkSpec(Strict):
     profile: LinkRef
 
 
+Routing = Literal["tree", "least_cost"]
+
+
 class TopologySpec(Strict):
     """A tree of servers and workers, compact (`levels`) or explicit (`root.children`), and further links."""
 
@@ -231,3 +234,6 @@ class TopologySpec(Strict):
     root: RootSpec | None = None
     levels: NonEmpty[LevelSpec] | None = None
     links: Annotated[tuple[LinkSpec, ...], Field(strict=False)] = ()
+    routing: Routing = "tree"
+    """tree: up the tree, or over a further link straight to the server that aggregates, where that is expected to cost
+    less; least_cost: the way of least expected cost, through any other nodes."""

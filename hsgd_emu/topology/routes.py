@@ -1,4 +1,5 @@
-"""Routes of least expected cost through the topology's graph; the only importer of networkx."""
+"""Routes to the servers that aggregate: over the tree or straight there, or of least cost over anything; the only
+importer of networkx."""
 
 from __future__ import annotations
 
@@ -14,6 +15,10 @@ from hsgd_emu.topology.tree import Link, Topology
 _HOP_BITS = 20
 """Costs are shifted by this many bits, so that among equal costs fewer hops win, and no weight is zero."""
 
+Route = tuple["Hop", ...]
+Pairs = Sequence[tuple[int, int]]
+"""(node, server above it)."""
+
 
 @dataclass(frozen=True)
 class Hop:
@@ -23,51 +28,79 @@ class Hop:
     forward: bool
 
 
-def network(topology: Topology, expected_ns: Mapping[str | LinkProfile, int]) -> nx.Graph[int]:
-    """Return the topology as a networkx graph; of parallel links the one of least expected cost is kept.
+class Links:
+    """The links of a topology by their two ends: of parallel ones that of least expected cost, of equals the first.
 
     expected_ns: for every profile of a link, the expected up plus down cost of one exchange.
     """
-    graph: nx.Graph[int] = nx.Graph()
-    graph.add_nodes_from(range(len(topology.nodes)))
-    for link in topology.links:
-        cost = expected_ns[link.profile]
-        known = graph.get_edge_data(link.lower, link.upper)
-        if known is None or cost < known["cost"]:
-            graph.add_edge(link.lower, link.upper, link=link, cost=cost, weight=(cost << _HOP_BITS) + 1)
-    return graph
 
+    def __init__(self, topology: Topology, expected_ns: Mapping[str | LinkProfile, int]) -> None:
+        self.topology = topology
+        self._best: dict[tuple[int, int], tuple[int, Link]] = {}
+        for link in topology.links:
+            cost, ends = expected_ns[link.profile], (min(link.lower, link.upper), max(link.lower, link.upper))
+            if ends not in self._best or cost < self._best[ends][0]:
+                self._best[ends] = cost, link
 
-def find_routes(
-    topology: Topology, graph: nx.Graph[int], pairs: Sequence[tuple[int, int]]
-) -> dict[tuple[int, int], tuple[Hop, ...]]:
-    """Return for each (node, server) the route of least expected up plus down cost; absent where there is none.
+    def routes(self, pairs: Pairs) -> dict[tuple[int, int], Route]:
+        """Return for each (node, server) the route that the topology's `routing` gives; absent where there is none."""
+        return self._least_cost(pairs) if self.topology.routing == "least_cost" else self._tree(pairs)
 
-    Equal costs: fewer hops, then the lexicographically least node order seen from the node.
-    """
-    routes: dict[tuple[int, int], tuple[Hop, ...]] = {}
-    is_tree = graph.number_of_edges() < len(topology.nodes) and all(
-        graph.has_edge(node.index, node.parent) for node in topology.nodes if node.parent is not None
-    )
-    if is_tree:
+    def _tree(self, pairs: Pairs) -> dict[tuple[int, int], Route]:
+        """Return routes up the tree, or over a link straight to the server where that is expected to cost less."""
+        routes = {}
         for node, server in pairs:
-            path = [node]
-            while path[-1] != server:
-                path.append(topology.nodes[path[-1]].parent or 0)
-            routes[node, server] = _hops(graph, path)
+            way = self._up(node, server)
+            straight = [(node, server)] if self._of(node, server) is not None else None
+            if way is None or (straight is not None and self._cost_ns(straight) < self._cost_ns(way)):
+                way = straight
+            if way is not None:
+                routes[node, server] = self._hops(way)
         return routes
-    by_server: dict[int, list[int]] = {}
-    for node, server in pairs:
-        by_server.setdefault(server, []).append(node)
-    for server, nodes in by_server.items():
-        before = _predecessors(graph, server, nodes)
-        for node in nodes:
-            if node in before:
-                path = [node]
-                while path[-1] != server:
-                    path.append(min(before[path[-1]]))
-                routes[node, server] = _hops(graph, path)
-    return routes
+
+    def _up(self, node: int, server: int) -> list[tuple[int, int]] | None:
+        """Return the ends of the links from parent to parent, or None where one is missing."""
+        way = []
+        while node != server:
+            above = self.topology.nodes[node].parent or 0
+            if self._of(node, above) is None:
+                return None
+            way.append((node, above))
+            node = above
+        return way
+
+    def _least_cost(self, pairs: Pairs) -> dict[tuple[int, int], Route]:
+        """Return routes of least expected cost through any nodes.
+
+        Equal costs: fewer hops, then the lexicographically least node order seen from the node.
+        """
+        graph: nx.Graph[int] = nx.Graph()
+        graph.add_nodes_from(range(len(self.topology.nodes)))
+        for (one, other), (cost, _) in self._best.items():
+            graph.add_edge(one, other, weight=(cost << _HOP_BITS) + 1)
+        by_server: dict[int, list[int]] = {}
+        for node, server in pairs:
+            by_server.setdefault(server, []).append(node)
+        routes = {}
+        for server, nodes in by_server.items():
+            before = _predecessors(graph, server, nodes)
+            for node in nodes:
+                if node in before:
+                    path = [node]
+                    while path[-1] != server:
+                        path.append(min(before[path[-1]]))
+                    routes[node, server] = self._hops(list(pairwise(path)))
+        return routes
+
+    def _of(self, one: int, other: int) -> tuple[int, Link] | None:
+        return self._best.get((min(one, other), max(one, other)))
+
+    def _cost_ns(self, way: Sequence[tuple[int, int]]) -> int:
+        return sum(self._best[min(ends), max(ends)][0] for ends in way)
+
+    def _hops(self, way: Sequence[tuple[int, int]]) -> Route:
+        links = (self._best[min(ends), max(ends)][1] for ends in way)
+        return tuple(Hop(link, forward=link.lower == here) for link, (here, _) in zip(links, way, strict=True))
 
 
 def _predecessors(graph: nx.Graph[int], server: int, nodes: Sequence[int]) -> dict[int, list[int]]:
@@ -78,11 +111,3 @@ def _predecessors(graph: nx.Graph[int], server: int, nodes: Sequence[int]) -> di
     cutoff = max(known) if len(known) == len(nodes) else None
     before, _ = nx.dijkstra_predecessor_and_distance(graph, server, cutoff=cutoff)
     return dict(before)
-
-
-def _hops(graph: nx.Graph[int], path: Sequence[int]) -> tuple[Hop, ...]:
-    hops = []
-    for here, there in pairwise(path):
-        link: Link = graph.edges[here, there]["link"]
-        hops.append(Hop(link, forward=link.lower == here))
-    return tuple(hops)

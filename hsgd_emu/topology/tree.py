@@ -9,7 +9,16 @@ from functools import cached_property
 
 from hsgd_emu.config.load import TopologyDraft
 from hsgd_emu.config.reader import Path_
-from hsgd_emu.config.schema import ComputeProfile, CostValue, LevelSpec, LinkProfile, NodeSpec, RootSpec, TopologySpec
+from hsgd_emu.config.schema import (
+    ComputeProfile,
+    CostValue,
+    LevelSpec,
+    LinkProfile,
+    NodeSpec,
+    RootSpec,
+    Routing,
+    TopologySpec,
+)
 from hsgd_emu.config.validate import has_unknown_key
 from hsgd_emu.errors import Problem, listed, nearest
 
@@ -57,6 +66,7 @@ class Topology:
     links: tuple[Link, ...]
     index: dict[str, int] = field(repr=False)
     classes: dict[str, tuple[int, ...]] = field(repr=False)
+    routing: Routing = "tree"
 
     @cached_property
     def workers(self) -> tuple[int, ...]:
@@ -239,7 +249,7 @@ def _named_topology(
     links = [_link(nodes, place, nodes[place].parent or 0, profile) for place, profile in uplinks.items()]
     tree = Topology(spec.name or "unnamed", nodes, tuple(links), index, {key: tuple(v) for key, v in classes.items()})
     further = tuple(_further_links(spec, tree, found))
-    return Topology(tree.name, nodes, tree.links + further, index, tree.classes)
+    return Topology(tree.name, nodes, tree.links + further, index, tree.classes, spec.routing)
 
 
 def _aggregation_s(draft: TopologyDraft, node: _Raw) -> CostValue | None:

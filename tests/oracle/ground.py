@@ -90,7 +90,27 @@ def expected_ns(profile: LinkProfile, message_bytes: int) -> int:
 
 
 def route(experiment: Experiment, node: int, server: int, message_bytes: int) -> Hops:
-    """Return the way of least (expected cost, hops, node order): Dijkstra over whole labels."""
+    """Return the way up the tree or, where it costs less, the link straight to the server."""
+    best = links_between(experiment, message_bytes)
+    if experiment.topology_draft.spec.routing == "least_cost":
+        return least_cost(best, node, server)
+    nodes, here, climb = experiment.topology.nodes, node, []
+    while here != server:
+        above = nodes[here].parent
+        climb.append(best.get((here, above)))
+        here = above
+    ways = [climb] if None not in climb else []
+    ways += [[best[node, server]]] if (node, server) in best else []
+    # The first of equals: the tree.
+    way, at, hops = min(ways, key=lambda way: sum(cost for cost, _ in way)), node, []
+    for _, link in way:
+        hops.append((link, link.lower == at))
+        at = link.upper if link.lower == at else link.lower
+    return hops
+
+
+def links_between(experiment: Experiment, message_bytes: int) -> dict[tuple[int, int], tuple[int, Link]]:
+    """Return by two nodes, either way round, the cheapest link between them and what it is expected to cost."""
     best: dict[tuple[int, int], tuple[int, Link]] = {}
     for link in experiment.topology.links:
         profile = experiment.topology_draft.links[link.profile]
@@ -98,6 +118,11 @@ def route(experiment: Experiment, node: int, server: int, message_bytes: int) ->
         cost, ends = expected_ns(profile, message_bytes), (link.lower, link.upper)
         if ends not in best or cost < best[ends][0]:
             best[ends] = best[ends[::-1]] = cost, link
+    return best
+
+
+def least_cost(best: dict[tuple[int, int], tuple[int, Link]], node: int, server: int) -> Hops:
+    """Return the way of least (expected cost, hops, node order): Dijkstra over whole labels."""
     frontier: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, (node,))]
     done: set[int] = set()
     while frontier:

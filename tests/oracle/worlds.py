@@ -92,7 +92,11 @@ def runs(draw: DrawFn) -> dict[str, Any]:
     root: dict[str, Any] = {"children": builder.children(draw(st.integers(1, 4)), period, 1)}
     if draw(st.booleans()):
         root["aggregation_s"] = draw(costs())
-    topology: dict[str, Any] = {"root": root, "links": []}
+    topology: dict[str, Any] = {
+        "root": root,
+        "links": [],
+        "routing": draw(st.sampled_from(["tree", "tree", "least_cost"])),
+    }
     for _ in range(draw(st.integers(0, 3))):
         one, other = draw(st.sampled_from(builder.names)), draw(st.sampled_from(builder.names))
         if one != other:

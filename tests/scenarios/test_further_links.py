@@ -1,4 +1,4 @@
-"""Routes by hand: direct links, ways over two links, and links that are not worth taking."""
+"""Routes by hand: direct links, ways over two links, links not worth taking, and ways through other nodes."""
 
 from __future__ import annotations
 
@@ -39,10 +39,20 @@ def test_local_sgd_takes_the_direct_link_or_the_way_over_two() -> None:
     assert second.time_ns == 222 * NS_PER_MS
 
 
-def test_hsgd_on_the_same_topology_takes_the_cheapest_way_too() -> None:
+def test_a_server_uses_its_own_link_and_not_its_workers() -> None:
+    # Both groups 1 + 5 = 6, both sites go up their own links: 6 + 50 = 56; the first of equals is blamed. Down from
+    # 56: 56 + 50 + 5 = 111 at both workers. That worker-0 has a link of 60 to the root is nothing to its site.
+    experiment = experiment_of(TEXT)
+    first, _ = assert_engine_is_recursion(experiment, 1)
+    assert (first.aggregated_ns, first.time_ns) == (56 * NS_PER_MS, 111 * NS_PER_MS)
+    assert barriers_of(experiment, first)[-1] == ("root", 1, 56 * MS, "site-0", "site-0--root", 0)
+    assert rows_of(experiment, first, "site-0")[-1] == ("site-0", "download", 56 * MS, 106 * MS, "root")
+
+
+def test_with_least_cost_routing_a_server_goes_through_its_worker() -> None:
     # Both groups 1 + 5 = 6. site-1 goes up its own link: 6 + 50 = 56. For site-0 the way through its worker's direct
     # link, 10 + 60, is cheaper than its own 100: 6 + 5 + 30 = 41. Down from 56: worker-0 56 + 35 + 5, worker-1 111.
-    experiment = experiment_of(TEXT)
+    experiment = experiment_of(TEXT.replace("topology:\n", "topology:\n  routing: least_cost\n"))
     first, _ = assert_engine_is_recursion(experiment, 1)
     assert (first.aggregated_ns, first.time_ns) == (56 * NS_PER_MS, 111 * NS_PER_MS)
     assert barriers_of(experiment, first)[-1] == ("root", 1, 56 * MS, "site-1", "site-1--root", 15 * MS)
@@ -52,6 +62,7 @@ def test_hsgd_on_the_same_topology_takes_the_cheapest_way_too() -> None:
 BACKWARDS = """
 name: backwards
 topology:
+  routing: least_cost
   root:
     children:
       - name: site

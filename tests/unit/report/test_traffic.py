@@ -173,6 +173,7 @@ def test_routes_of_unlike_lengths_with_part_of_the_workers_are_an_expectation() 
     topology = sites(1)
     topology["root"]["children"][0]["children"].append({"name": "v", "uplink": NEAR})
     topology["links"] = [{"between": ["v", "root"], "profile": {"rtt_s": 1}}]
+    topology["routing"] = "least_cost"
     found = traffic(described(topology, [{"name": "c", "period": 5, "participation": 0.5}], 10))
     assert found.period_bytes == 6_000
     assert found.bytes_until(10) == 12_000
