@@ -79,9 +79,18 @@ class RunError(HsgdError):
     """A run that could not go on, or a run folder that cannot be used as asked."""
 
 
+_MOST_WORDS = 10_000
+_LONGEST_WORD = 200
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known word nearest to `word`, or an empty string."""
-    match = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.65)
+    """Return ``; did you mean 'x'?`` for the known word nearest to `word`, or an empty string.
+
+    Nothing is looked for where it would take long: among very many words, or for a text that is no word.
+    """
+    words = sorted(known)
+    few = len(words) <= _MOST_WORDS and len(word) <= _LONGEST_WORD
+    match = difflib.get_close_matches(word, words, n=1, cutoff=0.65) if few else []
     return f"; did you mean '{match[0]}'?" if match else ""
 
 

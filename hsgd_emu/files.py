@@ -19,10 +19,10 @@ _KINDS = {
 _PART = 2**20
 
 
-def open_regular(path: Path, what: str = "a file") -> int:
+def open_regular(path: Path, what: str = "a regular file") -> int:
     """Return a descriptor, to be closed by the caller, of a regular file opened for reading; it never blocks.
 
-    what: what is read, as in "a run file".
+    what: what is expected there, as in "a run file".
     Raises:  ConfigError: nothing of that name, no regular file (links are followed), or not to be opened.
     """
     try:
@@ -42,10 +42,10 @@ def open_regular(path: Path, what: str = "a file") -> int:
     return descriptor
 
 
-def read_bounded(path: Path, limit: int, what: str = "a file") -> bytes:
+def read_bounded(path: Path, limit: int, what: str = "a regular file") -> bytes:
     """Return the content of a regular file of at most `limit` bytes, whatever its size was said to be.
 
-    what: what is read, as in "a run file".
+    what: what is expected there, as in "a run file".
     Raises:  ConfigError: as `open_regular`; or it is larger, or cannot be read.
     """
     with os.fdopen(open_regular(path, what), "rb", buffering=0) as file:
@@ -59,11 +59,11 @@ def read_bounded(path: Path, limit: int, what: str = "a file") -> bytes:
                 content += part
         except OSError as error:
             raise ConfigError.of(str(path), "", f"cannot be read: {_reason(error)}") from None
-    found = f"{size} bytes" if size > limit else "it grows while it is read"
-    raise ConfigError.of(str(path), "", f"{found}; {what} may have at most {limit} bytes")
+    found = f"{size} bytes" if size > limit else "grows while it is read"
+    raise ConfigError.of(str(path), "", f"{found}; at most {limit} bytes are read")
 
 
-def read_text_bounded(path: Path, limit: int, what: str = "a file") -> str:
+def read_text_bounded(path: Path, limit: int, what: str = "a regular file") -> str:
     """Return the text of a regular UTF-8 file of at most `limit` bytes, without a byte order mark.
 
     Raises:  ConfigError: as `read_bounded`; or it is not UTF-8.
@@ -79,7 +79,7 @@ def read_text_bounded(path: Path, limit: int, what: str = "a file") -> str:
 def _refuse_special(found: os.stat_result, path: Path, what: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
-        raise ConfigError.of(str(path), "", f"is {kind}; {what} is a regular file")
+        raise ConfigError.of(str(path), "", f"is {kind}; {what} is expected")
 
 
 def _reason(error: OSError) -> str:

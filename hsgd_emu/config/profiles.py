@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from hsgd_emu.config.schema import (
 from hsgd_emu.config.validate import check, has_unknown_key
 from hsgd_emu.config.wording import shown
 from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
+from hsgd_emu.files import read_text_bounded
 from hsgd_emu.units import LONGEST_S
 
 Profile = TypeVar("Profile", LinkProfile, ComputeProfile)
@@ -35,6 +37,8 @@ _LINK_FORMS = {
 }
 _LATER_MODELS = ("slow_start", "lv08")
 _MIN_MASS = 1e-3
+MAX_CSV_BYTES = 32 * 2**20
+BROKEN_CSV = "not CSV; a quote is not closed, or a cell has more than 100000 characters"
 MAX_ROWS = 100_000
 """Samples that a CSV file may give: all of them are written into the run.yaml of the results, to be read again."""
 
@@ -53,8 +57,8 @@ def find_file(kind: str, name: str, base: Path, folder: Path | None = None) -> P
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = (folder or base) / name
-        if is_file(path):
-            return path
+        if _is_there(path):
+            return path  # whoever reads it says what is wrong with it where it is no file
         raise FileNotFoundError(f"no file '{shown_path(path)}'{_nearest_file(path)}")
     folders = [parent / kind for parent in (base, base / "..", Path(), examples_root())]
     known: list[str] = []
@@ -73,6 +77,13 @@ def is_file(path: Path) -> bool:
     """Return whether a file is there; no name, however odd or long, raises."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_symlink() or path.exists()
     except (OSError, ValueError):
         return False
 
@@ -243,24 +254,21 @@ def _read_column(path: Path, column: str) -> tuple[float, ...]:
 
     Raises:  ValueError: no such file or column, or a row without a number of seconds in it.
     """
-    if not is_file(path):
-        raise ValueError(f"'{path}' is a folder" if path.is_dir() else f"no file '{path}'{_nearest_file(path)}")
     values = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            header = rows.fieldnames or []
-            if column not in header:
-                there = nearest(column, header) or (f"; it has {listed(header)}" if header else "; it is empty")
-                raise ValueError(f"{path} has no column '{column}'{there}")
-            for row in rows:
-                values.append(_seconds(row[column], path, rows.line_num))
-                if len(values) > MAX_ROWS:
-                    raise ValueError(f"{path} has more than {MAX_ROWS} rows; keep every tenth, say")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text") from None
-    except (OSError, csv.Error) as error:
-        raise ValueError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        rows = csv.DictReader(io.StringIO(read_text_bounded(path, MAX_CSV_BYTES, "a CSV file"), newline=""))
+        header = rows.fieldnames or []
+        if column not in header:
+            there = nearest(column, header) or (f"; it has {listed(header)}" if header else "; it is empty")
+            raise ValueError(f"{path} has no column '{column}'{there}")
+        for row in rows:
+            values.append(_seconds(row[column], path, rows.line_num))
+            if len(values) > MAX_ROWS:
+                raise ValueError(f"{path} has more than {MAX_ROWS} rows; keep every tenth, say")
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    except csv.Error:
+        raise ValueError(f"{path}:{rows.line_num}: {BROKEN_CSV}") from None
     if not values:
         raise ValueError(f"{path} has no values in column '{column}'")
     return tuple(values)

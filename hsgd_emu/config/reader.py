@@ -16,12 +16,15 @@ from typing import Any
 
 import yaml
 
-from hsgd_emu.errors import ConfigError, Problem, nearest
+from hsgd_emu.config.broken import Broken, Opened, depth_added, forbidden
+from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.files import read_text_bounded
 
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 40
 MAX_VALUES = 500_000
 MAX_DIGITS = 100
+_TOO_DEEP = f"nested more than {MAX_DEPTH} deep"
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
@@ -84,38 +87,24 @@ def read_file(path: Path) -> Document:
 
     Raises:  ConfigError: the file is missing, too large, not text, or not the YAML described above.
     """
-    label = str(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError.of(label, "", f"{path.stat().st_size} bytes; at most {MAX_BYTES} are read")
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        folder = path.parent if path.parent.is_dir() else None
-        names = sorted(entry.name for entry in folder.iterdir()) if folder else []
-        raise ConfigError.of(label, "", f"no such file{nearest(path.name, names)}") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError.of(f"{label}:{line}", "", "not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise ConfigError.of(label, "", f"cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError.of(label.replace("\0", "?"), "", "not a file name") from None
-    return read_text(text, label, path.parent)
+    return read_text(read_text_bounded(path, MAX_BYTES, "a YAML file"), str(path), path.parent)
 
 
 def read_text(text: str, label: str, base: Path) -> Document:
     """Return the data of YAML text; `label` stands for the file's name in messages."""
     builder = _Builder(label)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    spoilt = forbidden(text)
+    if spoilt is not None:
+        line, name = spoilt
+        raise ConfigError.of(f"{label}:{line}", "", f"the character {name} is not allowed in YAML; remove it")
     try:
         for event in _events(text):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        builder.problems.append(Problem(f"{label}:{line}", "", f"not valid YAML: {_explained(error, text)}"))
-    except UnicodeEncodeError:
-        builder.problems.append(Problem(label, "", "not UTF-8 text"))
-    except yaml.YAMLError as error:
-        builder.problems.append(Problem(label, "", f"not valid YAML: {str(error).splitlines()[0]}"))
+        builder.problems.append(builder.broken(text, error.problem_mark, error.context_mark))
+    except yaml.YAMLError:
+        builder.problems.append(Problem(label, "", "not valid YAML"))
     except _RefusedError as error:
         builder.problems.append(Problem(error.where, "", str(error)))
     if builder.problems:
@@ -124,19 +113,6 @@ def read_text(text: str, label: str, base: Path) -> Document:
         raise ConfigError.of(f"{label}:1", "", "the file is empty; a mapping of keys is expected")
     data, mark = builder.done[0]
     return Document(data, Source(mark, base))
-
-
-def _explained(error: yaml.MarkedYAMLError, text: str) -> str:
-    """Return what the parser says, with the line where the part began that it could not finish."""
-    mark, context = error.problem_mark, error.context_mark
-    lines = text.splitlines()
-    at_tab = mark is not None and lines[mark.line : mark.line + 1] and lines[mark.line][mark.column :][:1] == "\t"
-    if at_tab and "cannot start any token" in str(error.problem):
-        return "a tab; indent with spaces"
-    if "cannot start any token" in str(error.problem):
-        return f"{error.problem}; put the text in quotes"
-    begun = f"{error.context} (begun in line {context.line + 1})" if error.context and context else error.context
-    return ", ".join(filter(None, [begun, error.problem]))
 
 
 class _RefusedError(Exception):
@@ -161,6 +137,8 @@ class _Open:
     data: Any
     mark: Mark
     anchor: str | None
+    opened: Opened | None
+    """Where it stands in brackets."""
     key: str | None = None
     key_where: str = ""
 
@@ -175,8 +153,21 @@ class _Builder:
         self.done: list[tuple[Any, Mark]] = []
         self.problems: list[Problem] = []
         self.num_values = 0
+        self.end = 0
+        """How much of the text the parser's events account for; the parser itself may have looked further."""
+
+    def broken(self, text: str, at: Any, begun: Any) -> Problem:
+        """Return the problem of text that the parser gave up, from its marks of the place and of the beginning."""
+        opened = self.stack[-1].opened if self.stack else None
+        found = Broken(text, len(text) if at is None else at.index, None if begun is None else begun.index, opened)
+        where = f"{self.label}:{found.line}"
+        # The parser looks ahead, and some have a limit of their own.
+        if len(self.stack) + depth_added(text[self.end : found.at]) > MAX_DEPTH:
+            return Problem(where, "", _TOO_DEEP)
+        return Problem(where, "", f"not valid YAML: {found.explained()}")
 
     def take(self, event: Any) -> None:
+        self.end = event.end_mark.index
         where = f"{self.label}:{event.start_mark.line + 1}"
         if getattr(event, "tag", None) is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -202,9 +193,10 @@ class _Builder:
         if self._awaits_key():
             raise _RefusedError(where, "a list or mapping stands where a key is expected; quote the text?")
         if len(self.stack) >= MAX_DEPTH:
-            raise _RefusedError(where, f"nested more than {MAX_DEPTH} deep")
+            raise _RefusedError(where, _TOO_DEEP)
         data: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-        self.stack.append(_Open(data, Mark(where), event.anchor))
+        opened = Opened("{" if isinstance(data, dict) else "[", event.start_mark.line + 1) if event.flow_style else None
+        self.stack.append(_Open(data, Mark(where), event.anchor, opened))
 
     def _awaits_key(self) -> bool:
         return bool(self.stack) and isinstance(self.stack[-1].data, dict) and self.stack[-1].key is None

@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Tag, TypeAdapter, ValidationError
 
@@ -127,12 +127,13 @@ def _message(annotation: Any, entry: Any, path: Path_, source: Source) -> str:
     if kind.startswith("union_tag"):
         return _union_message(found)
     if kind == "literal_error" and isinstance(found, str):
-        words = [word.strip(" '") for word in ctx["expected"].replace(" or ", ",").split(",")]
+        words = _words(annotation, entry["loc"])
         if len(words) == 1:
             return f"found {shown(found)}; expected a whole number or '{words[0]}'"
         return _one_of(found, words)
-    right = expected(kind, ctx, field, found)
-    return f"found {shown(found)}; expected {right}" if right else f"found {shown(found)}; {entry['msg']}"
+    if kind == "literal_error":
+        return f"found {shown(found)}; expected one of {listed(_words(annotation, entry['loc']))}"
+    return f"found {shown(found)}; expected {expected(kind, ctx, field, found)}"
 
 
 def missing(field: Path_) -> str:
@@ -162,26 +163,42 @@ def _one_of(found: Any, words: list[str]) -> str:
 
 def _known_keys(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:
     """Return the keys of the model that stands at a pydantic location below `annotation`."""
+    models = [kind for kind in _kinds(annotation, loc) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    keys = [[info.alias or name for name, info in model.model_fields.items()] for model in models]
+    return max(keys, key=len, default=[])
+
+
+def _words(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:
+    """Return the words that may stand at a pydantic location below `annotation`."""
+    return [word for kind in _kinds(annotation, loc) if get_origin(kind) is Literal for word in get_args(kind)]
+
+
+def _kinds(annotation: Any, loc: tuple[str | int, ...]) -> list[Any]:
+    """Return the types that may stand at a pydantic location below `annotation`, unions and notes taken apart."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _known_keys(get_args(annotation)[0], loc)
+        return _kinds(get_args(annotation)[0], loc)
     if origin in (Union, types.UnionType):
-        return _known_keys_in_union(get_args(annotation), loc)
+        return _kinds_in_union(get_args(annotation), loc)
+    if not loc:
+        return [annotation]
     if origin is tuple:
-        return _known_keys(get_args(annotation)[0], loc[1:])
+        return _kinds(get_args(annotation)[0], loc[1:])
     if origin is dict:
-        return _known_keys(get_args(annotation)[1], loc[1:])
+        return _kinds(get_args(annotation)[1], loc[1:])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        if not loc:
-            return [info.alias or name for name, info in annotation.model_fields.items()]
-        return _known_keys(typing.get_type_hints(annotation, include_extras=True)[str(loc[0])], loc[1:])
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        return _kinds(hints[_field_of(annotation, str(loc[0]))], loc[1:])
     return []
 
 
-def _known_keys_in_union(options: tuple[Any, ...], loc: tuple[str | int, ...]) -> list[str]:
+def _field_of(model: type[BaseModel], key: str) -> str:
+    return next((name for name, info in model.model_fields.items() if info.alias == key), key)
+
+
+def _kinds_in_union(options: tuple[Any, ...], loc: tuple[str | int, ...]) -> list[Any]:
     for option in options:
         tags = [m.tag for m in get_args(option)[1:] if isinstance(m, Tag)] if get_origin(option) else []
         if tags and loc and tags[0] == loc[0]:
-            return _known_keys(option, loc[1:])
-    found = [_known_keys(option, loc) for option in options if option is not type(None)]
-    return max(found, key=len, default=[])
+            return _kinds(option, loc[1:])
+    return [kind for option in options if option is not type(None) for kind in _kinds(option, loc)]

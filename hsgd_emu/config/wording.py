@@ -64,7 +64,6 @@ _EXPECTED = {
     "less_than_equal": "{noun} of at most {le}",
     "too_short": "at least one item",
     "too_long": "at most {max_length} items",
-    "literal_error": "{expected}",
 }
 _STRUCTURAL = ("string_type", "tuple_type", "list_type", "dict_type", "model_type", "model_attributes_type", "too_long")
 
@@ -78,10 +77,10 @@ def form(field: Path_) -> str:
     return _FORMS.get(str(field[-1]), "")
 
 
-def expected(kind: str, ctx: dict[str, Any], field: Path_, found: Any) -> str | None:
-    """Return what would be right for an error of pydantic's, or None for a kind of error not known here."""
+def expected(kind: str, ctx: dict[str, Any], field: Path_, found: Any) -> str:
+    """Return what would be right for an error of pydantic's."""
     if kind not in _EXPECTED:
-        return None
+        return form(field) or "another kind of value"
     if kind in _STRUCTURAL and form(field):
         return form(field)
     if kind == "float_type" and isinstance(found, list) and str(field[-1]).endswith("_s"):

@@ -23,7 +23,7 @@ def test_a_file_of_exactly_the_limit_is_read_and_one_byte_more_is_not(tmp_path):
     file.write_bytes(b"x" * 100)
     assert read_bounded(file, 100) == b"x" * 100
     file.write_bytes(b"x" * 101)
-    assert refusal(file) == ": 101 bytes; a run file may have at most 100 bytes"
+    assert refusal(file) == ": 101 bytes; at most 100 bytes are read"
 
 
 def test_a_link_to_a_file_is_read(tmp_path):
@@ -38,11 +38,11 @@ def test_nothing_but_regular_files(tmp_path):
     (tmp_path / "zero").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
-        assert refusal(tmp_path / "socket") == ": is a socket; a run file is a regular file"
-    assert refusal(tmp_path / "pipe") == ": is a named pipe; a run file is a regular file"
-    assert refusal(tmp_path / "link") == ": is a named pipe; a run file is a regular file"
-    assert refusal(tmp_path / "zero") == ": is a device; a run file is a regular file"
-    assert refusal(tmp_path) == ": is a folder; a run file is a regular file"
+        assert refusal(tmp_path / "socket") == ": is a socket; a run file is expected"
+    assert refusal(tmp_path / "pipe") == ": is a named pipe; a run file is expected"
+    assert refusal(tmp_path / "link") == ": is a named pipe; a run file is expected"
+    assert refusal(tmp_path / "zero") == ": is a device; a run file is expected"
+    assert refusal(tmp_path) == ": is a folder; a run file is expected"
 
 
 def test_a_pipe_put_in_the_place_of_a_file_between_looking_and_opening(tmp_path, monkeypatch):
@@ -81,4 +81,4 @@ def test_a_file_that_grows_after_its_size_was_looked_at(tmp_path, monkeypatch):
     looked = os.stat(file)
     monkeypatch.setattr(os, "fstat", lambda descriptor: looked)
     file.write_bytes(b"x" * 10**6)
-    assert refusal(file, 1000) == ": it grows while it is read; a run file may have at most 1000 bytes"
+    assert refusal(file, 1000) == ": grows while it is read; at most 1000 bytes are read"

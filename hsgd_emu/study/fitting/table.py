@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.load import raise_problems
+from hsgd_emu.config.profiles import BROKEN_CSV, MAX_CSV_BYTES
 from hsgd_emu.config.published import row_mistakes
 from hsgd_emu.config.reader import Document, Mark, Source, read_file
 from hsgd_emu.config.run_schema import PublishedTime
 from hsgd_emu.config.validate import check, unknown_key
 from hsgd_emu.config.wording import shown
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
+from hsgd_emu.files import read_text_bounded
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import target_label
 from hsgd_emu.study.finished import FinishedRun, Reached, Target
@@ -125,27 +128,22 @@ def _not_reached(case: str, target: Target, reached: Reached) -> str:
 def _read_csv(path: Path, problems: list[Problem]) -> Document:
     """Return the rows of a CSV file as a YAML file would give them: an empty cell is a key that is not there."""
     label = str(path)
-    if not path.is_file():
-        read_file(path)  # says what is wrong with the name
     rows: list[dict[str, Any]] = []
     mark = Mark(f"{label}:1")
+    reader = csv.reader(io.StringIO(read_text_bounded(path, MAX_CSV_BYTES, "a CSV or YAML file"), newline=""))
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for line, cells in _lines(file, label, problems):
-                here = Mark(f"{label}:{line}")
-                here.inside = {key: Mark(here.where) for key in cells}
-                mark.inside[len(rows)] = here
-                rows.append(cells)
-    except UnicodeDecodeError:
-        raise ConfigError.of(label, "", "not UTF-8 text; save the file as UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise ConfigError.of(label, "", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        for line, cells in _lines(reader, label, problems):
+            here = Mark(f"{label}:{line}")
+            here.inside = {key: Mark(here.where) for key in cells}
+            mark.inside[len(rows)] = here
+            rows.append(cells)
+    except csv.Error:
+        raise ConfigError.of(f"{label}:{reader.line_num}", "", BROKEN_CSV) from None
     return Document(rows, Source(mark, path.parent))
 
 
-def _lines(file: Any, label: str, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _lines(reader: Any, label: str, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line, cells by column) of the rows; what is wrong with the header ends it."""
-    reader = csv.reader(file)
     header = [name.strip() for name in next(reader, [])]
     problems += [Problem(f"{label}:1", "", text) for text in _header_mistakes(header)]
     if problems:

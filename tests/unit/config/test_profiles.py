@@ -55,7 +55,7 @@ def test_a_path_is_relative_to_the_file_that_names_it_and_nothing_else(folders: 
     assert find_file("latency_profiles", str(file), base) == file
 
 
-@pytest.mark.parametrize("name", ["", "..", "x" * 5000, "a\0b", "/", "\udcff", "x/" * 3000])
+@pytest.mark.parametrize("name", ["", "..", "x" * 5000, "a\0b", "\udcff", "x/" * 3000])
 def test_odd_names_are_not_found(name: str, folders: Path) -> None:
     with pytest.raises(FileNotFoundError):
         find_file("latency_profiles", name, folders)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hsgd_emu.config import reader
 from hsgd_emu.config.reader import Document, read_file, read_text, set_value
@@ -90,6 +91,67 @@ def test_nesting_limit_is_exact() -> None:
     read("[" * depth + "]" * depth)
     with pytest.raises(ConfigError, match=f"nested more than {depth} deep"):
         read("[" * (depth + 1) + "]" * (depth + 1))
+
+
+@pytest.fixture(params=["C", "Python"])
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both parsers of PyYAML: their words and limits differ, ours do not."""
+    monkeypatch.setattr(reader, "_PARSER", yaml.CSafeLoader if request.param == "C" else yaml.SafeLoader)
+
+
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize(
+    "text", ["[" * 50_000, "{a: " * 3000, "- " * 3000, "x: " + "[\n" * 3000, "a: ['[', [" + "[" * 900, "{a: [" * 500]
+)
+def test_nesting_is_refused_in_our_words_whatever_the_parser_allows(text: str) -> None:
+    with pytest.raises(ConfigError, match=r":\d+: nested more than 40 deep$"):
+        read(text)
+
+
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: {b: 1\nc: 2\n", "2: not valid YAML: found ':'; expected ',' or '}' for the '{' of line 1"),
+        ("a: [1, 2\n", "2: not valid YAML: found nothing more of it; expected ',' or ']' for the '[' of line 1"),
+        ("a: [1,, 2]", "1: not valid YAML: found ','; expected a value or ']' for the '[' of line 1"),
+        ("a: [1}]", "1: not valid YAML: found '}'; expected ',' or ']' for the '[' of line 1"),
+        (
+            "a: {b: c: d}",
+            "1: not valid YAML: found ':'; expected ',' or '}' for the '{' of line 1; "
+            "text with ': ' in it is to be put in quotes",
+        ),
+        ("a: 'b\nc: 1\n", "3: not valid YAML: the ' of line 1 is not closed"),
+        ('a: 1\nb: "c\n', '3: not valid YAML: the " of line 2 is not closed'),
+        (
+            'a: "C:\\data"',
+            "1: not valid YAML: a '\\' that begins no known escape; write '\\\\', or put the text in single quotes",
+        ),
+        ("a: @home", "1: not valid YAML: a text that begins with '@' is to be put in quotes"),
+        ("a: * b", "1: not valid YAML: a text that begins with '*' is to be put in quotes"),
+        ("a: %d", "1: not valid YAML: a text that begins with '%' is to be put in quotes"),
+        ("a:\r\n\t- b", "2: not valid YAML: a tab; indent with spaces"),
+        ("a:\n  b: 1\n\tc: 2", "3: not valid YAML: a tab; indent with spaces"),
+        (
+            "a: b: c",
+            "1: not valid YAML: a second ': ' in one line; text with ': ' in it is to be put in quotes",
+        ),
+        ("a: 1\n  b: 2", "2: not valid YAML: a key stands where none is expected; indent it as the keys it belongs to"),
+        ("a: 1\nb\nc: 2", "3: not valid YAML: line 2 is no 'key: value'"),
+        (
+            "a: 1\n- b",
+            "2: not valid YAML: does not fit what stands above; expected a 'key: value' or '- value', "
+            "indented as those it belongs to",
+        ),
+        ("k" * 2000 + ": 1", "1: not valid YAML: a key of more than 1024 characters"),
+        ("a: 1\nb: \x07", "2: the character U+0007 is not allowed in YAML; remove it"),
+        ("a: \ud800", "1: the character U+D800 is not allowed in YAML; remove it"),
+    ],
+)
+def test_what_is_no_yaml_is_explained_in_our_words(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read(text)
+    assert str(error.value) == f"file.yaml:{message}"
 
 
 def test_all_duplicate_keys_are_told_at_once() -> None:
