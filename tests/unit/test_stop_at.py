@@ -55,7 +55,8 @@ class Counting(Progress):
         self.rounds += 1
 
     def warn(self, text):
-        self.warnings.append(text)
+        if not text.startswith("note: "):
+            self.warnings.append(text)
 
 
 def learned(path: Path, out: Path, stop_at: int | None = None, engine: str = "usual") -> Counting:
