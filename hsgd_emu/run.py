@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from hsgd_emu.beside import Helped, Orders
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
-from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_text, remove_run
+from hsgd_emu.growth import as_recorded, other_than_added
+from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_file, remove_run
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
@@ -74,7 +75,7 @@ def run_experiment(
     """
     options, progress = options or Options(), progress or Progress()
     folder = folder_of(experiment, out)
-    _check_folder(folder, experiment, options)
+    experiment = _check_folder(folder, experiment, options)
     if options.resume and is_run_folder(folder):
         options = _as_begun(options, read_environment(folder))
     for note in experiment.notes:
@@ -85,6 +86,7 @@ def run_experiment(
         if is_run_folder(folder) and options.resume:
             _check_same_environment(folder, environment, progress)
             store = RunStore.open(folder)
+            store.grow(experiment.resolved(), trial_keys(experiment), experiment.target_levels(), _full_length(experiment))
         else:
             remove_run(folder)
             keys = trial_keys(experiment)
@@ -94,6 +96,11 @@ def run_experiment(
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return folder
+
+
+def _full_length(experiment: Experiment) -> int:
+    """Return how many iterations a finished trial has at least."""
+    return 0 if experiment.train.until_targets else experiment.train.iterations
 
 
 def folder_of(experiment: Experiment, out: Path | None) -> Path:
@@ -163,13 +170,14 @@ def run(
     return read_run(run_experiment(experiment, Path(out) if out else None, options))
 
 
-def _check_folder(folder: Path, experiment: Experiment, options: Options) -> None:
+def _check_folder(folder: Path, experiment: Experiment, options: Options) -> Experiment:
+    """Return the experiment as it is run in a folder where that is possible."""
     if options.resume and options.force:
         raise ConfigError.of("--resume --force", "", "either go on with a run or replace it")
     if options.resume and is_run_folder(folder):
-        _check_same_run(folder, experiment, options)
-    else:
-        check_free(folder, options.force, "--resume goes on with it, --force replaces it, --out writes elsewhere")
+        return _check_same_run(folder, experiment, options)
+    check_free(folder, options.force, "--resume goes on with it, --force replaces it, --out writes elsewhere")
+    return experiment
 
 
 def check_free(folder: Path, force: bool, advice: str) -> None:
@@ -186,17 +194,22 @@ def _is_remains(folder: Path) -> bool:
     return all(e.name.startswith(("lock", "run.yaml", "environment.json", "run.sqlite")) for e in folder.iterdir())
 
 
-def _check_same_run(folder: Path, experiment: Experiment, options: Options) -> None:
-    import yaml
-
-    before, now = (yaml.safe_load(text) for text in (read_run_text(folder), experiment.resolved()))
-    differ = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+def _check_same_run(folder: Path, experiment: Experiment, options: Options) -> Experiment:
+    """Return the experiment as it goes on with the run there."""
+    before = read_run_file(folder)
+    experiment = as_recorded(experiment, before)
+    differ = other_than_added(experiment, before)
     if differ:
-        text = f"the run there differs in {listed(differ)}; --resume needs the same run file and --set"
+        text = (
+            f"the run there differs in {listed(differ)}; --resume needs the same run file and --set, to which cases, "
+            "seeds, targets and iterations may be added (iterations and targets not with train.until_targets, iterations "
+            "not with a cosine learning rate)"
+        )
         raise ConfigError.of(str(folder), "", text)
     was_timing_only = bool(read_environment(folder).get("timing_only"))
     if was_timing_only != options.timing_only:
         raise ConfigError.of(str(folder), "", f"that run was {'' if was_timing_only else 'not '}--timing-only")
+    return experiment
 
 
 def _check_same_environment(folder: Path, now: dict[str, Any], progress: Progress) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,22 +202,18 @@ def run_trials(
                 break
             team.end(key)
     store.finish_run()
-    if store.finished:
-        shutil.rmtree(store.folder / CHECKPOINTS, ignore_errors=True)
 
 
 def run_trial(session: Session, store: RunStore, key: TrialKey, stop_at: int | None = None) -> None:
     """Run one trial to its end, or as far as `run_trials` says."""
-    _Trial(session, store, key, trial_keys(session.experiment).index(key), stop_at).run()
+    _Trial(session, store, key, stop_at).run()
 
 
 class _Trial:
     """One case and seed: drives the engine, checkpoints and commits every round."""
 
-    def __init__(
-        self, session: Session, store: RunStore, key: TrialKey, number: int, stop_at: int | None = None
-    ) -> None:
-        self.session, self.store, self.key, self.number = session, store, key, number
+    def __init__(self, session: Session, store: RunStore, key: TrialKey, stop_at: int | None = None) -> None:
+        self.session, self.store, self.key = session, store, key
         self.plan = session.plan(key)
         period = self.plan.schedule.global_period
         last = self.plan.iterations if stop_at is None else -(-stop_at // period) * period
@@ -244,8 +240,10 @@ class _Trial:
         if self.real:
             weights_hash, engine = self.real.weights_hash(0), self.real.choice.text()
         self.store.finish_trial(self.key, weights_hash, timeline_hash, engine, time.perf_counter() - begin)
-        if self.real:
+        if self.real and self.session.experiment.train.until_targets:
             self.checkpoints.remove()
+        elif self.real:
+            self.checkpoints.keep_last()
 
     def _until(self, recorded: Recorded | None) -> IsEnough | None:
         experiment = self.session.experiment
@@ -261,14 +259,16 @@ class _Trial:
             return SilentLearner()
         from hsgd_emu.learning.checkpoint import Checkpoints
 
-        self.checkpoints = Checkpoints(self.store.folder / CHECKPOINTS, self.number)
+        self.checkpoints = Checkpoints(self.store.folder / CHECKPOINTS, _file_name(self.key))
         servers = self.plan.schedule.children
         slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
         self.real = world.learner(self.key.seed, slots)
         if not self.done:
             return self.real
+        rows = self.store.curve_rows(self.key)
         state = self.checkpoints.load(self.done)
-        if state is None:
+        # Finished with fewer iterations, it may have been evaluated at its end alone.
+        if state is None or not all(self.plan.is_evaluated(row.iteration) for row in rows):
             self.session.progress.warn(f"{self.key.case}, seed {self.key.seed}: no whole checkpoint, from the start")
             self.store.restart_trial(self.key)
             self.done = 0
@@ -277,7 +277,7 @@ class _Trial:
         self.real.restore(state)
         metrics = {
             row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy)
-            for row in self.store.curve_rows(self.key)
+            for row in rows
         }
         return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
 
@@ -289,7 +289,7 @@ class _Trial:
             return
         if self.stops_after is None and iteration < self.plan.iterations and self.session.progress.is_over():
             self.stops_after = iteration
-        if iteration == self.stops_after or self.checkpoints.is_due():
+        if iteration in (self.stops_after, self.plan.iterations) or self.checkpoints.is_due():
             self.checkpoints.save(iteration, self.real.state(0))
 
     def _commit(self, record: RoundRecord) -> None:
@@ -318,6 +318,11 @@ class _Trial:
         self.session.progress.round(self.key, record)
         if record.iteration == self.stops_after:
             raise _StoppedError
+
+
+def _file_name(key: TrialKey) -> str:
+    """Return what a trial's files are called, whatever other trials the run has."""
+    return f"{hashlib.sha256(key.case.encode()).hexdigest()[:12]}-{key.seed}"
 
 
 def curve_row(record: RoundRecord) -> CurveRow | None:

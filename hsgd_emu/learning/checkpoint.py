@@ -13,6 +13,10 @@ _PATIENCE = 20
 """Writing may take one part in this of a trial's time: short rounds are not all kept."""
 
 
+KEPT_BYTES = 2**28
+"""A finished trial's checkpoint above this is not kept."""
+
+
 class Checkpoints:
     """The last two checkpoints of one trial, one file each.
 
@@ -22,7 +26,8 @@ class Checkpoints:
     them again; what is recorded is never lost.
     """
 
-    def __init__(self, folder: Path, trial: int) -> None:
+    def __init__(self, folder: Path, trial: str) -> None:
+        """trial: what its files are called."""
         self.folder, self.trial = folder, trial
         self._next = 0
         self._due = 0.0
@@ -59,6 +64,13 @@ class Checkpoints:
             if is_better:
                 best, self._next = state, 1 - number
         return best
+
+    def keep_last(self) -> None:
+        """Delete all but the newest, from which the trial can go on to more iterations; that too where it is large."""
+        newest = self._file(1 - self._next)
+        self._file(self._next).unlink(missing_ok=True)
+        if newest.exists() and newest.stat().st_size > KEPT_BYTES:
+            newest.unlink()
 
     def remove(self) -> None:
         """Delete the trial's files."""

@@ -36,8 +36,9 @@ from hsgd_emu.results.rows import (
     WaitRow,
     first_reaching,
 )
-from hsgd_emu.results.tables import FORMAT, TABLES, insert, select
+from hsgd_emu.results.tables import FORMAT, TABLES, insert, quoted, select
 
+_TRIALS = quoted(TABLES["trials"])
 _OF_TRIAL = '"case" = ? AND seed = ?'
 
 
@@ -220,14 +221,52 @@ class RunStore:
         trial = astuple(key)
         with self._transaction() as connection:
             self.trial_state(key)
-            curve = self.curve_rows(key)
             connection.execute(f"DELETE FROM targets WHERE {_OF_TRIAL}", trial)
-            insert(connection, "targets", (trial + first_reaching(curve, *level) for level in self.targets))
+            self._write_targets(connection, key)
             connection.execute(
                 "UPDATE trials SET status = 'finished', weights_hash = ?, timeline_hash = ?, engine = ?, "
                 f"wall_s = coalesce(wall_s, 0) + ? WHERE {_OF_TRIAL}",
                 (weights_hash, timeline_hash, engine, wall_s, *trial),
             )
+
+    def grow(
+        self, run_yaml: str, trials: Sequence[TrialKey], targets: Sequence[tuple[str, float]], iterations: int
+    ) -> None:
+        """Make this the run of another run file, which adds trials, targets or iterations to it.
+
+        Args:    trials: in run order, all that are there among them.  iterations: finished trials with fewer are not
+                 finished any more.
+        """
+        if self.folder.joinpath(RUN_FILE).read_text(encoding="utf-8") != run_yaml:
+            write_atomically(self.folder / RUN_FILE, run_yaml)
+        if (self.trials, self.targets) == (tuple(trials), tuple(targets)) and not self._shorter(iterations):
+            return
+        with self._transaction() as connection:
+            for key in self._shorter(iterations):
+                connection.execute(
+                    "UPDATE trials SET status = 'running', weights_hash = NULL, timeline_hash = NULL, engine = NULL "
+                    f"WHERE {_OF_TRIAL}",
+                    astuple(key),
+                )
+            place = {TrialKey(*row[:2]): row for row in connection.execute(f"SELECT {_TRIALS} FROM trials")}
+            connection.execute("DELETE FROM trials")
+            insert(connection, "trials", (place.get(key) or _waiting(key) for key in trials))
+            connection.execute("DELETE FROM target_levels")
+            connection.executemany("INSERT INTO target_levels VALUES (?, ?)", targets)
+            connection.execute("DELETE FROM targets")
+            for key in trials:
+                if self.trial_state(key).status == "finished":
+                    self._write_targets(connection, key)
+
+    def _shorter(self, iterations: int) -> list[TrialKey]:
+        found = self._connection.execute(
+            'SELECT "case", seed FROM trials WHERE status = \'finished\' AND iteration < ?', (iterations,)
+        )
+        return [TrialKey(*row) for row in found]
+
+    def _write_targets(self, connection: sqlite3.Connection, key: TrialKey) -> None:
+        curve = self.curve_rows(key)
+        insert(connection, "targets", (astuple(key) + first_reaching(curve, *level) for level in self.targets))
 
     def finish_run(self) -> None:
         """Fold the write-ahead log into run.sqlite, so that the run is one file that can be copied."""
@@ -248,6 +287,12 @@ class RunStore:
         self._connection.execute("COMMIT")
 
 
+def _waiting(key: TrialKey) -> tuple[Any, ...]:
+    """Return the row of a trial that has not begun."""
+    row = {"case": key.case, "seed": key.seed, "status": "waiting", "iteration": 0, "round": 0}
+    return tuple(row.get(column.name) for column in TABLES["trials"])
+
+
 def _create_database(folder: Path, trials: Sequence[TrialKey], targets: Sequence[tuple[str, float]]) -> None:
     """Put the database of a new run in its place."""
     for metric, _ in targets:
@@ -255,8 +300,7 @@ def _create_database(folder: Path, trials: Sequence[TrialKey], targets: Sequence
             raise ValueError(f"{metric} is not one of {', '.join(METRICS)}")
 
     def fill(connection: sqlite3.Connection) -> None:
-        rows = ((key.case, key.seed, "waiting", 0, 0, None, None, None, None) for key in trials)
-        insert(connection, "trials", rows)
+        insert(connection, "trials", map(_waiting, trials))
         connection.executemany("INSERT INTO target_levels VALUES (?, ?)", targets)
 
     create_database(folder / DATABASE_FILE, FORMAT, fill)
