@@ -20,7 +20,9 @@ def as_recorded(experiment: Experiment, before: Mapping[str, Any]) -> Experiment
     The usual choice goes by the number of rows, so that it could change when something is added.
     """
     keep = before.get("timeline")
-    return replace(experiment, timeline=keep) if keep and "timeline" not in experiment.source.mark.inside else experiment
+    return (
+        replace(experiment, timeline=keep) if keep and "timeline" not in experiment.source.mark.inside else experiment
+    )
 
 
 def other_than_added(experiment: Experiment, before: Mapping[str, Any]) -> list[str]:
@@ -29,6 +31,8 @@ def other_than_added(experiment: Experiment, before: Mapping[str, Any]) -> list[
 
 
 def _changed(experiment: Experiment, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    old: Any
+    new: Any
     for key in dict.fromkeys([*before, *now]):
         old, new = before.get(key), now.get(key)
         if old == new:

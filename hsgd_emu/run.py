@@ -83,15 +83,17 @@ def run_experiment(
     try:
         session = session_of(experiment, options, progress)
         environment = _environment(session, options.timing_only)
-        if is_run_folder(folder) and options.resume:
+        keys, targets = trial_keys(experiment), experiment.target_levels()
+        goes_on = options.resume and is_run_folder(folder)
+        if goes_on:
             _check_same_environment(folder, environment, progress)
             store = RunStore.open(folder)
-            store.grow(experiment.resolved(), trial_keys(experiment), experiment.target_levels(), _full_length(experiment))
         else:
             remove_run(folder)
-            keys = trial_keys(experiment)
-            store = RunStore.create(folder, experiment.resolved(), environment, keys, experiment.target_levels())
+            store = RunStore.create(folder, experiment.resolved(), environment, keys, targets)
         with store:
+            if goes_on:
+                store.grow(experiment.resolved(), keys, targets, _full_length(experiment))
             run_trials(session, store, options.stop_at, _team(session, options))
     except ConfigError as error:
         raise relocated(error, experiment) from error
@@ -202,8 +204,8 @@ def _check_same_run(folder: Path, experiment: Experiment, options: Options) -> E
     if differ:
         text = (
             f"the run there differs in {listed(differ)}; --resume needs the same run file and --set, to which cases, "
-            "seeds, targets and iterations may be added (iterations and targets not with train.until_targets, iterations "
-            "not with a cosine learning rate)"
+            "seeds, targets and iterations may be added (neither targets nor iterations with train.until_targets, no "
+            "iterations with a cosine learning rate)"
         )
         raise ConfigError.of(str(folder), "", text)
     was_timing_only = bool(read_environment(folder).get("timing_only"))

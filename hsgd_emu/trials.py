@@ -275,10 +275,7 @@ class _Trial:
             return self.real
         self.begun = state["iteration"]
         self.real.restore(state)
-        metrics = {
-            row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy)
-            for row in rows
-        }
+        metrics = {row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy) for row in rows}
         return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
 
     def _checkpoint(self, iteration: int) -> None:

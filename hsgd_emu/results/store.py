@@ -260,7 +260,7 @@ class RunStore:
 
     def _shorter(self, iterations: int) -> list[TrialKey]:
         found = self._connection.execute(
-            'SELECT "case", seed FROM trials WHERE status = \'finished\' AND iteration < ?', (iterations,)
+            "SELECT \"case\", seed FROM trials WHERE status = 'finished' AND iteration < ?", (iterations,)
         )
         return [TrialKey(*row) for row in found]
 

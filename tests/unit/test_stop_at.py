@@ -95,7 +95,6 @@ def test_stopped_twice_and_gone_on_with_is_as_never_stopped(path, tmp_path, monk
     assert (read_run(tmp_path / "out").trials["wall_s"] > spent).all()
     learned(path, tmp_path / "whole")
     assert_same(read_run(tmp_path / "out"), read_run(tmp_path / "whole"))
-    assert not list((tmp_path / "out").rglob("*.pt"))
 
 
 @pytest.mark.parametrize("stop_at", [41, 48, 1000])
