@@ -15,7 +15,7 @@ RANK = {
     "learning": 5,
     "results": 6,
     **dict.fromkeys(("experiment", "init"), 7),
-    "trials": 8,
+    **dict.fromkeys(("growth", "trials"), 8),
     **dict.fromkeys(("beside", "run"), 9),
     "tryout": 8,
     "study": 10,
