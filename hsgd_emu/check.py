@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.config.assign import set_value
 from hsgd_emu.config.load import TopologyDraft, bind_profiles, draft_run, draft_topology, raise_problems
 from hsgd_emu.config.profiles import profile_of
-from hsgd_emu.config.reader import Document, read_file, set_value
+from hsgd_emu.config.reader import Document, read_file
 from hsgd_emu.config.run_schema import PublishedSpec, RunSpec
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, TopologySpec
 from hsgd_emu.config.validate import check

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.config.assign import set_value
 from hsgd_emu.config.profiles import check_cost, find_file, load_profile, read_named
 from hsgd_emu.config.published import load_published
-from hsgd_emu.config.reader import Document, Path_, Source, read_file, set_value
+from hsgd_emu.config.reader import Document, Path_, Source, read_file
 from hsgd_emu.config.run_schema import CaseSpec, ModelSpec, RunSpec
 from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile, NodeSpec, TopologySpec
 from hsgd_emu.config.validate import check, missing, unknown_key

@@ -235,7 +235,7 @@ def _with_samples(profile: Profile, source: Source, problems: Problems) -> Profi
         value = getattr(profile, name, None)
         try:
             if isinstance(value, CsvSamples):
-                read[name] = _read_samples(value, source.folder)
+                read[name] = _read_samples(value, source.at(name).folder)
         except ValueError as error:
             problems.append(source.problem((name,), str(error)))
     if len(problems) > before:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hsgd_emu.config.broken import Broken, Opened, depth_added, forbidden
-from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.errors import ConfigError, Problem, nearest
 from hsgd_emu.files import read_text_bounded
 
 MAX_BYTES = 8 * 2**20
@@ -45,6 +45,8 @@ class Mark:
     where: str
     inside: dict[str | int, Mark] = field(default_factory=dict)
     num_values: int = 1
+    base: Path | None = None
+    """Folder of its file, where that is another one than what is around it stands in."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,11 @@ class Source:
 
     def at(self, *path: str | int) -> Source:
         """Return the source of the value at `path`."""
-        mark = self.mark
+        mark, base = self.mark, self.base
         for key in path:
             mark = mark.inside.get(key, mark)
-        return Source(mark, self.base, (*self.prefix, *path))
+            base = mark.base or base
+        return Source(mark, base, (*self.prefix, *path))
 
     @property
     def folder(self) -> Path:
@@ -267,23 +270,8 @@ def _plain(text: str) -> Any:
     return text
 
 
-def set_value(document: Document, assignment: str) -> None:
-    """Put KEY=VALUE (a dotted key, a YAML value) into the document, as `--set` on the command line.
-
-    Mappings on the way are made where there are none; a name or number on the way is replaced by a mapping.
-    Raises:  ConfigError: no '=' in it, an empty key, a list or an index of one that does not exist, or not YAML.
-    """
-    label = f"--set {assignment}"
-    key, equals, text = assignment.partition("=")
-    keys = key.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError.of(label, "", "expected KEY=VALUE with a dotted key, as in train.iterations=500")
-    value, mark = _parsed(text, label, document.source.base)
-    put_value(document, keys, value, mark)
-
-
 def put_value(document: Document, keys: Sequence[str], value: Any, value_mark: Mark) -> None:
-    """Put a value into the document, as `set_value`; value_mark: where the value stands in truth.
+    """Put a value into the document in place of what is there; value_mark: where the value stands in truth.
 
     Whatever is changed below the top is copied first, so that a shallow copy of the document is one to change.
     """
@@ -295,26 +283,17 @@ def put_value(document: Document, keys: Sequence[str], value: Any, value_mark: M
         step = _index(data, name, label, ".".join(keys[: depth + 1]))
         inner = data[step] if isinstance(data, list) else data.get(step)
         if not isinstance(inner, dict | list) and keys[depth + 1].isdigit():
-            text = f"there is no list in this file, so '{keys[depth + 1]}' is no index of it"
+            text = f"there is no list here, so '{keys[depth + 1]}' is no index of it"
+            text += nearest(name, data) if isinstance(data, dict) and name not in data else ""
             raise ConfigError.of(label, ".".join(keys[: depth + 1]), text)
         # A copy: through an alias the same value may stand elsewhere too, and stays as it is there.
         data[step] = inner.copy() if isinstance(inner, dict | list) else {}
         old = mark.inside[step] if isinstance(inner, dict | list) else Mark(label)
-        mark.inside[step] = Mark(old.where, dict(old.inside), old.num_values)
+        mark.inside[step] = replace(old, inside=dict(old.inside))
         data, mark = data[step], mark.inside[step]
     step = _index(data, keys[-1], label, ".".join(keys))
     data[step] = value
     mark.inside[step] = value_mark
-
-
-def _parsed(text: str, label: str, base: Path) -> tuple[Any, Mark]:
-    if not text.strip():
-        return None, Mark(label)
-    try:
-        parsed = read_text(text, label, base)
-    except ConfigError as error:
-        raise ConfigError(Problem(label, "", problem.message) for problem in error.problems) from None
-    return parsed.data, relabelled(parsed.source.mark, label)
 
 
 def _index(data: Any, name: str, label: str, key: str) -> Any:

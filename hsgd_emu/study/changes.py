@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hsgd_emu.config.assign import set_value
 from hsgd_emu.config.load import draft_run, draft_topology, load_topology, profile_uses, raise_problems
-from hsgd_emu.config.reader import Document, Mark, Source, put_value, read_file, set_value
+from hsgd_emu.config.reader import Document, Mark, Source, put_value, read_file
 from hsgd_emu.config.schema import (
     Bandwidth,
     ComputeProfile,

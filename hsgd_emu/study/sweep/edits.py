@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hsgd_emu.config.assign import merge_value
 from hsgd_emu.config.load import bind_value, raise_problems
 from hsgd_emu.config.reader import Document, Mark, Source, put_value
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile
@@ -52,6 +53,9 @@ def edited(experiment: Experiment, name: str | None, edits: Sequence[Edit]) -> A
 
 def put(document: Document, axis: Axis, value: Value) -> None:
     """Put a value that is no factor into a run's data."""
+    if axis.kind == "set":
+        merge_value(document, axis.keys, value.data, value.source.mark)
+        return
     data = {"rtt_s": value.data} if axis.kind == "rtt_s" else value.data
     put_value(document, axis.keys, data, value.source.mark)
 

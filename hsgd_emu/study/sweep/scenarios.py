@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from hsgd_emu.config.load import draft_run
-from hsgd_emu.config.reader import Document, Mark, Source, put_value
+from hsgd_emu.config.reader import Document, Mark, Source
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.study.changes import COMPUTE, put_topology
@@ -82,7 +82,7 @@ class Scenarios:
             if axis.keys == ("topology",):
                 put_topology(document, value.data, value.source)
             elif not axis.is_timing:
-                put_value(document, axis.keys, value.data, value.source.mark)
+                put(document, axis, value)
         try:
             return Base(number, build_experiment(draft_run(document)))
         except ConfigError:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.config.assign import merge_value, set_value
 from hsgd_emu.config.load import bind_profiles, draft_run, load_topology, profile_uses, raise_problems
 from hsgd_emu.config.profiles import read_named
-from hsgd_emu.config.reader import Document, Source, put_value, read_file, read_text, relabelled, set_value
+from hsgd_emu.config.reader import Document, Source, put_value, read_file, read_text, relabelled
 from hsgd_emu.config.run_schema import RunSpec
 from hsgd_emu.config.study_schema import CaseGrid, StudySpec
 from hsgd_emu.config.validate import check, unknown_key
@@ -48,10 +49,9 @@ def load_study(path: Path | str, sets: Sequence[str] = ()) -> Study:
     Raises:  ConfigError: everything that is wrong with the study file and its run.
     """
     document = read_file(Path(path))
-    for_run = [text for text in sets if not _is_of_study(text)]
-    for text in sets:
-        if text not in for_run:
-            set_value(document, text)
+    for_run = [text.removeprefix("run.") for text in sets if not _is_of_study(text)]
+    for text in filter(_is_of_study, sets):
+        set_value(document, text)
     data, source = document.data, document.source
     if not isinstance(data, dict):
         raise ConfigError([source.problem((), f"found {shown(data)}; expected a mapping with name, run and axes")])
@@ -78,9 +78,13 @@ def load_study(path: Path | str, sets: Sequence[str] = ()) -> Study:
 
 
 def _is_of_study(assignment: str) -> bool:
-    """Return whether an assignment means the study file; `cases.3.period` and what studies do not have is the run's."""
-    keys = assignment.partition("=")[0].strip().split(".")
-    return keys[0] in StudySpec.model_fields and not (keys[0] == "cases" and keys[-1] != keys[0])
+    """Return whether an assignment means the study file.
+
+    What studies do not have is the run's, and so is what lies inside `run`, `cases` and `targets`: its own cases
+    and targets stand there by then.
+    """
+    first, inside, _ = assignment.partition("=")[0].strip().partition(".")
+    return first in StudySpec.model_fields and not (inside and first in ("run", "cases", "targets"))
 
 
 def _experiment(
@@ -96,14 +100,14 @@ def _experiment(
             document.data.pop("published", None)
         fixed = data.get("set")
         for key, value in fixed.items() if isinstance(fixed, dict) else ():
-            put_value(document, str(key).split("."), value, source.at("set", str(key)).mark)
+            merge_value(document, str(key).split("."), value, source.at("set", str(key)).mark)
         if spec is not None and spec.targets is not None:
             put_value(document, ["targets"], data["targets"], source.at("targets").mark)
-        for text in sets:
-            set_value(document, text)
         if spec is not None and spec.cases is not None:
             cases = _grid(spec.cases, source.at("cases"), problems) or data["cases"]
             put_value(document, ["cases"], cases, source.at("cases").mark)
+        for text in sets:
+            set_value(document, text)
         return build_experiment(draft_run(document))
     except ConfigError as error:
         problems += error.problems

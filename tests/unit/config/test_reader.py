@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from hsgd_emu.config import reader
-from hsgd_emu.config.reader import Document, read_file, read_text, set_value
+from hsgd_emu.config.assign import set_value
+from hsgd_emu.config.reader import Document, read_file, read_text
 from hsgd_emu.errors import ConfigError
 
 
