@@ -256,7 +256,7 @@ def session_of(experiment: Experiment, options: Options, progress: Progress) -> 
 
     device = worlds.choose_device(options.device)
     precision = worlds.choose_precision(options.precision, device, experiment.train.dtype)
-    world = _world(experiment, device, precision, progress.say)
+    world = _world(experiment, device, precision, progress)
     threads = options.threads or 1
     worlds.make_deterministic(device, threads, precision)
     if device.type == "cuda" and (options.jobs or 1) > 1:
@@ -267,7 +267,7 @@ def session_of(experiment: Experiment, options: Options, progress: Progress) -> 
     return Session.of(experiment, progress, experiment.message_bytes or world.message_bytes(), environment, world)
 
 
-def _world(experiment: Experiment, device: Any, precision: Any, say: Callable[[str], None] | None) -> World:
+def _world(experiment: Experiment, device: Any, precision: Any, progress: Progress) -> World:
     from hsgd_emu.learning.world import World
 
     groups = experiment.topology.groups()
@@ -280,7 +280,8 @@ def _world(experiment: Experiment, device: Any, precision: Any, say: Callable[[s
         experiment.base,
         device,
         precision,
-        say,
+        progress.say,
+        progress.warn,
     )
 
 

@@ -57,6 +57,8 @@ class DataSpec(Strict):
     """Instead of the data set's own normalisation."""
     image_size: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
     """(height, width) that image files are resized to; without it all must have one size."""
+    layout: Literal["channels_first", "channels_last"] | None = None
+    """Where the channels of your own arrays stand, for shapes that do not tell: (C, H, W) or (H, W, C)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for a `module:factory`."""
 

@@ -114,20 +114,28 @@ class World:
         device: torch.device,
         precision: Precision = "fp32",
         progress: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.data, self.model, self.train = data, model, train
         self.worker_names, self.groups, self.base = worker_names, groups, base
         self.device, self.precision = device, precision
         self.choice: Choice | None = None
         self.dtype = torch.float64 if train.dtype == "float64" else torch.float32
-        self.dataset: Dataset = load_dataset(data, base, progress)
+        self._warn, self._warned = warn or (lambda text: None), set[str]()
+        self.dataset: Dataset = load_dataset(data, base, progress, self._warn_once)
         # The seeds of a run come one after the other: what they share is kept for the current one only.
         self.shards = lru_cache(maxsize=1)(self._shards)
         self.resident = lru_cache(maxsize=1)(self._resident)
 
     def _shards(self, seed: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
         dataset = self.dataset
-        return partition(self.data, dataset.train_y, dataset.writers, self.groups, seed)
+        return partition(self.data, dataset.train_y, dataset.writers, self.groups, seed, self._warn_once)
+
+    def _warn_once(self, text: str) -> None:
+        """Say what is the same for every seed once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._warn(text)
 
     def num_samples(self, seed: int) -> list[int]:
         """Return how many samples each worker holds."""

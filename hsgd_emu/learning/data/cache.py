@@ -6,55 +6,69 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from hsgd_emu.learning.data.dataset import Dataset, from_arrays
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.learning.data.dataset import REQUIRED, Array, Dataset, from_arrays
+from hsgd_emu.learning.data.npz import read_npz
 from hsgd_emu.learning.data.roots import env_root, user_cache
 
-FORMAT = 1
+FORMAT = 2
 """Counted up when the decoded form changes, so that older files are no longer found."""
 
-Tell = Callable[[str], None]
+_STORED = (*REQUIRED, "num_classes", "mean", "std", "writers", "digest")
 
 
-def fingerprint(kind: str, options: dict[str, Any], folder: Path, files: Iterable[Path]) -> str:
-    """Return the key of a decoded data set: what was asked for, and name, size and time of every file.
+class Told(NamedTuple):
+    """Who is told what a data set takes (`say`), and what should not be overlooked in it (`warn`)."""
 
-    The folder counts too: archives often set all times alike, so two data sets could agree in all the rest.
-    Not modelled: a file changed in place with its size and time kept.
+    say: Callable[[str], None]
+    warn: Callable[[str], None]
+
+
+def cached(
+    kind: str, options: dict[str, Any], folder: Path, files: Sequence[Path], build: Callable[[], Dataset], tell: Told
+) -> Dataset:
+    """Return the data set decoded before from these files with these options, else build and store it.
+
+    A torn or damaged file is built anew; where nothing can be written the data set is used without being stored.
+    Raises:  ConfigError: a file changed while the data set was built.
     """
-    asked = json.dumps([FORMAT, kind, options, str(folder.resolve())], sort_keys=True, default=str)
-    digest = hashlib.sha256(asked.encode())
-    for file in files:
-        stat = file.stat()
-        digest.update(
-            f"{file.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
-        )
-    return f"{kind}-{digest.hexdigest()[:32]}"
-
-
-def cached(key: str, build: Callable[[], Dataset], tell: Tell) -> Dataset:
-    """Return the data set stored under `key`, else build and store it.
-
-    A torn or damaged file is built anew; where nothing can be written the data set is used without being
-    stored.
-    """
-    folder = cache_folder()
-    file = None if folder is None else folder / f"{key}.npz"
+    key = fingerprint(kind, options, folder, files)
+    place = cache_folder()
+    file = None if place is None else place / f"{key}.npz"
     stored = None if file is None else _read(file, tell)
     if stored is not None:
         return stored
     dataset = build()
+    if fingerprint(kind, options, folder, files) != key:
+        raise ConfigError.of(str(folder), "data.folder", "its files changed while they were read; start again")
     if file is None:
-        tell("no cache folder can be written: the data set will be decoded again next time")
+        tell.say("no cache folder can be written: the data set will be decoded again next time")
     else:
         _write(file, dataset, tell)
     return dataset
+
+
+def fingerprint(kind: str, options: dict[str, Any], folder: Path, files: Iterable[Path]) -> str:
+    """Return the key of a decoded data set: what was asked for, and what the system knows of every file.
+
+    Size and time of modification can be kept by who changes a file; its number and the time of its last change of any
+    kind cannot. The folder counts too: archives often set all times alike.
+    Not modelled: a change that the file system does not notice (bytes changed on the disk itself).
+    """
+    asked = json.dumps([FORMAT, kind, options, str(folder.resolve())], sort_keys=True, default=str)
+    digest = hashlib.sha256(asked.encode(errors="surrogateescape"))
+    for file in files:
+        stat = file.stat()
+        known = f"{file.relative_to(folder)}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n"
+        digest.update(known.encode(errors="surrogateescape"))
+    return f"{kind}-{digest.hexdigest()[:32]}"
 
 
 def cache_folder() -> Path | None:
@@ -70,26 +84,44 @@ def cache_folder() -> Path | None:
     return None
 
 
-def _read(file: Path, tell: Tell) -> Dataset | None:
-    if not file.is_file():
+def _read(file: Path, tell: Told) -> Dataset | None:
+    if not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as stored:  # the zip's checksums are checked while reading
-            return from_arrays({name: stored[name] for name in stored.files}, str(file))
-    except Exception as error:  # whatever a damaged file raises, the sources are still there
-        tell(f"cached data set {file.name} is damaged ({type(error).__name__}); decoding again")
+        arrays = read_npz(file, _STORED, "a decoded data set")
+        if str(arrays.pop("digest", "")) != _digest(file.stem, arrays):
+            raise ConfigError.of(str(file), "", "not the content that was stored")
+        return from_arrays(arrays, str(file), layout=layout_of(arrays["train_x"]))
+    except (ConfigError, KeyError):  # the sources are still there
+        tell.say(f"cached data set {file.name} is damaged; decoding again")
         return None
 
 
-def _write(file: Path, dataset: Dataset, tell: Tell) -> None:
+def layout_of(x: Array) -> str | None:
+    """Return where the channels of samples stand that are known to have them first, if they have any."""
+    return "channels_first" if x.ndim == 4 else None
+
+
+def _write(file: Path, dataset: Dataset, tell: Told) -> None:
     values = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
     arrays = {name: np.asarray(value) for name, value in values.items() if value is not None}
+    arrays["digest"] = np.asarray(_digest(file.stem, arrays))
     beside = file.with_name(f".{file.stem}-{uuid.uuid4().hex}.tmp")
     try:
-        with beside.open("wb") as stream:
+        with beside.open("xb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
         os.replace(beside, file)
     except OSError as error:
-        tell(f"the decoded data set could not be stored ({error}); it will be decoded again next time")
+        tell.say(f"the decoded data set could not be stored ({error}); it will be decoded again next time")
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _digest(key: str, arrays: Mapping[str, Array]) -> str:
+    """Return what tells a stored data set from one that was damaged, or stored under another key."""
+    digest = hashlib.sha256(key.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()

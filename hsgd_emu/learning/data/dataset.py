@@ -12,7 +12,10 @@ from hsgd_emu.errors import ConfigError, listed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 REQUIRED = ("train_x", "train_y", "test_x", "test_y")
-OPTIONAL = ("num_classes", "mean", "std", "writers")
+OPTIONAL = ("num_classes", "mean", "std", "writers", "layout")
+LAYOUTS = ("channels_first", "channels_last")
+_MOST_CLASSES = 1000
+"""More are accepted only where there are as many samples: a model gets one output per class."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,31 @@ class _RefusedError(Exception):
     """Why an array was refused; turned into a ConfigError that says where it came from."""
 
 
-def from_arrays(arrays: Mapping[str, Any], where: str, field: str = "data.dataset") -> Dataset:
-    """Return the data set made of train_x, train_y, test_x, test_y (and num_classes, mean, std, writers).
+def from_arrays(
+    arrays: Mapping[str, Any], where: str, field: str = "data.dataset", layout: str | None = None
+) -> Dataset:
+    """Return the data set made of train_x, train_y, test_x, test_y (and num_classes, mean, std, writers, layout).
 
-    uint8 inputs are images: (N, H, W) gets one channel; (N, A, B, C) is channels first if A is 1 or 3, else
-    channels last if C is 1 or 3. Floats of any shape become float32. Labels are integers from 0.
+    uint8 inputs are images, (N, H, W) gets one channel; floats of any shape become float32. Where the channels of
+    (N, ., ., .) stand is told by `channels_first`. Labels are integers from 0.
 
+    Args:    layout: the run file's `data.layout`.
     Raises:  ConfigError: an array is missing or has another type, shape, length or values.
     """
     try:
-        return _from_arrays(arrays)
+        return _from_arrays(arrays, layout)
     except _RefusedError as refused:
         raise ConfigError.of(where, field, str(refused)) from None
 
 
-def _from_arrays(arrays: Mapping[str, Any]) -> Dataset:
+def _from_arrays(arrays: Mapping[str, Any], asked: str | None) -> Dataset:
     absent = [name for name in REQUIRED if name not in arrays]
     unknown = [name for name in arrays if name not in (*REQUIRED, *OPTIONAL)]
     if absent or unknown:
         found = f"{listed(absent)} missing" if absent else f"{listed(unknown)} unknown"
         raise _RefusedError(f"{found}; needed are {listed(REQUIRED)}, allowed are {listed(OPTIONAL)}")
-    train_x, test_x = _inputs("train_x", arrays["train_x"]), _inputs("test_x", arrays["test_x"])
+    layout = _layout(arrays.get("layout"), asked)
+    train_x, test_x = (_inputs(name, arrays[name], layout) for name in ("train_x", "test_x"))
     if (train_x.dtype, train_x.shape[1:]) != (test_x.dtype, test_x.shape[1:]):
         raise _RefusedError(f"train_x holds {_form(train_x)} but test_x holds {_form(test_x)}; both must be alike")
     train_y = _labels("train_y", arrays["train_y"], len(train_x))
@@ -71,6 +78,18 @@ def _from_arrays(arrays: Mapping[str, Any]) -> Dataset:
     mean, std = _normalisation(arrays.get("mean"), arrays.get("std"), train_x)
     writers = _writers(arrays.get("writers"), len(train_x))
     return Dataset(train_x, train_y, test_x, test_y, num_classes, mean, std, writers)
+
+
+def peculiarities(dataset: Dataset) -> list[str]:
+    """Return what is valid in a data set and yet should not be overlooked."""
+    found = []
+    if dataset.num_classes == 1:
+        found.append("there is one class only: every model is always right")
+    unseen = np.setdiff1d(dataset.test_y, dataset.train_y)
+    if len(unseen):
+        labels = f"label{'s' * (len(unseen) > 1)} {listed(unseen)}"
+        found.append(f"test samples have the {labels}, which no training sample has and no model can learn")
+    return found
 
 
 def normalisation(
@@ -88,36 +107,72 @@ def _form(x: Array) -> str:
 
 
 def _array(name: str, value: Any) -> Array:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise _RefusedError(f"{name} is a masked array; fill or leave out what is masked")
     try:
         return np.asarray(value)
     except Exception as error:  # ragged lists, tensors on another device, objects of the user's own
         raise _RefusedError(f"{name} is not an array ({type(error).__name__}: {error})") from None
 
 
-def _inputs(name: str, value: Any) -> Array:
+def _inputs(name: str, value: Any, layout: str | None) -> Array:
     x = _array(name, value)
     if x.ndim < 2 or x.size == 0:
         raise _RefusedError(f"{name} has shape {x.shape}; a first axis of samples and at least one more are needed")
-    if x.dtype == np.uint8:
-        return _channels_first(name, x)
-    if not np.issubdtype(x.dtype, np.floating):
-        raise _RefusedError(f"{name} is {x.dtype}; give uint8 images or floats")
-    if not np.isfinite(x).all():
-        raise _RefusedError(f"{name} holds NaN or infinite values; every number must be finite")
-    return np.ascontiguousarray(x, dtype=np.float32)
+    is_bytes = x.dtype == np.uint8
+    if not is_bytes and not np.issubdtype(x.dtype, np.floating):
+        text = "give uint8 images, whose 0 to 255 becomes 0 to 1, or floats, which stay as they are"
+        raise _RefusedError(f"{name} is {x.dtype}; {text}")
+    if is_bytes and x.ndim not in (3, 4):
+        text = "images are (N, H, W), (N, C, H, W) or (N, H, W, C)"
+        raise _RefusedError(f"{name} is uint8 of shape {x.shape}; {text} (give other inputs as float32)")
+    if x.ndim == 4:
+        x = channels_first(name, x, layout)
+    elif layout is not None:
+        raise _RefusedError(f"layout is {layout}, but {name} has shape {x.shape}, without channels; leave it out")
+    elif is_bytes:
+        x = x[:, None]
+    # Also a copy where the array is read-only (a file mapped into memory, a tensor's view).
+    with np.errstate(over="ignore"):
+        x = np.require(x, np.uint8 if is_bytes else np.float32, ("C", "W"))
+    if not is_bytes and not np.isfinite(x).all():
+        raise _RefusedError(f"{name} holds NaN, infinite or too large values; every number must be a finite float32")
+    return x
 
 
-def _channels_first(name: str, x: Array) -> Array:
-    if x.ndim == 3:
-        return x[:, None]
-    if x.ndim == 4 and x.shape[1] in (1, 3):
-        return x
-    if x.ndim == 4 and x.shape[3] in (1, 3):
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    raise _RefusedError(
-        f"{name} is uint8 of shape {x.shape}; images are (N, H, W), (N, H, W, C) or "
-        "(N, C, H, W) with 1 or 3 channels (give other inputs as float32)"
-    )
+def channels_first(name: str, x: Array, layout: str | None) -> Array:
+    """Return samples of three axes as (N, C, H, W): the only place that says which axis the channels are.
+
+    `layout` says it. Without it an image has 1 or 3 channels: it is (C, H, W) where the first axis is 1 or 3 and the
+    last is not. Bytes, which are always images, are (H, W, C) where the last axis is 1 or 3 and the first is not.
+    Everything else is refused: floats may be features with any number of channels.
+    """
+    first, last = (x.shape[axis] in (1, 3) for axis in (1, 3))
+    if layout is None and first != last and (first or x.dtype == np.uint8):
+        layout = LAYOUTS[last]
+    if layout is None:
+        _, one, two, three = x.shape
+        raise _RefusedError(
+            f"{name} has shape {x.shape}, so a sample may have {_said(one, two, three)} (channels_first) or "
+            f"{_said(three, one, two)} (channels_last); say which with data.layout, or with 'layout' beside the arrays"
+        )
+    return x if layout == "channels_first" else x.transpose(0, 3, 1, 2)
+
+
+def _said(channels: int, height: int, width: int) -> str:
+    return f"{channels} channel{'s' * (channels > 1)} of {height} x {width}"
+
+
+def _layout(given: Any, asked: str | None) -> str | None:
+    """Return where the channels stand: as said beside the arrays, or in the run file."""
+    if given is None:
+        return asked
+    text = str(given) if isinstance(given, str) or getattr(given, "shape", None) == () else ""
+    if text not in LAYOUTS:
+        raise _RefusedError(f"layout is {given!r}; it must be {' or '.join(LAYOUTS)}")
+    if asked not in (None, text):
+        raise _RefusedError(f"layout is {text} beside the arrays but data.layout says {asked}; leave one out")
+    return text
 
 
 def _labels(name: str, value: Any, num_samples: int) -> Array:
@@ -132,7 +187,9 @@ def _integers(name: str, value: Any, num_samples: int) -> Array:
     if y.shape != (num_samples,):
         raise _RefusedError(f"{name} has shape {y.shape}; for its {num_samples} samples it must be ({num_samples},)")
     if not np.issubdtype(y.dtype, np.integer):
-        raise _RefusedError(f"{name} is {y.dtype}; it must hold integers")
+        raise _RefusedError(f"{name} is {y.dtype}; it must hold integers (as {name}.astype('int64') does)")
+    if np.issubdtype(y.dtype, np.unsignedinteger) and y.max() > np.iinfo(np.int64).max:
+        raise _RefusedError(f"{name} holds {y.max()}, which is too large")
     return y.astype(np.int64)
 
 
@@ -152,6 +209,8 @@ def _num_classes(value: Any, train_y: Array, test_y: Array) -> int:
         raise _RefusedError(
             f"num_classes is {int(number)} but there is a label {largest}; at least {largest + 1} is right"
         )
+    if number > max(_MOST_CLASSES, len(train_y) + len(test_y)):
+        raise _RefusedError(f"num_classes is {int(number)}, more than there are samples; {largest + 1} would do")
     return int(number)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,41 +15,50 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hsgd_emu.config.run_schema import DataSpec
-from hsgd_emu.errors import ConfigError, listed
-from hsgd_emu.learning.data.cache import Tell, cached, fingerprint
+from hsgd_emu.errors import ConfigError, Problem, listed
+from hsgd_emu.files import open_regular
+from hsgd_emu.learning.data.cache import Told, cached
 from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays
+from hsgd_emu.learning.data.limits import check_fits, check_unpacked
 from hsgd_emu.learning.data.roots import find_folder
+from hsgd_emu.learning.data.tree import Unused, files_below, is_passed_over
 
 if TYPE_CHECKING:
     from PIL import Image
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-LAYOUT = "train/<class>/*.jpg and test/<class>/*.jpg (png and other formats too)"
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of these; it would open others as well, some of them by running another program."""
+LAYOUT = "train/<class>/*.jpg and test/<class>/*.jpg (png and other formats too, in subfolders too)"
 GREY_MODES = ("1", "L", "LA")
 CHUNK = 128
+MOST_PIXELS = 50_000_000
+"""Of one image: 200 MB while it is decoded."""
+_LARGE_PIXELS = 4_000_000
+"""Larger images are decoded one at a time."""
+_MOST_BYTES = 2**28
+"""Of one image file."""
+_MOST_TOLD = 20
+"""Bad images are named one by one up to so many."""
 Size = tuple[int, int]
 """(height, width)."""
 T = TypeVar("T")
 
 
-def load_image_folder(spec: DataSpec, base: Path, tell: Tell) -> Dataset:
-    """Return the images of `<root>/<folder>/{train,test}/<class>/` (or below the root itself).
+def load_image_folder(spec: DataSpec, base: Path, tell: Told) -> Dataset:
+    """Return the images in and below `<root>/<folder>/{train,test}/<class>/` (or below the root itself).
 
-    Classes are numbered in the order of their names, files within a class in the order of theirs. Mean and
-    standard deviation are 0.5 (pixels in -1..1).
-    Raises:  ConfigError: a folder is missing or empty, the classes differ, an image is unreadable or of
-             another size.
+    Classes are numbered in the order of their names, files within a class in the order of their paths. Mean and
+    standard deviation are 0.5 (pixels in -1..1). Files that are not used are told of, but for hidden ones.
+    Raises:  ConfigError: a folder is missing or empty, the classes differ, images are unreadable or of another size.
     """
     folder = find_folder(spec, base, LAYOUT, lambda root: all((root / part).is_dir() for part in ("train", "test")))
-    train = _classes(folder, "train")
-    test = _classes(folder, "test")
-    if list(train) != list(test):
-        differing = sorted(set(train) ^ set(test))
-        message = f"train and test must have the same classes; only one of them has {listed(differing)}"
-        raise ConfigError.of(str(folder), "data.folder", message)
+    unused = Unused(folder)
+    train, test = _classes(folder, unused)
+    unused.say(tell.warn)
     files = [file for part in (train, test) for paths in part.values() for file in paths]
-    key = fingerprint("image_folder", decoding_options(spec), folder, files)
-    return cached(key, lambda: _build(spec, folder, train, test, files, tell), tell)
+    options = decoding_options(spec)
+    return cached("image_folder", options, folder, files, lambda: _build(spec, folder, train, test, files, tell), tell)
 
 
 def decoding_options(spec: DataSpec) -> dict[str, Any]:
@@ -60,7 +72,7 @@ def _build(
     train: dict[str, list[Path]],
     test: dict[str, list[Path]],
     files: list[Path],
-    tell: Tell,
+    tell: Told,
 ) -> Dataset:
     pixels = decode(files, spec.image_size, tell)
     num_train = sum(map(len, train.values()))
@@ -71,97 +83,170 @@ def _build(
         "test_x": pixels[num_train:],
         "test_y": labels[1],
     }
-    return from_arrays(arrays | {"num_classes": len(train), "mean": 0.5, "std": 0.5}, str(folder))
+    figures = {"num_classes": len(train), "mean": 0.5, "std": 0.5}
+    return from_arrays(arrays | figures, str(folder), layout="channels_first")
 
 
-def _classes(folder: Path, part: str) -> dict[str, list[Path]]:
-    """Return the sorted image files of each class, classes sorted by name."""
+def _classes(folder: Path, unused: Unused) -> list[dict[str, list[Path]]]:
+    """Return the image files of each class of train and of test, classes sorted by name.
+
+    Raises:  ConfigError: every folder that is missing or empty, and every class that only one of the two has.
+    """
+    problems: list[Problem] = []
+    found = [_classes_of(folder, part, unused, problems) for part in ("train", "test")]
+    differing = sorted(set(found[0]) ^ set(found[1]))
+    if differing and all(found):
+        text = f"train and test must have the same classes; only one of them has {listed(differing)}"
+        problems.append(Problem(str(folder), "data.folder", text))
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _classes_of(folder: Path, part: str, unused: Unused, problems: list[Problem]) -> dict[str, list[Path]]:
     where = folder / part
     if not where.is_dir():
-        raise ConfigError.of(str(where), "data.folder", f"there is no such folder; expected in {folder}: {LAYOUT}")
-    names = sorted(entry.name for entry in os.scandir(where) if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise ConfigError.of(str(where), "data.folder", f"there is no class folder in it; expected: {LAYOUT}")
-    return {name: _images(where / name) for name in names}
+        text = f"there is no such folder; expected in {folder}: {LAYOUT}"
+        problems.append(Problem(str(where), "data.folder", text))
+        return {}
+    entries = sorted(path for path in where.iterdir() if not is_passed_over(path.name))
+    for path in entries:
+        if not path.is_dir():
+            unused.add(path, "it lies in no class folder")
+    folders = [path for path in entries if path.is_dir()]
+    if not folders:
+        text = f"there is no class folder in it; expected: {LAYOUT}"
+        problems.append(Problem(str(where), "data.folder", text))
+        return {}
+    images = files_below(folders, EXTENSIONS, "an image", unused)
+    for path, files in zip(folders, images, strict=True):
+        if not files:
+            text = f"this class has no image; remove the folder or put images in it ({listed(EXTENSIONS)})"
+            problems.append(Problem(str(path), "data.folder", text))
+    return {path.name: files for path, files in zip(folders, images, strict=True)}
 
 
-def _images(folder: Path) -> list[Path]:
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
-    images = [folder / name for name in names if name.lower().endswith(EXTENSIONS)]
-    if not images:
-        message = f"this class has no image; remove the folder or put images in it ({listed(EXTENSIONS)})"
-        raise ConfigError.of(str(folder), "data.folder", message)
-    return images
-
-
-def decode(files: Sequence[Path], image_size: Size | None, tell: Tell) -> Array:
+def decode(files: Sequence[Path], image_size: Size | None, tell: Told) -> Array:
     """Return the images as (num_images, C, H, W) uint8; C is 1 if every image is grey, else 3.
 
     With `image_size` (height, width) images of another size are resized (bilinear, antialiased); without it
     all must have the size of the first. Transparency is dropped; of an animation the first frame is taken.
     Not modelled: orientation tags; images of more than 8 bits per channel are refused.
 
-    Raises:  ConfigError: an image cannot be read, or two differ in size.
+    Raises:  ConfigError: images cannot be read or differ in size, all of them; they need more memory than there is.
     """
-    tell(f"decoding {len(files)} images")
-    size = image_size or _read(files[0], lambda image: (image.height, image.width))
-    first = None if image_size else files[0]
-    pixels, is_grey = _allocate(len(files), size), np.zeros(len(files), bool)
+    tell.say(f"decoding {len(files)} images")
+    with _quiet_pillow():
+        size = image_size or _read(files[0], _size_of)
+        pixels = _allocate(files, size, is_resized=image_size is not None)
+        is_grey, bad = np.zeros(len(files), bool), list[Problem]()
+        decoder = _Decoder(size, None if image_size else files[0])
 
-    def pixels_of(image: Image.Image) -> tuple[Array, bool]:
-        return _pixels(image, size, first)
+        def fill(start: int) -> list[Problem]:
+            bad: list[Problem] = []
+            for index in range(start, min(start + CHUNK, len(files))):
+                try:
+                    pixels[index], is_grey[index] = _read(files[index], decoder.pixels)
+                except ConfigError as error:
+                    bad += error.problems
+            return bad
 
-    def fill(start: int) -> None:
-        for index in range(start, min(start + CHUNK, len(files))):
-            pixels[index], is_grey[index] = _read(files[index], pixels_of)
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        # Results come in the order of the files, so the error reported is the first bad file's.
-        for chunk, _ in enumerate(pool.map(fill, range(0, len(files), CHUNK))):
-            if chunk % 100 == 99:
-                tell(f"decoding {len(files)} images: {(chunk + 1) * CHUNK * 100 // len(files)}%")
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            # Results come in the order of the files, and so do the problems.
+            for chunk, found in enumerate(pool.map(fill, range(0, len(files), CHUNK))):
+                bad += found
+                if chunk % 100 == 99:
+                    tell.say(f"decoding {len(files)} images: {(chunk + 1) * CHUNK * 100 // len(files)}%")
+    if bad:
+        more = [Problem("", "data.folder", f"{len(bad) - _MOST_TOLD} more images cannot be used")]
+        raise ConfigError(bad[:_MOST_TOLD] + (more if len(bad) > _MOST_TOLD else []))
     return pixels[:, :1].copy() if is_grey.all() else pixels
 
 
-def _allocate(num_images: int, size: Size) -> Array:
-    try:
-        return np.empty((num_images, 3, *size), np.uint8)
-    except (MemoryError, ValueError):
-        gibibytes = num_images * 3 * size[0] * size[1] / 2**30
-        message = f"{num_images} images of {size[0]} x {size[1]} pixels need {gibibytes:.0f} GiB of memory"
-        raise ConfigError.of("", "data.image_size", f"{message}; a smaller size would fit") from None
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Let Pillow not warn of large images: what is too large is refused here."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def _allocate(files: Sequence[Path], size: Size, is_resized: bool) -> Array:
+    num_bytes = len(files) * 3 * size[0] * size[1]
+    what = f"{len(files)} images of {size[0]} x {size[1]} pixels"
+    advice = "a smaller data.image_size would fit"
+    if not is_resized:
+        packed = sum(file.stat().st_size for file in files)
+        check_unpacked(num_bytes, packed, what, str(files[0]), "data.image_size", advice)
+    check_fits(num_bytes, what, "", "data.image_size", advice)
+    return np.empty((len(files), 3, *size), np.uint8)
 
 
 def _read(file: Path, take: Callable[[Image.Image], T]) -> T:
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            return take(image)
-    except _WrongImageError as wrong:
-        raise ConfigError.of(str(file), "", str(wrong)) from None
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        message = f"cannot be read as an image ({type(error).__name__}: {error}); replace or remove the file"
-        raise ConfigError.of(str(file), "", message) from None
+    with os.fdopen(open_regular(file, "an image"), "rb") as stream:
+        num_bytes = os.fstat(stream.fileno()).st_size
+        if num_bytes > _MOST_BYTES:
+            raise ConfigError.of(str(file), "", f"has {num_bytes} bytes; an image may have at most {_MOST_BYTES}")
+        try:
+            with Image.open(stream, formats=FORMATS) as image:
+                return take(image)
+        except _WrongImageError as wrong:
+            raise ConfigError.of(str(file), "", str(wrong)) from None
+        except Image.DecompressionBombError:
+            raise ConfigError.of(str(file), "", f"has {_TOO_MANY}") from None
+        except Exception as error:  # Pillow raises many kinds for damaged files
+            message = f"cannot be read as an image ({type(error).__name__}: {error}); replace or remove the file"
+            raise ConfigError.of(str(file), "", message) from None
 
 
 class _WrongImageError(Exception):
     """An image that can be read but not used."""
 
 
-def _pixels(image: Image.Image, size: Size, first: Path | None) -> tuple[Array, bool]:
-    """Return (3, H, W) pixels and whether the image is grey; `first` is the file whose size all must have."""
-    from PIL import Image
+_TOO_MANY = f"more than {MOST_PIXELS // 1_000_000} million pixels; a smaller image is needed"
 
-    if image.mode.startswith(("I", "F")):
-        raise _WrongImageError(f"has mode {image.mode}, more than 8 bits per channel; convert it to 8 bits")
-    found = (image.height, image.width)
-    if found != size and first is not None:
-        raise _WrongImageError(
-            f"is {found[0]} x {found[1]} pixels (height x width) but {first} is {size[0]} x {size[1]}; "
-            "set data.image_size to resize all images"
-        )
-    colour = image.convert("RGB")
-    if found != size:
-        colour = colour.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(colour).transpose(2, 0, 1), image.mode in GREY_MODES
+
+def _size_of(image: Image.Image) -> Size:
+    if image.height * image.width > MOST_PIXELS:
+        raise _WrongImageError(f"is {image.height} x {image.width} pixels (height x width), {_TOO_MANY}")
+    return image.height, image.width
+
+
+class _Decoder:
+    """Makes pixels of images of one size."""
+
+    def __init__(self, size: Size, first: Path | None) -> None:
+        self.size, self.first = size, first
+        self._one_large = threading.Lock()
+
+    def pixels(self, image: Image.Image) -> tuple[Array, bool]:
+        """Return (3, H, W) pixels and whether the image is grey; nothing is decoded that is not used."""
+        found = _size_of(image)
+        if found != self.size and self.first is not None:
+            raise _WrongImageError(
+                f"is {found[0]} x {found[1]} pixels (height x width) but {self.first} is {self.size[0]} x "
+                f"{self.size[1]}; set data.image_size to resize all images"
+            )
+        if _is_deep(image):
+            raise _WrongImageError(f"has mode {image.mode}, more than 8 bits per channel; convert it to 8 bits")
+        with self._one_large if found[0] * found[1] > _LARGE_PIXELS else nullcontext():
+            return self._decoded(image), image.mode in GREY_MODES
+
+    def _decoded(self, image: Image.Image) -> Array:
+        from PIL import Image
+
+        colour = image.convert("RGB")
+        if colour.size != self.size[::-1]:
+            colour = colour.resize(self.size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(colour).transpose(2, 0, 1)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether an image has more than 8 bits per channel in its file; Pillow opens some of these as 8 bits."""
+    stored = [tile[3] for tile in getattr(image, "tile", ())]
+    is_deep_ppm = image.format == "PPM" and any(isinstance(raw, tuple) and raw[1] > 255 for raw in stored)
+    return image.mode.startswith(("I", "F")) or is_deep_ppm or any(";16" in str(raw) for raw in stored)

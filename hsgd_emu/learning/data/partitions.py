@@ -3,6 +3,10 @@
 Every partition first makes as many parts as there are workers; `grouping` then says who gets which: worker i
 the i-th (contiguous), or in an order drawn per seed (random). Workers are numbered depth first. Draws come
 from the streams (seed, "partition") and (seed, "grouping"), so every case of a seed sees the same partition.
+
+What does not go in equal parts: `shards`, `group_iid`, `group_non_iid`, `dirichlet` and `natural` use every sample.
+`iid` and `by_label` make equal parts and drop the last remainder, fewer samples than workers, unless a class would be
+missing wholly without them: then the first parts get one more.
 """
 
 from __future__ import annotations
@@ -20,15 +24,25 @@ from hsgd_emu.rng import stream
 
 Indices = npt.NDArray[np.int64]
 Groups = Sequence[Sequence[int]]
+_MANY_DROPPED = 0.05
+"""A share of the samples above which it is said that they are left out."""
 SMALLEST_ALPHA = 1e-300
 """Below it log(u) / alpha overflows; one worker per class holds all of it long before."""
 
 
-def partition(spec: DataSpec, labels: Array, writers: Array | None, groups: Groups, seed: int) -> list[Indices]:
+def partition(
+    spec: DataSpec,
+    labels: Array,
+    writers: Array | None,
+    groups: Groups,
+    seed: int,
+    warn: Callable[[str], None] | None = None,
+) -> list[Indices]:
     """Return the indices of the training samples of each worker.
 
     Args:    labels: (num_train,) int64.  writers: (num_train,) int64 or None.
              groups: worker numbers 0..n-1 (each once), by direct parent server; n is their number.
+             warn: told where a remainder is spread that is usually dropped, or one worth mentioning is dropped.
     Returns: n arrays of int64, none empty, no sample twice.
     Raises:  ConfigError: the partition's own figures are missing or misplaced, or the data do not suffice.
     """
@@ -45,6 +59,8 @@ def partition(spec: DataSpec, labels: Array, writers: Array | None, groups: Grou
     if spec.partition == "group_non_iid":
         return group_non_iid(labels, groups)
     parts = _parts(spec, labels, writers, num_workers, rng)
+    if warn is not None and spec.partition in ("iid", "by_label"):
+        _say_remainder(spec.partition, labels, parts, warn)
     if spec.grouping == "contiguous":
         return parts
     return [parts[part] for part in stream(seed, "grouping").permutation(num_workers)]
@@ -54,7 +70,7 @@ def _parts(
     spec: DataSpec, labels: Array, writers: Array | None, num_workers: int, rng: np.random.Generator
 ) -> list[Indices]:
     if spec.partition == "iid":
-        return _cut(rng.permutation(len(labels)), num_workers)
+        return _equal_parts(rng.permutation(len(labels)), labels, num_workers)
     if spec.partition == "by_label":
         return by_label(labels, num_workers)
     if spec.partition == "shards":
@@ -64,25 +80,53 @@ def _parts(
     return natural(writers, num_workers)
 
 
+def _say_remainder(name: str, labels: Array, parts: list[Indices], warn: Callable[[str], None]) -> None:
+    remainder = len(labels) % len(parts)
+    dropped = len(labels) - sum(map(len, parts))
+    if remainder and not dropped:
+        text = (
+            f"data.partition: {name} usually drops the last {remainder} of {len(labels)} training samples, which here"
+        )
+        warn(f"{text} hold all of a class: they are spread, one more to each of the first {remainder} parts")
+    elif dropped > _MANY_DROPPED * len(labels):
+        text = (
+            f"data.partition: {name} in {len(parts)} equal parts leaves {dropped} of {len(labels)} training samples out"
+        )
+        warn(f"{text}; fewer workers, or a partition that spreads the remainder (shards, dirichlet), use more")
+
+
 def by_label(labels: Array, num_workers: int) -> list[Indices]:
-    """Return n equal contiguous shards of the samples sorted stably by label, the last remainder dropped."""
-    return _cut(_sorted_by_label(labels), num_workers)
+    """Return n contiguous shards of the samples sorted stably by label; see `_equal_parts` for the remainder."""
+    return _equal_parts(_sorted_by_label(labels), labels, num_workers)
+
+
+def _equal_parts(order: Indices, labels: Array, num_parts: int) -> list[Indices]:
+    """Return equal contiguous parts, the last remainder dropped; it is spread (one more sample to the first parts)
+    where it holds all samples of a class.
+    """
+    num_kept = len(order) - len(order) % num_parts
+    is_class_lost = len(np.setdiff1d(labels[order[num_kept:]], labels[order[:num_kept]])) > 0
+    return np.array_split(order if is_class_lost else order[:num_kept], num_parts)
 
 
 def shards(labels: Array, num_workers: int, per_worker: int, rng: np.random.Generator) -> list[Indices]:
-    """Return `per_worker` shards at random for each worker, out of n * per_worker equal ones sorted by label.
+    """Return `per_worker` shards at random for each worker, out of n * per_worker ones sorted by label.
 
-    McMahan et al. 2017, section 3 (there 2 shards each for 100 workers). The last remainder is dropped. A
-    worker may draw two shards of one class, so classes_per_worker is a most; a shard across a boundary may
-    add one class.
+    McMahan et al. 2017, section 3 (there 2 shards each for 100 workers). Where the samples do not go in equal shards,
+    some have one more: as many of each worker's as makes the workers' numbers of samples equal, or one more for the
+    first workers. A worker may draw two shards of one class, so classes_per_worker is a most; a shard across a
+    boundary may add one class.
     """
     num_shards = num_workers * per_worker
     if num_shards > len(labels):
         message = f"{num_workers} workers x {per_worker} shards need {num_shards} samples; there are {len(labels)}"
         most = len(labels) // num_workers
         raise ConfigError.of("", "data.classes_per_worker", f"{message}, so at most {most} is right")
-    cut = _cut(_sorted_by_label(labels), num_shards)
     drawn = rng.permutation(num_shards).reshape(num_workers, per_worker)
+    size, remainder = divmod(len(labels), num_shards)
+    sizes = np.full(num_shards, size)
+    sizes[drawn.T.ravel()[:remainder]] += 1  # every worker's first shard, then every worker's second, ...
+    cut = np.split(_sorted_by_label(labels), np.cumsum(sizes)[:-1])
     return [np.concatenate([cut[shard] for shard in own]) for own in drawn]
 
 
@@ -139,8 +183,7 @@ def group_iid(labels: Array, groups: Groups, rng: np.random.Generator) -> list[I
     """Return an IID part for each group, within which worker i of n_g holds the classes c with c mod n_g = i.
 
     H-SGD paper, Figure 3c: upward divergence near zero, downward divergence large. With 10 classes and n_g =
-    5, worker i holds the classes i and i + 5. Parts are proportional to the groups' sizes, the last remainder
-    dropped.
+    5, worker i holds the classes i and i + 5. Parts are proportional to the groups' sizes, rounded.
     """
 
     def classes(part: Indices, group_size: int) -> list[Indices]:
@@ -160,19 +203,23 @@ def group_non_iid(labels: Array, groups: Groups) -> list[Indices]:
     """Return neighbouring labels for each group, within which each worker holds neighbouring labels again.
 
     H-SGD paper, Figure 3c: upward divergence large. The samples sorted stably by label are cut into parts
-    proportional to the groups' sizes, the last remainder dropped, and each part into equal shards for the
-    workers of the group.
+    proportional to the groups' sizes, rounded, and each part into shards for the workers of the group, of which the
+    first have one more sample where they cannot be equal.
     """
-    return _within_groups(_sorted_by_label(labels), groups, _cut)
+    return _within_groups(_sorted_by_label(labels), groups, np.array_split)
 
 
 def _within_groups(order: Indices, groups: Groups, split: Callable[[Indices, int], list[Indices]]) -> list[Indices]:
+    """Cut the order into a part for each group and each part into the workers' own.
+
+    A group whose workers are the k-th to the l-th takes the samples from k/n to l/n of the order, both rounded up.
+    """
     num_workers = sum(map(len, groups))
-    size = len(order) // num_workers
     parts: list[Indices] = [order[:0]] * num_workers
-    start = 0
+    start = before = 0
     for group in groups:
-        end = start + size * len(group)
+        before += len(group)
+        end = -(-len(order) * before // num_workers)
         for worker, part in zip(group, split(order[start:end], len(group)), strict=True):
             parts[worker] = part
         start = end
@@ -181,11 +228,6 @@ def _within_groups(order: Indices, groups: Groups, split: Callable[[Indices, int
 
 def _sorted_by_label(labels: Array) -> Indices:
     return np.argsort(labels, kind="stable").astype(np.int64)
-
-
-def _cut(order: Indices, num_parts: int) -> list[Indices]:
-    size = len(order) // num_parts
-    return [order[part * size : (part + 1) * size] for part in range(num_parts)]
 
 
 def _impossible(message: str) -> ConfigError:

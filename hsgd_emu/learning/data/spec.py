@@ -49,6 +49,9 @@ def _dataset(spec: DataSpec) -> list[Finding]:
         findings.append(("data.folder", f"{name} reads no folder; leave it out"))
     if spec.image_size is not None and name not in ("image_folder", "leaf"):
         findings.append(("data.image_size", f"only image_folder and leaf resize image files; {name} does not"))
+    if spec.layout is not None and name not in ("npz", "leaf") and not is_factory(name):
+        text = f"only arrays of your own (npz, leaf, module:factory) leave it open; that of {name} is known"
+        findings.append(("data.layout", text))
     if name == "digits" and (spec.augment.crop or spec.augment.flip):
         findings.append(("data.augment", "digits are vectors of 64 pixels; only images can be cropped or flipped"))
     return findings

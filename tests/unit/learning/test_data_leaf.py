@@ -132,7 +132,7 @@ def test_missing_images_are_named(tmp_path):
         (lambda c: c["user_data"]["bob"].pop("y"), "user 'bob' is missing or lacks a list 'x' or 'y'"),
         (
             lambda c: c["user_data"]["bob"].update(y=[1, 1.5]),
-            "labels of user 'bob' are not all whole numbers",
+            "user 'bob': the labels are not all whole numbers",
         ),
         (lambda c: c["user_data"]["bob"].update(y=[1, "x"]), "not all whole numbers"),
         (lambda c: c["user_data"]["bob"].update(y=[1, 10**400]), "not all whole numbers"),

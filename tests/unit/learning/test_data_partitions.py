@@ -46,6 +46,43 @@ def test_by_label_of_the_digits_gives_almost_one_class_each():
     assert [int(np.median(labels[part])) for part in parts] == list(range(10))
 
 
+def warned(groups, labels, **spec):
+    """Return the parts and what was said of them."""
+    said = []
+    parts = partition(DataSpec(**spec), np.array(labels), None, groups, 1, said.append)
+    return [list(part) for part in parts], said
+
+
+def test_by_label_spreads_the_remainder_where_it_holds_all_of_a_class():
+    # 8 samples, 3 workers: shards of 2 would leave out 6 and 7, all of the classes 2 and 3; 3 + 3 + 2 keeps them.
+    parts, said = warned([[0, 1, 2]], [0, 0, 0, 1, 1, 1, 2, 3], partition="by_label")
+    assert parts == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert ["one more to each of the first 2 parts" in text for text in said] == [True]
+
+
+def test_by_label_drops_a_remainder_whose_classes_others_hold_too():
+    # 8 samples, 3 workers: 6 and 7 are of class 2, as is 5.
+    parts, said = warned([[0, 1, 2]], [0, 0, 0, 1, 1, 2, 2, 2], partition="by_label")
+    assert parts == [[0, 1], [2, 3], [4, 5]]
+    assert ["leaves 2 of 8 training samples out" in text for text in said] == [True]
+
+
+@pytest.mark.parametrize("partition", ["by_label", "iid"])
+def test_a_small_dropped_remainder_is_not_spoken_of(partition):
+    _, said = warned([range(10)], np.repeat(np.arange(10), 21), partition=partition, grouping="random")
+    assert said == []
+    parts, said = warned([range(10)], np.repeat(np.arange(10), 21)[:-1], partition=partition)  # 209: 9 are dropped
+    assert (sum(map(len, parts)), said) == (200, [])
+
+
+def test_iid_keeps_a_class_of_one_sample_whatever_the_seed():
+    labels = np.array([0] * 10 + [1])
+    for seed in range(20):
+        parts = parts_of([range(4)], labels=labels, partition="iid", seed=seed)
+        assert 10 in {index for part in parts for index in part}
+        assert sorted(map(len, parts)) in ([2, 2, 2, 2], [2, 3, 3, 3])
+
+
 def test_iid_is_one_permutation_cut_alike():
     parts = parts_of([[0, 1], [2]], partition="iid")
     assert [len(part) for part in parts] == [3, 3, 3]
@@ -54,12 +91,33 @@ def test_iid_is_one_permutation_cut_alike():
 
 
 def test_shards_gives_each_worker_k_whole_shards_of_the_sorted_order():
-    # 10 samples, 2 workers x 2: shards of 2, namely (1 3) (6 9) (2 5) (7 0); 4 and 8 are dropped.
-    parts = parts_of([[0, 1]], partition="shards", classes_per_worker=2)
+    # 8 samples, 2 workers x 2: shards of 2, namely (1 3) (6 2) (5 7) (0 4).
+    labels = LABELS[:8]
+    parts = parts_of([[0, 1]], labels=labels, partition="shards", classes_per_worker=2)
     shards = sorted(tuple(part[start : start + 2]) for part in parts for start in (0, 2))
-    assert shards == [(1, 3), (2, 5), (6, 9), (7, 0)]
+    assert shards == [(0, 4), (1, 3), (5, 7), (6, 2)]
     drawn = {str(parts_of([[0, 1]], partition="shards", classes_per_worker=2, seed=s)) for s in range(8)}
     assert len(drawn) > 1
+
+
+def test_shards_spreads_the_remainder_evenly_over_shards_and_workers():
+    # 10 samples, 2 workers x 2: shards of 2, the first that each worker draws of 3; cut from the order without a gap.
+    order = [1, 3, 6, 9, 2, 5, 7, 0, 4, 8]
+    for seed in range(5):
+        parts = parts_of([[0, 1]], partition="shards", classes_per_worker=2, seed=seed)
+        assert [len(part) for part in parts] == [5, 5]
+        shards = [tuple(piece) for part in parts for piece in (part[:3], part[3:])]
+        assert [index for shard in sorted(shards, key=lambda shard: order.index(shard[0])) for index in shard] == order
+
+
+def test_shards_of_the_digits_for_100_workers_use_them_all():
+    # 1437 samples, 800 shards: 637 of two and 163 of one; every worker holds 14 or 15, and no class is gone.
+    from hsgd_emu.learning.data.builtin import load_digits
+
+    labels = load_digits().train_y
+    parts = partition(DataSpec(partition="shards", classes_per_worker=8), labels, None, [range(100)], seed=1)
+    assert sorted(np.concatenate(parts)) == list(range(1437))
+    assert {len(part) for part in parts} == {14, 15}
 
 
 def test_more_shards_than_samples_says_the_most_that_fit():
@@ -136,8 +194,11 @@ def test_group_iid_refuses_groups_larger_than_the_number_of_classes():
 
 
 def test_group_non_iid_gives_each_group_its_share_of_the_sorted_order():
-    # 10 samples, groups of 1 and 2: shares of 3 and 6; worker 2 gets 1 3 6, workers 0 and 1 the next 3 each.
-    assert parts_of([[2], [0, 1]], partition="group_non_iid") == [[9, 2, 5], [7, 0, 4], [1, 3, 6]]
+    # 10 samples, groups of 1 and 2: the first 10/3, rounded up, for worker 2, the other 6 for the workers 0 and 1.
+    assert parts_of([[2], [0, 1]], partition="group_non_iid") == [[2, 5, 7], [0, 4, 8], [1, 3, 6, 9]]
+    # Groups of 2 and 2: halves of 5, whose first worker gets one more.
+    parts = parts_of([[0, 1], [2, 3]], partition="group_non_iid")
+    assert parts == [[1, 3, 6], [9, 2], [5, 7, 0], [4, 8]]
 
 
 def test_group_non_iid_with_groups_in_worker_order_is_by_label():
@@ -209,11 +270,16 @@ def test_shards_are_disjoint_not_empty_and_the_same_again(spec, labels, sizes, s
     assert min(map(len, parts)) >= 1
     assert len(set(indices)) == len(indices)
     assert set(indices) <= set(range(len(labels)))
-    if spec["partition"] in ("dirichlet", "natural"):
+    assert set(labels[indices]) == set(labels)  # no class is gone
+    if spec["partition"] not in ("iid", "by_label"):
         assert len(indices) == len(labels)
+    else:
+        assert len(indices) in (len(labels), len(labels) - len(labels) % sum(sizes))
     if spec["partition"] in ("iid", "by_label", "shards", "group_non_iid"):
-        assert len(set(map(len, parts))) == 1
-        assert len(labels) - len(indices) < sum(sizes) * spec.get("classes_per_worker", 1)
+        assert np.ptp([len(part) for part in parts]) <= 1
+    if spec["partition"] in ("group_iid", "group_non_iid"):
+        held = [sum(len(parts[worker]) for worker in group) for group in groups]
+        assert all(abs(n - len(labels) * len(g) / sum(sizes)) < 1 for n, g in zip(held, groups, strict=True))
     assert parts == parts_of(groups, labels=labels, writers=writers, seed=seed, **spec)
 
 
