@@ -49,6 +49,17 @@ def replacing(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
         raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of ours where there is none.
+
+    Raises:  OSError: it cannot be made, or something else is there: a link too, for what is written would go elsewhere.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "is a link or a file where a folder of ours should be", str(folder))
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left half written in a folder; a file that is being written is locked."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:

@@ -15,7 +15,7 @@ from hsgd_emu.engine.plan import Network, Plan
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
-from hsgd_emu.errors import ConfigError
+from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.learning.silent import RecordedLearner, ResumingLearner, SilentLearner
 from hsgd_emu.results.folder import CHECKPOINTS
@@ -209,6 +209,20 @@ def run_trial(session: Session, store: RunStore, key: TrialKey, stop_at: int | N
     _Trial(session, store, key, stop_at).run()
 
 
+@dataclass(frozen=True)
+class _Ledger:
+    """The hashes of one trial's checkpoints, kept in the run's database."""
+
+    store: RunStore
+    key: TrialKey
+
+    def note(self, iteration: int, sha256: str) -> None:
+        self.store.note_checkpoint(self.key, iteration, sha256)
+
+    def known(self) -> Mapping[str, int]:
+        return self.store.checkpoints(self.key)
+
+
 class _Trial:
     """One case and seed: drives the engine, checkpoints and commits every round."""
 
@@ -259,7 +273,8 @@ class _Trial:
             return SilentLearner()
         from hsgd_emu.learning.checkpoint import Checkpoints
 
-        self.checkpoints = Checkpoints(self.store.folder / CHECKPOINTS, _file_name(self.key))
+        ledger = _Ledger(self.store, self.key)
+        self.checkpoints = Checkpoints(self.store.folder / CHECKPOINTS, _file_name(self.key), ledger)
         servers = self.plan.schedule.children
         slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
         self.real = world.learner(self.key.seed, slots)
@@ -268,8 +283,11 @@ class _Trial:
         rows = self.store.curve_rows(self.key)
         state = self.checkpoints.load(self.done)
         # Finished with fewer iterations, it may have been evaluated at its end alone.
-        if state is None or not all(self.plan.is_evaluated(row.iteration) for row in rows):
-            self.session.progress.warn(f"{self.key.case}, seed {self.key.seed}: no whole checkpoint, from the start")
+        if state is not None and not all(self.plan.is_evaluated(row.iteration) for row in rows):
+            state = None
+        self._tell_of_damage(state)
+        if state is None:
+            self.checkpoints.remove()
             self.store.restart_trial(self.key)
             self.done = 0
             return self.real
@@ -277,6 +295,14 @@ class _Trial:
         self.real.restore(state)
         metrics = {row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy) for row in rows}
         return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
+
+    def _tell_of_damage(self, state: dict[str, Any] | None) -> None:
+        damaged = listed(self.checkpoints.damaged)
+        if state is not None and not damaged:
+            return
+        found = f"{damaged}: not as written (damaged, or exchanged)" if damaged else "no whole checkpoint"
+        how = "starts again" if state is None else f"goes on from the older one, of iteration {state['iteration']}"
+        self.session.progress.warn(f"{self.key.case}, seed {self.key.seed}: {found}; the trial {how}")
 
     def _checkpoint(self, iteration: int) -> None:
         if self.real is None or iteration <= self.begun:

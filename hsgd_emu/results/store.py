@@ -195,7 +195,7 @@ class RunStore:
         """Delete all that was written of a trial; it waits again."""
         trial = astuple(key)
         with self._transaction() as connection:
-            for table in TABLES:
+            for table in (*TABLES, "checkpoints"):
                 if table != "trials":
                     connection.execute(f"DELETE FROM {table} WHERE {_OF_TRIAL}", trial)
             connection.execute(
@@ -203,6 +203,25 @@ class RunStore:
                 f"timeline_hash = NULL, engine = NULL, wall_s = NULL WHERE {_OF_TRIAL}",
                 trial,
             )
+
+    def note_checkpoint(self, key: TrialKey, iteration: int, sha256: str) -> None:
+        """Note a checkpoint that is about to be put in its place; the last three of a trial are kept.
+
+        Three, for the third last still lies there if the process is killed before that.
+        """
+        trial = astuple(key)
+        with self._transaction() as connection:
+            connection.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?)", (*trial, iteration, sha256))
+            connection.execute(
+                f"DELETE FROM checkpoints WHERE {_OF_TRIAL} AND rowid NOT IN "
+                f"(SELECT rowid FROM checkpoints WHERE {_OF_TRIAL} ORDER BY rowid DESC LIMIT 3)",
+                trial * 2,
+            )
+
+    def checkpoints(self, key: TrialKey) -> dict[str, int]:
+        """Return the iterations of a trial's last checkpoints by SHA-256."""
+        sql = f"SELECT sha256, iteration FROM checkpoints WHERE {_OF_TRIAL}"
+        return dict(self._connection.execute(sql, astuple(key)))
 
     def pause_trial(self, key: TrialKey, wall_s: float) -> None:
         """Add what a trial that stops here, unfinished, has cost this host."""

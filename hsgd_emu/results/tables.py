@@ -70,13 +70,19 @@ TABLES: dict[str, tuple[Column, ...]] = {
 TARGET_LEVELS = (*_text("metric"), *_real("target"))
 """What the run file asks for; `targets` has the answers."""
 
+CHECKPOINTS = (*_TRIAL, *_integer("iteration"), *_text("sha256"))
+"""The last checkpoints of each trial: the iteration, and the hash of the file."""
+
+_OTHERS = {"target_levels": TARGET_LEVELS, "checkpoints": CHECKPOINTS}
+"""Tables that are no results."""
+
 FORMAT = Format(
     "a run",
     {
         name: table_sql(name, columns, *(['UNIQUE ("case", seed)'] if name == "trials" else []))
-        for name, columns in {**TABLES, "target_levels": TARGET_LEVELS}.items()
+        for name, columns in {**TABLES, **_OTHERS}.items()
     },
-    {**{name: TABLES[name] for name in ("trials", "curve", "targets")}, "target_levels": TARGET_LEVELS},
+    {**{name: TABLES[name] for name in ("trials", "curve", "targets")}, **_OTHERS},
 )
 
 

@@ -181,6 +181,33 @@ def test_a_run_goes_on_with_the_engine_and_precision_it_was_begun_with(tmp_path)
     assert set(resumed.trials["engine"]) == {"vmap:2"}
 
 
+def test_a_trial_goes_on_from_the_checkpoint_that_is_whole_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "is_due", lambda self: True)
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN % 48)
+    interrupted(path, tmp_path / "out", 5)
+    newest = max((tmp_path / "out" / "checkpoints").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    progress = Hearing()
+    run_experiment(load_experiment(path), tmp_path / "out", Options("cpu", resume=True, threads=1), progress)
+    (said,) = progress.said
+    assert said.startswith(f"local, seed 1: {newest}: not as written")
+    assert said.endswith("; the trial goes on from the older one, of iteration 16")
+    assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
+
+
+class Hearing(Progress):
+    """Remembers what must not be overlooked."""
+
+    def __init__(self):
+        self.said = []
+
+    def warn(self, text):
+        self.said.append(text)
+
+
 @pytest.mark.parametrize("harm", ["lost", "torn"])
 def test_a_trial_without_its_checkpoint_starts_again(tmp_path, harm):
     path = tmp_path / "run.yaml"

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from hsgd_emu.learning import checkpoint
-from hsgd_emu.learning.checkpoint import Checkpoints
+from hsgd_emu.learning.checkpoint import Checkpoints as CheckpointsOf
 from hsgd_emu.learning.models import mlp
 
-from .twins import Trial, synthetic
+from .twins import Notes, Trial, synthetic
 
 
 def with_everything():
@@ -84,6 +84,19 @@ def test_weights_hash_tells_models_apart():
     assert learner.weights_hash(trial.root) != before
 
 
+@pytest.fixture(autouse=True)
+def notes():
+    """Hashes outlive the object that writes checkpoints, as in a run's database: one ledger for each trial."""
+    LEDGERS.clear()
+
+
+LEDGERS = {}
+
+
+def Checkpoints(folder, trial):
+    return CheckpointsOf(folder, trial, LEDGERS.setdefault(trial, Notes()))
+
+
 def save(checkpoints: Checkpoints, round_: int) -> None:
     checkpoints.save(10 * round_, {"row": torch.full((3,), float(round_))})
 
@@ -114,9 +127,7 @@ def test_writing_takes_a_small_part_of_the_time(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: clock[0])
     checkpoints = Checkpoints(tmp_path, 5)
     assert checkpoints.is_due()
-    monkeypatch.setattr(
-        checkpoint.torch, "save", lambda state, path: (path.write_bytes(b""), clock.append(clock.pop() + 1))
-    )
+    monkeypatch.setattr(checkpoint.torch, "save", lambda state, path: (path.write(b""), clock.append(clock.pop() + 1)))
     save(checkpoints, 1)  # takes one second
     clock[0] = 20.5
     assert not checkpoints.is_due()
@@ -132,6 +143,7 @@ def test_torn_and_missing_files_are_not_used(tmp_path):
     torn = tmp_path / "0-1.pt"
     torn.write_bytes(torn.read_bytes()[:-100])
     assert checkpoints.load(20)["iteration"] == 10
+    assert checkpoints.damaged == [torn]
     (tmp_path / "0-0.pt").unlink()
     assert checkpoints.load(20) is None
 
@@ -139,11 +151,97 @@ def test_torn_and_missing_files_are_not_used(tmp_path):
 def test_what_a_kill_leaves_half_written_harms_nothing(tmp_path):
     checkpoints = Checkpoints(tmp_path, 0)
     save(checkpoints, 1)
-    (tmp_path / "0-1.new").write_bytes(b"half")
+    (tmp_path / ".hsgd-emu-0123.new").write_bytes(b"half")
     assert checkpoints.load(10) is not None
     save(checkpoints, 2)
     assert checkpoints.load(20) is not None
-    assert not list(tmp_path.glob("*.new"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-0.pt", "0-1.pt"]
+
+
+def flip_a_bit(content: bytearray, *_) -> None:
+    content[len(content) // 2] ^= 64
+
+
+def zero_a_page(content: bytearray, *_) -> None:
+    content[256:4352] = bytes(len(content[256:4352]))
+
+
+def cut(content: bytearray, *_) -> None:
+    del content[-1:]
+
+
+def empty(content: bytearray, *_) -> None:
+    content.clear()
+
+
+def exchange_for_another_trials(content: bytearray, other: bytes, older: bytes) -> None:
+    content[:] = other
+
+
+def exchange_for_an_older_one(content: bytearray, other: bytes, older: bytes) -> None:
+    content[:] = older
+
+
+@pytest.mark.parametrize(
+    "harm", [flip_a_bit, zero_a_page, cut, empty, exchange_for_another_trials, exchange_for_an_older_one]
+)
+def test_a_file_that_is_not_what_was_written_is_never_used_and_told(tmp_path, harm):
+    # Values large enough for a bit in them to be flipped: torch itself checks none of them.
+    checkpoints, another = Checkpoints(tmp_path, 0), Checkpoints(tmp_path, 1)
+    for round_ in (1, 2, 3, 4, 5):
+        checkpoints.save(10 * round_, {"row": torch.full((2000,), float(round_))})
+        another.save(10 * round_, {"row": torch.full((2000,), -float(round_))})
+        if round_ == 1:
+            older = (tmp_path / "0-0.pt").read_bytes()
+    newest = tmp_path / "0-0.pt"
+    content = bytearray(newest.read_bytes())
+    harm(content, (tmp_path / "1-0.pt").read_bytes(), older)
+    newest.write_bytes(content)
+    # A ledger in a database keeps the last three.
+    for sha256, iteration in list(checkpoints.ledger.items()):
+        if iteration < 30:
+            del checkpoints.ledger[sha256]
+    found = Checkpoints(tmp_path, 0)
+    state = found.load(50)
+    assert state["iteration"] == 40
+    assert (state["row"] == 4).all()
+    assert found.damaged == [newest]
+    found.save(50, {"row": torch.ones(1)})  # in the place of the damaged one
+    assert Checkpoints(tmp_path, 0).load(50)["iteration"] == 50
+
+
+def test_a_kill_after_the_hash_is_noted_is_no_damage(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, 0)
+    for round_ in (1, 2):
+        save(checkpoints, round_)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hsgd_emu.atomic.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(checkpoints, 3)
+    again = Checkpoints(tmp_path, 0)
+    assert again.load(30)["iteration"] == 20
+    assert again.damaged == []
+
+
+def test_nothing_is_written_or_read_through_a_link(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "checkpoints").symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError):
+        save(Checkpoints(tmp_path / "checkpoints", 0), 1)
+    assert list(elsewhere.iterdir()) == []
+    checkpoints = Checkpoints(tmp_path / "own", 0)
+    save(checkpoints, 1)
+    (tmp_path / "own" / "0-0.pt").rename(tmp_path / "moved")
+    (tmp_path / "own" / "0-0.pt").symlink_to(tmp_path / "moved")
+    assert checkpoints.load(10) is None
+    before = (tmp_path / "moved").read_bytes()
+    save(checkpoints, 2)
+    save(checkpoints, 3)
+    assert (tmp_path / "moved").read_bytes() == before
 
 
 def test_trials_do_not_share_files_and_remove_their_own(tmp_path):

@@ -18,7 +18,7 @@ from hsgd_emu.learning.models import message_bytes
 from hsgd_emu.learning.world import World
 
 from .test_chain import slim, slimmed
-from .twins import Trial, assert_close_metrics, assert_close_models, in_turns, steps_away, synthetic
+from .twins import Notes, Trial, assert_close_metrics, assert_close_models, in_turns, steps_away, synthetic
 
 RELATIVE = 1e-12
 IMAGE = (3, 8, 8)
@@ -225,7 +225,7 @@ def test_a_restored_learner_goes_on_bit_for_bit(setting, tmp_path):
     trial = trial_of(**SETTINGS[setting])
     whole, half, resumed = (trial.stacked("layered") for _ in range(3))
     expected, found = trial.run(whole), trial.run(half, end=4)
-    checkpoints = Checkpoints(tmp_path, 0)
+    checkpoints = Checkpoints(tmp_path, "trial", Notes())
     checkpoints.save(4, half.state(trial.root))
     resumed.restore(checkpoints.load(4))
     found += trial.run(resumed, begin=4)

@@ -158,3 +158,13 @@ def steps_away(model: StackedLearner, start: nn.Module) -> float:
     tensors = model.model_of(0)
     pairs = [(tensors[name], p.detach().to(tensors[name].dtype)) for name, p in start.named_parameters()]
     return max(float((one - other).abs().max()) for one, other in pairs)
+
+
+class Notes(dict):
+    """The hashes of a trial's checkpoints, kept in memory."""
+
+    def note(self, iteration, sha256):
+        self[sha256] = iteration
+
+    def known(self):
+        return self
