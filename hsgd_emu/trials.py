@@ -160,13 +160,16 @@ def trial_keys(experiment: Experiment) -> list[TrialKey]:
 
 
 class UntilTargets:
-    """Whether all targets have been reached, each at this evaluation of a trial or at one before."""
+    """Whether all targets have been reached, each at this evaluation of a trial or at one before it diverged."""
 
     def __init__(self, levels: Sequence[tuple[str, float]]) -> None:
         self.left = list(levels)
+        self.has_diverged = False
 
     def __call__(self, iteration: int, metrics: Metrics) -> bool:
-        self.left = [(name, level) for name, level in self.left if not reaches(name, getattr(metrics, name), level)]
+        self.has_diverged |= not metrics.is_finite
+        if not self.has_diverged:
+            self.left = [level for level in self.left if not reaches(metrics, *level)]
         return not self.left
 
 
@@ -293,7 +296,7 @@ class _Trial:
             return self.real
         self.begun = state["iteration"]
         self.real.restore(state)
-        metrics = {row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy) for row in rows}
+        metrics = {row.iteration: row.metrics for row in rows}
         return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
 
     def _tell_of_damage(self, state: dict[str, Any] | None) -> None:

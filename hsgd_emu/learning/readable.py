@@ -6,6 +6,7 @@ Slow and obvious. Tests hold the stacked learner to it; benchmarks compare the t
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,6 +41,7 @@ class ReadableLearner:
             )
             for worker in range(len(setup.worker_names))
         }
+        self.can_diverge = [name for name, start in model.state_dict().items() if bool(torch.isfinite(start).all())]
         self.losses: list[float] = []
 
     def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
@@ -77,4 +79,6 @@ class ReadableLearner:
         self.losses.clear()
         model = self.models[self.setup.slots[server]]
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        return Metrics(train_loss, *evaluate(ByModule(model, batched=False), [tensors], self.data)[0])
+        finite = all(bool(torch.isfinite(tensors[name]).all()) for name in self.can_diverge)
+        loss, accuracy = evaluate(ByModule(model, batched=False), [tensors], self.data)[0]
+        return Metrics(train_loss, loss if finite else math.nan, accuracy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -77,8 +78,9 @@ class StackedLearner:
         train_loss = float(self.loss_sums.sum()) / self.num_losses if self.num_losses else None
         self.loss_sums.zero_()
         self.num_losses = 0
-        model = self.stacks.model(self.setup.slots[server])
-        return Metrics(train_loss, *evaluate(self.engine, [model], self.data)[0])
+        slot = self.setup.slots[server]
+        loss, accuracy = evaluate(self.engine, [self.stacks.model(slot)], self.data)[0]
+        return Metrics(train_loss, loss if self.stacks.is_finite(slot) else math.nan, accuracy)
 
     def flush(self) -> None:
         """Carry out every queued request."""

@@ -38,6 +38,8 @@ class Stacks:
         self.buffers = {name: _repeated(start, num_rows) for name, start in buffers.items()}
         self.momenta = {name: torch.zeros_like(stack[:num_momenta]) for name, stack in self.trained.items()}
         self.has_momenta = num_momenta > 0
+        # A mask may hold -inf from the start; that is no divergence.
+        self._can_diverge = [n for n, start in (trained | buffers).items() if bool(torch.isfinite(start).all())]
 
     @property
     def moving(self) -> Tensors:
@@ -63,6 +65,12 @@ class Stacks:
             | self.fixed
             | {name: stack[row] for name, stack in self.buffers.items()}
         )
+
+    def is_finite(self, row: int) -> bool:
+        """Tell whether no weight or buffer of a node's model is NaN or infinite that was finite at the start."""
+        moving = self.moving
+        finite = [torch.isfinite(moving[name][row]).all() for name in self._can_diverge]
+        return bool(torch.stack(finite).all()) if finite else True
 
     def part(self, workers: Sequence[int]) -> Part:
         """Return the models of workers in ascending order."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from hsgd_emu.experiment import Experiment, load_experiment
 from hsgd_emu.report.looks import colours
 from hsgd_emu.report.traffic import Traffic, traffic_of
 from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_file, read_run_text, require_run_folder
-from hsgd_emu.results.rows import METRICS, CurveRow, reaches
-from hsgd_emu.results.summary import CaseSummary, curves_of, summarise_from
+from hsgd_emu.results.rows import METRICS, CurveRow, first_reaching, is_beyond
+from hsgd_emu.results.summary import CaseSummary, TargetSummary, curves_of, median_reached, middle, summarise_from
 from hsgd_emu.results.tables import connect_to_read, select
 
 MOST_POINTS = 600
@@ -35,7 +35,11 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """The global aggregation at one iteration, over the seeds that have evaluated it; None: not measured."""
+    """The global aggregation at one iteration, medians over seeds; None: not measured, or not finite.
+
+    A seed that ended before counts with its last evaluation, so that a curve ends where the table says; one that is
+    still under way and not yet here does not count.
+    """
 
     iteration: int
     num_seeds: int
@@ -46,11 +50,18 @@ class Point:
     test_accuracy: Spread | None
     test_loss: Spread | None
     train_loss: Spread | None
+    num_ended: int = 0
+    """Of the seeds, those that ended before this iteration."""
 
     def metric(self, name: str) -> Spread | None:
         """Return one of `METRICS`."""
         value: Spread | None = getattr(self, name)
         return value
+
+    def reaches(self, target: TargetSummary) -> bool:
+        """Tell whether the median over seeds is at or beyond a target."""
+        value = self.metric(target.metric)
+        return value is not None and is_beyond(target.metric, value.median, target.target)
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,9 @@ class Case:
     summary: CaseSummary
     seeds: dict[int, list[CurveRow]]
     """Every seed's whole curve so far."""
+    end: tuple[CurveRow, ...]
+    """The last row of the seed in the middle (`results.summary.middle`) of those that are finished; where none is, its
+    row at the last of `points`."""
     points: tuple[Point, ...]
     """Medians over seeds at each iteration that half of them have reached; not thinned."""
     traffic: Traffic | None
@@ -119,11 +133,10 @@ class Case:
     def _crossings(self) -> set[int]:
         found = set()
         for target in self.summary.targets:
-            median = [(point.iteration, point.metric(target.metric)) for point in self.points]
-            lines = [[(at, spread.median if spread else None) for at, spread in median]]
-            lines += [[(row.iteration, getattr(row, target.metric)) for row in rows] for rows in self.seeds.values()]
-            for line in lines:
-                found.add(next((at for at, value in line if reaches(target.metric, value, target.target)), -1))
+            rows = [first_reaching(curve, target.metric, target.target) for curve in self.seeds.values()]
+            found |= {row.iteration for row in rows if row is not None}
+            median = (point.iteration for point in self.points if point.reaches(target))
+            found |= {*islice(median, 1)}
         return found
 
 
@@ -195,8 +208,11 @@ def _cases(runs: Sequence[Run]) -> Iterator[Case]:
     palette = colours(len(found))
     for index, (run, summary) in enumerate(found):
         name = summary.case if len(runs) == 1 else f"{run.name}: {summary.case}"
-        seeds = {seed: rows for (case, seed), rows in curves[run.name].items() if case == summary.case}
+        seeds = {key.seed: rows for key, rows in curves[run.name].items() if key.case == summary.case}
+        done = {one.seed for one in run.trials if one.case == summary.case and one.status == "finished"}
+        ended = [rows[-1] for seed, rows in seeds.items() if seed in done]
         traffic = _traffic(run, summary.case)
+        points = tuple(median_points(list(seeds.values()), traffic, ended))
         yield Case(
             name=name,
             own_name=summary.case,
@@ -206,7 +222,8 @@ def _cases(runs: Sequence[Run]) -> Iterator[Case]:
             dashed=summary.local_sgd,
             summary=replace(summary, case=name),
             seeds=seeds,
-            points=tuple(median_points(list(seeds.values()), traffic)),
+            end=_end(seeds.values(), ended, points),
+            points=points,
             traffic=traffic,
         )
 
@@ -218,27 +235,61 @@ def _traffic(run: Run, case: str) -> Traffic | None:
     return traffic_of(run.experiment, schedule, run.message_bytes)
 
 
-def median_points(curves: Sequence[Sequence[CurveRow]], traffic: Traffic | None = None) -> Iterator[Point]:
-    """Yield the medians over seeds of time and metrics, at each iteration that half of them have reached."""
+def median_points(
+    curves: Sequence[Sequence[CurveRow]], traffic: Traffic | None = None, ended: Sequence[CurveRow] = ()
+) -> Iterator[Point]:
+    """Yield the medians over seeds of time and metrics, at each iteration that half of them have reached.
+
+    ended: the last row of every seed that is finished.
+    """
     at: dict[int, list[CurveRow]] = {}
     for curve in curves:
         for row in curve:
             at.setdefault(row.iteration, []).append(row)
-    for iteration, rows in sorted(at.items()):
+    for iteration, here in sorted(at.items()):
+        over = [row for row in ended if row.iteration < iteration]
+        rows = here + over
         if 2 * len(rows) < len(curves):
             continue
         time_s, communication_s = (spread(getattr(row, n) for row in rows) for n in ("time_s", "communication_s"))
         assert time_s is not None
         assert communication_s is not None
-        metrics = [spread(getattr(row, name) for row in rows) for name in ("test_accuracy", "test_loss", "train_loss")]
-        num_bytes = traffic.bytes_until(iteration) if traffic else None
-        yield Point(iteration, len(rows), time_s, communication_s, num_bytes, *metrics)
+        num_bytes = median_reached([traffic.bytes_until(row.iteration) for row in rows]) if traffic else None
+        yield Point(
+            iteration,
+            len(rows),
+            time_s,
+            communication_s,
+            None if num_bytes is None else round(num_bytes),
+            _metric(rows, "test_accuracy"),
+            _metric(rows, "test_loss"),
+            _metric(rows, "train_loss"),
+            len(over),
+        )
 
 
-def spread(values: Iterator[float | None]) -> Spread | None:
-    """Return median, least and most of the finite values that are there, or None where none is."""
-    known = sorted(value for value in values if value is not None and math.isfinite(value))
-    return Spread(statistics.median(known), known[0], known[-1]) if known else None
+def _metric(rows: Sequence[CurveRow], metric: str) -> Spread | None:
+    values = [getattr(row, metric) if row.is_finite else None for row in rows]
+    return spread(values, larger_is_better=metric == "test_accuracy")
+
+
+def _end(
+    curves: Iterable[Sequence[CurveRow]], ended: Sequence[CurveRow], points: Sequence[Point]
+) -> tuple[CurveRow, ...]:
+    """Return `Case.end`."""
+    if ended or not points:
+        return middle(ended)
+    return middle([row for curve in curves for row in curve if row.iteration == points[-1].iteration])
+
+
+def spread(values: Iterable[float | None], larger_is_better: bool = False) -> Spread | None:
+    """Return the median, and least and most of the values that are there; None where there is no median.
+
+    What is None or not finite is worse than all others (`results.summary.median_reached`).
+    """
+    every = [value if value is not None and math.isfinite(value) else None for value in values]
+    known, median = [value for value in every if value is not None], median_reached(every, larger_is_better)
+    return None if median is None else Spread(median, min(known), max(known))
 
 
 def thin(points: Sequence[Point], keep: set[int], most: int = MOST_POINTS) -> tuple[Point, ...]:

@@ -13,6 +13,7 @@ from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Switch, plotly_
 from hsgd_emu.report.looks import OTHER_COLOUR, colours
 from hsgd_emu.report.sentences import listed
 from hsgd_emu.report.traffic import LinkTraffic, bytes_in_words
+from hsgd_emu.results.summary import mean
 from hsgd_emu.results.wording import number, share_cell
 
 MOST_CLASSES = 10
@@ -127,12 +128,11 @@ def _by_class(case: Case, names: Mapping[tuple[str, tuple[str, str]], str]) -> l
 
 
 def _sent(case: Case, name: str, links: Sequence[LinkTraffic]) -> _Sent:
-    """Return what links carried until the last point of a case."""
+    """Return what links carried until the end of a case."""
     assert case.traffic is not None
-    end = case.points[-1]
-    num_periods = end.iteration / case.traffic.global_period
+    num_periods = _num_periods(case)
     num_messages = sum(link.num_messages for link in links) * num_periods
-    time_s = end.time_s.median
+    time_s = mean(case.end, "time_s")
     shares = [link.busy_s * num_periods / time_s if time_s else 0.0 for link in links]
     busiest = max(range(len(links)), key=lambda place: shares[place])
     return _Sent(
@@ -147,6 +147,12 @@ def _sent(case: Case, name: str, links: Sequence[LinkTraffic]) -> _Sent:
         most_share=shares[busiest],
         num_alike=sum(math.isclose(one, shares[busiest]) for one in shares),
     )
+
+
+def _num_periods(case: Case) -> float:
+    """Return how many global periods a case takes until its end."""
+    assert case.traffic is not None
+    return (mean(case.end, "iteration") or 0.0) / case.traffic.global_period
 
 
 def _columns(rows: Sequence[_Sent], of_class: bool = True) -> Iterator[Column]:
@@ -312,7 +318,7 @@ def _over_the_top(case: Case) -> int:
     assert case.traffic is not None
     assert case.run.experiment is not None
     root = case.run.experiment.topology.nodes[0].class_name
-    num_periods = case.points[-1].iteration / case.traffic.global_period
+    num_periods = _num_periods(case)
     num = sum(link.num_messages for link in case.traffic.links if root in link.ends)
     return round(num * num_periods * case.traffic.message_bytes)
 

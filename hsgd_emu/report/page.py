@@ -52,7 +52,8 @@ def render(content: Content) -> str:
         .render(
             content=content,
             title=" and ".join(run.name for run in content.runs),
-            answer=wording.answer(content.summaries),
+            answer=wording.first_answer(content.summaries),
+            diverged=wording.diverged_in_words(content.summaries),
             unfinished=unfinished(content),
             heads=target_heads(content),
             rows=target_rows(content),

@@ -12,6 +12,7 @@ from hsgd_emu.config.run_schema import PublishedTime
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.report.content import Case, Content, Run
+from hsgd_emu.results.summary import mean, middle
 from hsgd_emu.results.wording import in_one_line, target_label
 from hsgd_emu.study.costs import profile_costs
 from hsgd_emu.study.finished import finished_run
@@ -97,8 +98,9 @@ def _subject_of(row: FittedRow) -> Subject:
 def _ours(case: Case, time: PublishedTime) -> tuple[float | None, float | None]:
     """Return seconds and iterations of a case where its published time was taken; none where it did not get there."""
     if time.iterations is not None:
-        at = next((point for point in case.points if point.iteration == time.iterations), None)
-        return at.time_s.median if at else None, time.iterations
+        curves = case.seeds.values()
+        rows = [next((row for row in curve if row.iteration == time.iterations), None) for curve in curves]
+        return mean(middle(rows), "time_s"), time.iterations
     targets = case.summary.targets
     found = next((one for one in targets if (one.metric, one.target) == (time.metric, time.target)), None)
     return (found.median_time_s, found.median_iterations) if found else (None, None)

@@ -148,7 +148,11 @@ def _spec(case: Case) -> Mapping[str, Any]:
 
 def _evaluations(hsgd: Case, local: Case, global_: Case, metric: str) -> Iterator[Evaluation]:
     at = [
-        {point.iteration: value.median for point in case.points if (value := point.metric(metric)) is not None}
+        {
+            point.iteration: value.median
+            for point in case.points
+            if not point.num_ended and (value := point.metric(metric)) is not None
+        }
         for case in (hsgd, local, global_)
     ]
     for iteration in at[0]:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from hsgd_emu.report.content import Case, Content, Point, Run
 from hsgd_emu.report.traffic import bytes_in_words
-from hsgd_emu.results.rows import CurveRow, reaches
-from hsgd_emu.results.summary import median_reached
+from hsgd_emu.results.rows import CurveRow, first_reaching
+from hsgd_emu.results.summary import mean, middle
 from hsgd_emu.results.wording import TargetSummary, number, target_label
 
 Axis = Literal["time_s", "communication_s", "iteration", "bytes"]
@@ -52,14 +52,12 @@ def curves_in_words(content: Content, metric: str, axis: Axis) -> str:
 
 def time_in_words(content: Content, axis: Axis) -> str:
     """Say how long each case takes, where nothing was trained; axis: what the time is drawn against."""
-    ends = sorted((case.points[-1].time_s.median, case.index) for case in content.cases if case.points)
     parts = []
-    for time_s, index in ends:
-        last = content.cases[index].points[-1]
-        done = f"{last.iteration:,} iterations"
-        if axis == "bytes" and last.num_bytes is not None:
-            done += f", in which it sends {bytes_in_words(last.num_bytes)}"
-        parts.append(f"{content.cases[index].name} takes {_seconds(time_s)} for {done}")
+    for case in sorted((case for case in content.cases if case.end), key=lambda case: end_at(case, "time_s") or 0.0):
+        done = f"{end_at(case, 'iteration'):,.0f} iterations"
+        if axis == "bytes" and case.traffic:
+            done += f", in which it sends {bytes_in_words(end_at(case, 'bytes') or 0.0)}"
+        parts.append(f"{case.name} takes {_seconds(end_at(case, 'time_s') or 0.0)} for {done}")
     return f"Timing only, nothing was trained: {listed(parts)}."
 
 
@@ -78,20 +76,25 @@ def reached_at(case: Case, target: TargetSummary, axis: Axis) -> float | None:
         return target.median_time_s
     if axis == "iteration":
         return target.median_iterations
-    rows = [_first_row(case.seeds.get(seed, []), target) for seed in _finished(case)]
-    if axis == "communication_s":
-        return median_reached([row.communication_s if row else None for row in rows])
-    if case.traffic is None:
-        return None
-    return median_reached([case.traffic.bytes_until(row.iteration) if row else None for row in rows])
+    rows = [first_reaching(case.seeds.get(seed, []), target.metric, target.target) for seed in _finished(case)]
+    return _along(case, middle(rows), axis)
+
+
+def end_at(case: Case, axis: Axis) -> float | None:
+    """Return where along an axis a case ends, as in the table; None where that is not known."""
+    return _along(case, case.end, axis)
+
+
+def _along(case: Case, rows: Sequence[CurveRow], axis: Axis) -> float | None:
+    """Return where along an axis the seed in the middle is."""
+    if axis != "bytes":
+        return mean(rows, axis)
+    iteration = mean(rows, "iteration")
+    return None if case.traffic is None or iteration is None else case.traffic.bytes_until(iteration)
 
 
 def _finished(case: Case) -> list[int]:
     return [trial.seed for trial in case.run.trials if trial.case == case.own_name and trial.status == "finished"]
-
-
-def _first_row(rows: Sequence[CurveRow], target: TargetSummary) -> CurveRow | None:
-    return next((row for row in rows if reaches(target.metric, getattr(row, target.metric), target.target)), None)
 
 
 def _hardest_reached(content: Content, metric: str) -> TargetSummary | None:
@@ -158,15 +161,15 @@ def _ends(content: Content, metric: str, axis: Axis) -> str:
     ends.sort(key=lambda end: -end[1] if metric == "test_accuracy" else end[1])
     parts = []
     for place, (index, value) in enumerate(ends):
-        along = place_of(last[index], axis)
+        along = end_at(content.cases[index], axis)
         spent = "" if axis == "iteration" or along is None else f" after {_amount(axis, along)}{_OF_WHAT[axis]}"
         level = f"is at {_level(metric, value)}" if place == 0 else f"at {_value(metric, value)}"
         parts.append(f"{content.cases[index].name} {level}{spent}")
-    steps = {last[index].iteration for index, _ in ends}
-    start = f"After {min(steps):,} iterations" if len(steps) == 1 else "At their last evaluations"
+    steps = {end_at(content.cases[index], "iteration") or 0 for index, _ in ends}
+    start = f"After {min(steps):,.0f} iterations" if len(steps) == 1 else "At their last evaluations"
     lost = [content.cases[index].name for index in last if _diverged(content.cases[index], metric)]
     said = [f"{start}, {listed(parts)}"] if parts else []
-    said += [f"the last {metric.replace('_', ' ')} of {listed(lost)} is not finite"] if lost else []
+    said += [f"{listed(lost)} {'has' if len(lost) == 1 else 'have'} diverged"] if lost else []
     text = "; ".join(said)
     return f"{text[0].upper()}{text[1:]}."
 

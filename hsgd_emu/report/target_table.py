@@ -117,8 +117,8 @@ def _end(summary: CaseSummary) -> Cell:
         return Cell("not finished")
     end = f"{wording.number(summary.final_time_s)} s, {summary.final_iteration:,.0f} iterations"
     value: Any = summary.final_accuracy
-    if value is not None:
-        return Cell(wording.accuracy_cell(value), end)
+    if value is not None or (summary.diverged and summary.final_test_loss is None):
+        return Cell(wording.final_accuracy_cell(summary), end)
     if summary.final_test_loss is not None:
         return Cell(f"test loss {wording.number(summary.final_test_loss, 3)}", end)
     return Cell(end)

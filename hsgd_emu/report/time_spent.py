@@ -11,7 +11,8 @@ from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Switch
 from hsgd_emu.report.looks import PART_COLOURS
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.results.rows import CurveRow, reaches
+from hsgd_emu.results.rows import CurveRow, first_reaching
+from hsgd_emu.results.summary import mean, middle
 from hsgd_emu.results.wording import number, share_cell, target_label
 
 PARTS = ("compute", "communication", "aggregation")
@@ -28,11 +29,9 @@ class _Until:
     metric: str = ""
     target: float = 0.0
 
-    def row(self, curve: Sequence[CurveRow], last: int) -> CurveRow | None:
-        """Return the row of a seed's curve at which it is over; last: the iteration that is the end."""
-        if not self.metric:
-            return next((row for row in curve if row.iteration == last), None)
-        return next((row for row in curve if reaches(self.metric, getattr(row, self.metric), self.target)), None)
+    def rows(self, case: Case) -> list[CurveRow | None]:
+        """Return by seed the row at which it is over; None: never."""
+        return [first_reaching(curve, self.metric, self.target) for curve in case.seeds.values()]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class _Bar:
 
     def part(self, name: str) -> float | None:
         """Return the mean of a field over the rows in the middle, None where the case did not get there."""
-        return sum(getattr(row, name) for row in self.rows) / len(self.rows) if self.rows else None
+        return mean(self.rows, name)
 
     @property
     def communication_share(self) -> float | None:
@@ -104,18 +103,10 @@ def _untils(content: Content) -> Iterator[_Until]:
 
 
 def _bar(case: Case, until: _Until) -> _Bar:
-    last = case.points[-1].iteration if case.points else -1
-    found = [until.row(curve, last) for curve in case.seeds.values()]
-    known = sorted((row for row in found if row is not None), key=lambda row: row.time_s)
-    return _Bar(case, len(known), _middle(known, len(found)))
-
-
-def _middle(known: Sequence[CurveRow], num_seeds: int) -> tuple[CurveRow, ...]:
-    """Return the row or the two rows whose time is the median, the seeds without a row being later than all others.
-
-    No row where fewer than half have one: the rule of the time-to-target table (`results.summary.median_reached`).
-    """
-    return tuple(known[(num_seeds - 1) // 2 : num_seeds // 2 + 1])
+    if not until.metric:
+        return _Bar(case, case.summary.num_finished or case.points[-1].num_seeds if case.points else 0, case.end)
+    rows = until.rows(case)
+    return _Bar(case, sum(row is not None for row in rows), middle(rows))
 
 
 def _picture(until: _Until, bars: Sequence[_Bar], parts: Sequence[str], start: int, switched: bool) -> Picture:

@@ -63,9 +63,9 @@ class Traffic:
         """Bytes over all links in one global period; a message that crosses two links counts twice."""
         return self.bytes_until(self.global_period)
 
-    def bytes_until(self, iteration: int) -> int:
+    def bytes_until(self, iteration: float) -> int:
         """Return the bytes sent over all links until the global aggregation at `iteration` is received everywhere."""
-        return round(self.num_messages * self.message_bytes * iteration / self.global_period)
+        return round(self.num_messages * self.message_bytes * Fraction(iteration) / self.global_period)
 
 
 @dataclass

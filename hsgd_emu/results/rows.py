@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+from hsgd_emu.engine.port import Metrics, are_finite
 
 TrialStatus = Literal["waiting", "running", "finished"]
 
@@ -43,6 +46,16 @@ class CurveRow:
     train_loss: float | None
     test_loss: float | None
     test_accuracy: float | None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the losses are finite; those of a model that is not finite are not (see `Metrics`)."""
+        return are_finite(self.train_loss, self.test_loss)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures alone."""
+        return Metrics(self.train_loss, self.test_loss, self.test_accuracy)
 
 
 class TimelineRow(NamedTuple):
@@ -89,16 +102,42 @@ class TargetRow(NamedTuple):
     round: int | None
 
 
-def reaches(metric: str, value: float | None, target: float) -> bool:
-    """Tell whether `value` is at or beyond `target`; a null or NaN reaches nothing."""
-    if value is None:
-        return False
+def reaches(figures: Metrics | CurveRow, metric: str, target: float) -> bool:
+    """Tell whether figures are at or beyond a target; a null, and a model that is not finite, reaches nothing."""
+    value: float | None = getattr(figures, metric)
+    return value is not None and figures.is_finite and is_beyond(metric, value, target)
+
+
+def is_beyond(metric: str, value: float, target: float) -> bool:
+    """Tell whether a finite value of a metric is at or beyond a target."""
     return value >= target if metric == "test_accuracy" else value <= target
 
 
-def first_reaching(curve: list[CurveRow], metric: str, target: float) -> TargetRow:
-    """Return the first row of `curve` at or beyond `target`: a row that exists, never interpolated."""
-    for row in curve:
-        if reaches(metric, getattr(row, metric), target):
-            return TargetRow(metric, target, row.time_s, row.iteration, row.round)
-    return TargetRow(metric, target, None, None, None)
+def first_reaching(curve: Sequence[CurveRow], metric: str, target: float) -> CurveRow | None:
+    """Return the first row of a trial's curve at or beyond a target: a row that exists, never interpolated."""
+    place = _first_place(curve, metric, target)
+    return None if place is None else curve[place]
+
+
+def iteration_reaching(learned: Mapping[int, Metrics], metric: str, target: float) -> int | None:
+    """Return the iteration at which a trial, given by its figures at each, first reaches a target."""
+    iterations = sorted(learned)
+    place = _first_place([learned[iteration] for iteration in iterations], metric, target)
+    return None if place is None else iterations[place]
+
+
+def _first_place(figures: Iterable[Metrics | CurveRow], metric: str, target: float) -> int | None:
+    for place, one in enumerate(figures):
+        if reaches(one, metric, target):
+            return place
+        if not one.is_finite:
+            return None  # whatever it may look like later
+    return None
+
+
+def target_row(curve: Sequence[CurveRow], metric: str, target: float) -> TargetRow:
+    """Return a trial's row of the table `targets`."""
+    row = first_reaching(curve, metric, target)
+    if row is None:
+        return TargetRow(metric, target, None, None, None)
+    return TargetRow(metric, target, row.time_s, row.iteration, row.round)

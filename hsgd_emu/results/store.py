@@ -34,9 +34,9 @@ from hsgd_emu.results.rows import (
     TrialKey,
     TrialState,
     WaitRow,
-    first_reaching,
+    target_row,
 )
-from hsgd_emu.results.tables import FORMAT, TABLES, insert, quoted, select
+from hsgd_emu.results.tables import FORMAT, TABLES, curve_rows, insert, quoted
 
 _TRIALS = quoted(TABLES["trials"])
 _OF_TRIAL = '"case" = ? AND seed = ?'
@@ -156,8 +156,7 @@ class RunStore:
 
     def curve_rows(self, key: TrialKey) -> list[CurveRow]:
         """Return a trial's curve so far, in the order it was written. A NaN loss comes back as None."""
-        rows = select(self._connection, "curve", 't."case" = ? AND t.seed = ?', astuple(key))
-        return [CurveRow(*row[2:]) for row in rows]
+        return [row for _, row in curve_rows(self._connection, 't."case" = ? AND t.seed = ?', astuple(key))]
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -186,9 +185,11 @@ class RunStore:
             insert(connection, "timeline", (trial + row for row in timeline))
             insert(connection, "barriers", (trial + row for row in barriers))
             insert(connection, "waits", ((*trial, round_, *row) for row in waits))
+            diverged_at = None if curve is None or curve.is_finite else iteration
             connection.execute(
-                f"UPDATE trials SET status = 'running', iteration = ?, round = ? WHERE {_OF_TRIAL}",
-                (iteration, round_, *trial),
+                "UPDATE trials SET status = 'running', iteration = ?, round = ?, "
+                f"diverged_at = coalesce(diverged_at, ?) WHERE {_OF_TRIAL}",
+                (iteration, round_, diverged_at, *trial),
             )
 
     def restart_trial(self, key: TrialKey) -> None:
@@ -200,7 +201,7 @@ class RunStore:
                     connection.execute(f"DELETE FROM {table} WHERE {_OF_TRIAL}", trial)
             connection.execute(
                 "UPDATE trials SET status = 'waiting', iteration = 0, round = 0, weights_hash = NULL, "
-                f"timeline_hash = NULL, engine = NULL, wall_s = NULL WHERE {_OF_TRIAL}",
+                f"timeline_hash = NULL, engine = NULL, wall_s = NULL, diverged_at = NULL WHERE {_OF_TRIAL}",
                 trial,
             )
 
@@ -285,7 +286,7 @@ class RunStore:
 
     def _write_targets(self, connection: sqlite3.Connection, key: TrialKey) -> None:
         curve = self.curve_rows(key)
-        insert(connection, "targets", (astuple(key) + first_reaching(curve, *level) for level in self.targets))
+        insert(connection, "targets", (astuple(key) + target_row(curve, *level) for level in self.targets))
 
     def finish_run(self) -> None:
         """Fold the write-ahead log into run.sqlite, so that the run is one file that can be copied."""

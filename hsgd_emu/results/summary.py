@@ -7,18 +7,15 @@ Only finished trials count.
 from __future__ import annotations
 
 import contextlib
-import math
 import sqlite3
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hsgd_emu.results.folder import local_sgd_cases, read_run_file
-from hsgd_emu.results.rows import CurveRow
+from hsgd_emu.results.rows import CurveRow, TrialKey, first_reaching
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 from hsgd_emu.results.wording import CaseSummary, TargetSummary, answer, has_published, header, in_one_line, render_rows
 
 __all__ = [
@@ -36,15 +33,6 @@ Level = tuple[str, float]
 """(metric, target)."""
 
 
-@dataclass(frozen=True)
-class Reached:
-    """One seed's row of `targets`, with the share of its time that was communication (both null: never)."""
-
-    time_s: float | None
-    iteration: int | None
-    communication_share: float | None
-
-
 def summarise(source: RunStore | Path) -> list[CaseSummary]:
     """Return one summary per case, in run order.
 
@@ -57,31 +45,23 @@ def summarise(source: RunStore | Path) -> list[CaseSummary]:
 
 
 def summarise_from(
-    connection: sqlite3.Connection, run: dict[str, Any], curves: dict[tuple[str, int], list[CurveRow]]
+    connection: sqlite3.Connection, run: dict[str, Any], curves: Mapping[TrialKey, Sequence[CurveRow]]
 ) -> list[CaseSummary]:
     """Return the summaries of a run from its open database, its run file and its `curves_of`."""
-    trials = list(select(connection, "trials"))
-    targets = list(select(connection, "targets"))
+    trials = [(TrialKey(*row[:2]), row[2], row[-1]) for row in select(connection, "trials")]
     levels = list(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
     local, published = local_sgd_cases(run), _published(run)
-    summaries = []
-    for case in dict.fromkeys(trial[0] for trial in trials):
-        seeds = [trial[1] for trial in trials if trial[0] == case]
-        done = [trial[1] for trial in trials if trial[0] == case and trial[2] == "finished"]
-        rows = [row for row in targets if row[0] == case and row[1] in done]
-        summaries.append(
-            summarise_case(
-                case,
-                local_sgd=case in local,
-                num_seeds=len(seeds),
-                curves={seed: curves.get((case, seed), []) for seed in done},
-                reached={
-                    level: [_reached(row, curves) for row in rows if tuple(row[2:4]) == level] for level in levels
-                },
-                published={level: published.get((case, *level)) for level in levels},
-            )
+    return [
+        summarise_case(
+            case,
+            local_sgd=case in local,
+            num_seeds=sum(key.case == case for key, *_ in trials),
+            curves=[curves.get(key, ()) for key, status, _ in trials if key.case == case and status == "finished"],
+            levels={level: published.get((case, *level)) for level in levels},
+            diverged={key.seed: at for key, _, at in trials if key.case == case and at is not None},
         )
-    return summaries
+        for case in dict.fromkeys(key.case for key, *_ in trials)
+    ]
 
 
 def summarise_case(
@@ -89,64 +69,89 @@ def summarise_case(
     *,
     local_sgd: bool,
     num_seeds: int,
-    curves: dict[int, list[CurveRow]],
-    reached: dict[Level, list[Reached]],
-    published: Mapping[Level, float | None],
+    curves: Sequence[Sequence[CurveRow]],
+    levels: Mapping[Level, float | None],
+    diverged: Mapping[int, int],
 ) -> CaseSummary:
-    """Return the summary of one case from its finished seeds' curves and rows of `targets`, and published times."""
-    last = [curve[-1] for curve in curves.values() if curve]
+    """Return the summary of one case.
+
+    Args:    curves: of the finished seeds.  levels: the targets, each with its published time.  diverged: by seed, the
+             iteration.
+    """
+    last = [curve[-1] for curve in curves if curve]
+    end = middle(last)
     return CaseSummary(
         case=case,
         local_sgd=local_sgd,
         num_seeds=num_seeds,
         num_finished=len(curves),
-        targets=tuple(summarise_target(*level, rows, published.get(level)) for level, rows in reached.items()),
-        final_accuracy=_median([row.test_accuracy for row in last]),
-        final_test_loss=_median([row.test_loss for row in last]),
-        final_time_s=_median([row.time_s for row in last]),
-        final_iteration=_median([row.iteration for row in last]),
+        targets=tuple(
+            summarise_target(*level, [first_reaching(curve, *level) for curve in curves], published_time_s)
+            for level, published_time_s in levels.items()
+        ),
+        final_accuracy=median_figure(last, "test_accuracy"),
+        final_test_loss=median_figure(last, "test_loss"),
+        final_time_s=mean(end, "time_s"),
+        final_iteration=mean(end, "iteration"),
+        diverged=tuple(diverged.items()),
     )
 
 
 def summarise_target(
-    metric: str, target: float, rows: Sequence[Reached], published_time_s: float | None = None
+    metric: str, target: float, rows: Sequence[CurveRow | None], published_time_s: float | None = None
 ) -> TargetSummary:
-    """Return median and spread over seeds of when a target was reached."""
-    times_s = [row.time_s for row in rows if row.time_s is not None]
-    shares = [row.communication_share for row in rows if row.communication_share is not None]
-    median_s = median_reached([row.time_s for row in rows])
+    """Return median and spread over seeds of when a target was reached.
+
+    rows: by seed, the row that reached it; None: never.
+    """
+    times_s = [row.time_s for row in rows if row is not None]
+    there = middle(rows)
+    time_s, communication_s = mean(there, "time_s"), mean(there, "communication_s")
     return TargetSummary(
         metric=metric,
         target=target,
         num_seeds=len(rows),
         num_reached=len(times_s),
-        median_time_s=median_s,
+        median_time_s=time_s,
         least_time_s=min(times_s, default=None),
         most_time_s=max(times_s, default=None),
-        median_iterations=median_reached([row.iteration for row in rows]),
-        communication_share=None if median_s is None else _median(shares),
+        median_iterations=mean(there, "iteration"),
+        communication_share=None if communication_s is None or not time_s else communication_s / time_s,
         published_time_s=published_time_s,
     )
 
 
-def median_reached(values: Sequence[float | None]) -> float | None:
-    """Return the median over seeds, where a null stands for "later than all others".
+# --- the median over seeds, for all that is told of a run ---------------------------------------------
 
-    None where fewer than half of the seeds have a value. With exactly half of an even number of seeds, the
-    later of the two middle values does not exist, and the earlier one is returned. Dropping the nulls
+
+def middle(rows: Sequence[CurveRow | None]) -> tuple[CurveRow, ...]:
+    """Return the row of the seed in the middle, by time; of an even number of seeds the two in the middle.
+
+    A seed without a row (None) is later than all others. So there is none where fewer than half have one; where exactly
+    half do, the later of the two in the middle does not exist, and the other stands alone. Leaving these seeds out
     instead would favour a case that only its luckiest seed reaches.
     """
-    known = sorted(value for value in values if value is not None)
-    num_seeds = len(values)
-    if not known or 2 * len(known) < num_seeds:
-        return None
-    low, high = (num_seeds - 1) // 2, num_seeds // 2
-    return known[low] if high >= len(known) else (known[low] + known[high]) / 2
+    known = sorted((row for row in rows if row is not None), key=lambda row: row.time_s)
+    return tuple(known[(len(rows) - 1) // 2 : len(rows) // 2 + 1])
 
 
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    return float(statistics.median(known)) if known else None
+def mean(rows: Sequence[CurveRow], field: str) -> float | None:
+    """Return the mean of a field over the rows in the middle, None where there are none."""
+    return sum(getattr(row, field) for row in rows) / len(rows) if rows else None
+
+
+def median_reached(values: Sequence[float | None], larger_is_better: bool = False) -> float | None:
+    """Return the median over seeds by the rule of `middle`: a null is worse than all others."""
+    known = sorted((value for value in values if value is not None), reverse=larger_is_better)
+    there = known[max(0, len(values) - 1) // 2 : len(values) // 2 + 1]
+    return sum(there) / len(there) if there else None
+
+
+def median_figure(rows: Sequence[CurveRow], metric: str) -> float | None:
+    """Return the median of a metric over seeds; a model that is not finite is worse than all others."""
+    return median_reached(
+        [getattr(row, metric) if row.is_finite else None for row in rows], larger_is_better=metric == "test_accuracy"
+    )
 
 
 def published_line(folder: Path, summaries: Sequence[CaseSummary]) -> list[str]:
@@ -178,16 +183,9 @@ def _connection(source: RunStore | Path) -> Iterator[Any]:
         yield connection
 
 
-def curves_of(connection: sqlite3.Connection) -> dict[tuple[str, int], list[CurveRow]]:
-    """Return the curve so far of every trial that has one, by case and seed."""
-    curves: dict[tuple[str, int], list[CurveRow]] = {}
-    for case, seed, *row in select(connection, "curve"):
-        curves.setdefault((case, seed), []).append(CurveRow(*row))
+def curves_of(connection: sqlite3.Connection) -> dict[TrialKey, list[CurveRow]]:
+    """Return the curve so far of every trial that has one."""
+    curves: dict[TrialKey, list[CurveRow]] = {}
+    for key, row in curve_rows(connection):
+        curves.setdefault(key, []).append(row)
     return curves
-
-
-def _reached(row: tuple[Any, ...], curves: dict[tuple[str, int], list[CurveRow]]) -> Reached:
-    case, seed, _, _, time_s, iteration, _ = row
-    at = next((point for point in curves.get((case, seed), []) if point.iteration == iteration), None)
-    share = at.communication_s / at.time_s if at and at.time_s > 0 else None
-    return Reached(time_s, iteration, share)

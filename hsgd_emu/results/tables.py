@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hsgd_emu.results import database
 from hsgd_emu.results.database import Column, Format, bounded, table_sql
 from hsgd_emu.results.folder import DATABASE_FILE, require_run_folder
+from hsgd_emu.results.rows import CurveRow, TrialKey
 
-__all__ = ["FORMAT", "TABLES", "Column", "connect_to_read", "insert", "quoted", "select"]
+__all__ = ["FORMAT", "TABLES", "Column", "connect_to_read", "curve_rows", "insert", "quoted", "select"]
 
 
 def _text(*names: str) -> tuple[Column, ...]:
@@ -55,6 +58,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *_integer("iteration", "round"),
         *(Column(name, "TEXT", True) for name in ("weights_hash", "timeline_hash", "engine")),
         *_real("wall_s", null=True),
+        # The first evaluated global aggregation at which the global model, or a loss, was not finite.
+        *_integer("diverged_at", null=True),
     ),
     "barriers": (
         *_TRIAL,
@@ -122,3 +127,18 @@ def select(
         values,
     )
     yield from bounded(connection, rows, len(TABLES[table]))
+
+
+def curve_rows(
+    connection: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()
+) -> Iterator[tuple[TrialKey, CurveRow]]:
+    """Yield rows of `curve` as `select` does, with their trials.
+
+    A NaN is kept as null: from where a trial has diverged on, the test loss is NaN unless a loss is infinite.
+    """
+    diverged_at = {TrialKey(*row[:2]): row[-1] for row in select(connection, "trials")}
+    for case, seed, *values_ in select(connection, "curve", where, values):
+        key, row = TrialKey(case, seed), CurveRow(*values_)
+        since = diverged_at[key]
+        has_diverged = since is not None and row.iteration >= since
+        yield key, replace(row, test_loss=math.nan) if has_diverged and row.is_finite else row

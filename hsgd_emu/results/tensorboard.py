@@ -24,7 +24,7 @@ from typing import Any
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.results.folder import TENSORBOARD, require_run_folder
 from hsgd_emu.results.rows import CurveRow, TrialKey
-from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 
 SCALARS = {
     "test_accuracy": "test_accuracy",
@@ -174,5 +174,5 @@ def trial_folder(out: Path, names: dict[str, str], key: TrialKey) -> Path:
 def _trials(connection: Any, key: TrialKey | None = None) -> Generator[tuple[TrialKey, list[CurveRow]], None, None]:
     """Yield each trial (or the one asked for) that has a curve, with its rows."""
     one = ('t."case" = ? AND t.seed = ?', (key.case, key.seed)) if key else ("", ())
-    for found, rows in groupby(select(connection, "curve", *one), key=lambda row: row[:2]):
-        yield TrialKey(*found), [CurveRow(*row[2:]) for row in rows]
+    for found, rows in groupby(curve_rows(connection, *one), key=lambda found: found[0]):
+        yield found, [row for _, row in rows]

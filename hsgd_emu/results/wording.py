@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hsgd_emu.errors import listed
+
+DIVERGED = "diverged"
+"""What a figure of a model that is not finite is said to be."""
+
 
 @dataclass(frozen=True)
 class TargetSummary:
@@ -29,7 +34,10 @@ class TargetSummary:
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """One case: its targets, and medians over the finished seeds of its last row of `curve`."""
+    """One case: its targets, and medians over the finished seeds of its last row of `curve`.
+
+    final_accuracy, final_test_loss: None where half of them or more have diverged.
+    """
 
     case: str
     local_sgd: bool
@@ -41,6 +49,8 @@ class CaseSummary:
     final_test_loss: float | None
     final_time_s: float | None
     final_iteration: float | None
+    diverged: tuple[tuple[int, int], ...] = ()
+    """The seeds that have diverged, finished or not, with the first evaluated iteration at which they had."""
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -104,8 +114,15 @@ def accuracy_cell(accuracy: float | None) -> str:
 
 
 def was_trained(summaries: Sequence[CaseSummary]) -> bool:
-    """Tell whether any finished trial has metrics; a timing-only run has none."""
-    return any(s.final_accuracy is not None or s.final_test_loss is not None for s in summaries)
+    """Tell whether any finished trial has metrics, or has diverged; a timing-only run has none."""
+    return any(s.final_accuracy is not None or s.final_test_loss is not None or s.diverged for s in summaries)
+
+
+def final_accuracy_cell(summary: CaseSummary) -> str:
+    """Return the accuracy at the end, or that there is none, for the model is not finite."""
+    if summary.final_accuracy is None and summary.num_finished and summary.diverged:
+        return DIVERGED
+    return accuracy_cell(summary.final_accuracy)
 
 
 def target_heads(summaries: Sequence[CaseSummary]) -> list[str]:
@@ -148,7 +165,7 @@ def render_rows(summaries: Sequence[CaseSummary], details: bool = True) -> list[
             if details:
                 cells += [iterations_cell(target), share_cell(target.communication_share)]
         time_s = summary.final_time_s
-        cells.append(accuracy_cell(summary.final_accuracy))
+        cells.append(final_accuracy_cell(summary))
         cells.append("-" if time_s is None else f"{number(time_s)} s")
         rows.append(cells)
     return rows
@@ -160,6 +177,21 @@ _Entry = tuple[CaseSummary, TargetSummary]
 
 
 def answer(summaries: Sequence[CaseSummary]) -> str:
+    """Return the answer in words: `first_answer`, and which trials diverged."""
+    return " ".join(filter(None, [first_answer(summaries), diverged_in_words(summaries)]))
+
+
+def diverged_in_words(summaries: Sequence[CaseSummary]) -> str:
+    """Say which trials diverged, where, and what that means; nothing where none did."""
+    found = [f"{one.case}, seed {seed}, at iteration {at:,}" for one in summaries for seed, at in one.diverged]
+    if not found:
+        return ""
+    num = "1 trial" if len(found) == 1 else f"{len(found)} trials"
+    text = "its model or loss is NaN or infinite, which reaches no target"
+    return f"{num} diverged ({listed(found, 6)}): from there on {text}."
+
+
+def first_answer(summaries: Sequence[CaseSummary]) -> str:
     """Return one sentence: which case reaches the hardest target first, and by how much.
 
     The hardest target is the highest accuracy (else the lowest test loss, else the lowest train loss) that
@@ -243,7 +275,8 @@ def _answer_in_time(summaries: Sequence[CaseSummary]) -> str:
 def _answer_in_accuracy(summaries: Sequence[CaseSummary]) -> str:
     known = [s for s in summaries if s.final_accuracy is not None]
     if not known:
-        return "No accuracy was measured."
+        diverged = any(s.diverged for s in summaries)
+        return "No case ends with a finite model." if diverged else "No accuracy was measured."
     best = max(known, key=lambda s: s.final_accuracy or 0.0)
     return (
         f"The highest final accuracy is {accuracy_cell(best.final_accuracy)}, by {best.case} after "

@@ -15,7 +15,7 @@ from hsgd_emu.engine.times import Nanoseconds_SR
 from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.experiment import Experiment, load_experiment
 from hsgd_emu.results.folder import RUN_FILE, read_environment, require_run_folder
-from hsgd_emu.results.rows import METRICS, TrialKey, reaches
+from hsgd_emu.results.rows import METRICS, TrialKey, iteration_reaching
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import number, target_label
 from hsgd_emu.study.clock import times
@@ -51,11 +51,10 @@ class FinishedRun:
 
     def reached(self, case: str, target: Target) -> Reached:
         """Return at which evaluated iteration each seed of a case first reached a target."""
-        return {seed: self._first(TrialKey(case, seed), *target) for seed in self.experiment.seeds}
-
-    def _first(self, key: TrialKey, metric: str, level: float) -> int | None:
-        found = sorted(self.recorded[key].metrics.items())
-        return next((at for at, metrics in found if reaches(metric, getattr(metrics, metric), level)), None)
+        return {
+            seed: iteration_reaching(self.recorded[TrialKey(case, seed)].metrics, *target)
+            for seed in self.experiment.seeds
+        }
 
 
 def finished_run(folder: Path | str) -> FinishedRun:
@@ -133,8 +132,8 @@ def _reaching(run: FinishedRun, target: Target) -> list[str]:
 
 def _never_reached(run: FinishedRun, target: Target) -> ConfigError:
     metric, level = target
-    found = [getattr(m, metric) for trial in run.recorded.values() for m in trial.metrics.values()]
-    known = [value for value in found if value is not None and not math.isnan(value)]
+    learned = [metrics for trial in run.recorded.values() for metrics in trial.metrics.values() if metrics.is_finite]
+    known = [value for metrics in learned if (value := getattr(metrics, metric)) is not None]
     best = (max if metric == "test_accuracy" else min)(known, default=None)
     hint = "" if best is None else f"; the best of any seed is {metric} {number(best)}"
     label = target_label(metric, level)

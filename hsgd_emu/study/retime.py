@@ -18,9 +18,9 @@ from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_text, remove_run, require_run_folder
 from hsgd_emu.results.origin import origin, versions
-from hsgd_emu.results.rows import CurveRow, TrialKey
+from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 from hsgd_emu.run import check_free
 from hsgd_emu.study.changes import Changes, changed_experiment
 from hsgd_emu.topology.tree import Topology
@@ -94,10 +94,8 @@ def read_recorded(folder: Path, experiment: Experiment) -> dict[TrialKey, Record
                 unfinished.append(f"{case}, seed {seed}")
             elif weights_hash is not None:
                 hashes[TrialKey(case, seed)] = weights_hash
-        for case, seed, *values in select(connection, "curve"):
-            row = CurveRow(*values)
-            figures = Metrics(row.train_loss, row.test_loss, row.test_accuracy)
-            metrics.setdefault(TrialKey(case, seed), {})[row.iteration] = figures
+        for key, row in curve_rows(connection):
+            metrics.setdefault(key, {})[row.iteration] = row.metrics
     if read_environment(folder).get("timing_only"):
         text = "was run with --timing-only and learned nothing; `hsgd-emu run` it with the other timing instead"
         raise ConfigError.of(str(folder), "", text)

@@ -16,7 +16,7 @@ from typing import Any
 from hsgd_emu.locks import is_held
 from hsgd_emu.results.folder import DATABASE_FILE, LOCK_FILE, read_run_file
 from hsgd_emu.results.rows import CurveRow, TrialKey, TrialStatus, reaches
-from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 from hsgd_emu.watch.pace import Pace
 
 Target = tuple[str, float]
@@ -36,13 +36,13 @@ class CurveNow:
     """By target: the first row at or beyond it."""
 
     def add(self, row: CurveRow, targets: Sequence[Target]) -> None:
-        accuracy = row.test_accuracy
+        accuracy = row.test_accuracy if row.is_finite else None
         self.last = row
         self.accuracies.append(accuracy)
         if accuracy is not None:
             self.least, self.most = min(self.least, accuracy), max(self.most, accuracy)
         for metric, level in targets:
-            if reaches(metric, getattr(row, metric), level):
+            if reaches(row, metric, level):
                 self.reached.setdefault((metric, level), row)
 
 
@@ -145,12 +145,12 @@ class RunBoard:
         self._identity, self._iterations = identity, now
 
     def _read_curves(self, connection: sqlite3.Connection, targets: Sequence[Target]) -> None:
-        for case, seed, *row in select(connection, "curve", "t.rowid > ?", (self._last_row,)):
-            self._curves.setdefault(TrialKey(case, seed), CurveNow()).add(CurveRow(*row), targets)
+        for key, row in curve_rows(connection, "t.rowid > ?", (self._last_row,)):
+            self._curves.setdefault(key, CurveNow()).add(row, targets)
         self._last_row = connection.execute("SELECT coalesce(max(rowid), 0) FROM curve").fetchone()[0]
 
     def _see(self, trials: list[tuple[Any, ...]]) -> None:
-        for case, seed, status, iteration, *_, wall_s in trials:
+        for case, seed, status, iteration, *_, wall_s, _ in trials:
             self._pace.see(TrialKey(case, seed), iteration, self._clock())
             if status == "finished" and wall_s is not None and iteration:
                 self._pace.finished(TrialKey(case, seed), wall_s / iteration)

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from hsgd_emu.results.folder import read_environment
 from hsgd_emu.results.rows import TrialStatus
-from hsgd_emu.results.summary import Reached, answer, summarise, summarise_target
-from hsgd_emu.results.wording import TargetSummary, accuracy_cell, number, target_label
+from hsgd_emu.results.summary import answer, summarise, summarise_target
+from hsgd_emu.results.wording import DIVERGED, TargetSummary, accuracy_cell, number, target_label
 from hsgd_emu.watch.board import RunNow, TrialNow
 
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -142,7 +142,7 @@ def _cells(run: RunNow, trial: TrialNow, form: _Form, whole_names: bool) -> dict
         "progress": f"{bar(share, form.bar)} {math.floor(100 * share):3}%",
         "iteration": f"{trial.iteration:,}",
         "emulated": f"{number(now.time_s)} s" if now else "-",
-        "accuracy": accuracy_cell(now.test_accuracy if now else None),
+        "accuracy": DIVERGED if now and not now.is_finite else accuracy_cell(now.test_accuracy if now else None),
         "test loss": "-" if now is None or now.test_loss is None else number(now.test_loss, 3),
         "accuracy so far": spark,
         "so far": spark,
@@ -173,7 +173,7 @@ def _reached(run: RunNow, case: str, metric: str, target: float) -> TargetSummar
     for trial in run.trials:
         row = trial.curve.reached.get((metric, target))
         if trial.key.case == case and (row or trial.status == "finished"):
-            rows.append(Reached(row.time_s, row.iteration, None) if row else Reached(None, None, None))
+            rows.append(row)
     return summarise_target(metric, target, rows)
 
 

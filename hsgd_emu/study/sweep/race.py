@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.schedule import Schedule
-from hsgd_emu.results.rows import TrialKey, reaches
+from hsgd_emu.results.rows import TrialKey, iteration_reaching
 from hsgd_emu.rng import seed_of
 from hsgd_emu.study.clock import ClockName, times
 from hsgd_emu.study.sweep.settings import Setting, Settings
@@ -107,11 +107,8 @@ class Race:
     def _iterations(self, key: str) -> list[float]:
         """Return at which evaluated iteration a trial reaches each target."""
         if key not in self._reached:
-            curve = sorted(self.learned[key].metrics.items())
-            self._reached[key] = [
-                next((float(i) for i, row in curve if reaches(metric, getattr(row, metric), level)), np.inf)
-                for metric, level in self.levels
-            ]
+            found = [iteration_reaching(self.learned[key].metrics, *level) for level in self.levels]
+            self._reached[key] = [np.inf if iteration is None else float(iteration) for iteration in found]
         return self._reached[key]
 
     def _plans(

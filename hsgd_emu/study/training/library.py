@@ -12,8 +12,7 @@ from pathlib import Path
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.locks import try_lock
 from hsgd_emu.results.folder import is_run_folder, read_environment
-from hsgd_emu.results.rows import CurveRow
-from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.training.wanted import Wanted, experiment_of
 from hsgd_emu.trials import Progress
@@ -38,6 +37,8 @@ class Learned:
     """Of the last global model; None until the trial is finished."""
     wall_s: float
     """Host seconds spent on it; what a killed process spent is not in it."""
+    diverged_at: int | None = None
+    """The first evaluated iteration at which its model was not finite."""
 
 
 class Library:
@@ -118,14 +119,14 @@ def _read(folder: Path) -> Learned | None:
         return None
     with contextlib.closing(connect_to_read(folder)) as connection:
         connection.execute("BEGIN")
-        trials, curve = list(select(connection, "trials")), list(select(connection, "curve"))
-    _, _, status, iteration, _, weights_hash, _, _, wall_s = trials[0]
-    rows = (CurveRow(*row[2:]) for row in curve)
+        trials, curve = list(select(connection, "trials")), list(curve_rows(connection))
+    _, _, status, iteration, _, weights_hash, _, _, wall_s, diverged_at = trials[0]
     return Learned(
         iteration=iteration,
         finished=status == "finished",
-        metrics={row.iteration: Metrics(row.train_loss, row.test_loss, row.test_accuracy) for row in rows},
+        metrics={row.iteration: row.metrics for _, row in curve},
         message_bytes=int(read_environment(folder)["message_bytes"]),
         weights_hash=weights_hash,
         wall_s=wall_s or 0.0,
+        diverged_at=diverged_at,
     )

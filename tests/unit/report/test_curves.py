@@ -437,8 +437,8 @@ def test_nothing_evaluated_gives_no_figure(tmp_path: Path) -> None:
         assert curves(content) is None
 
 
-def test_loss_that_is_not_finite_is_a_gap_in_line_and_band(tmp_path: Path) -> None:
-    losses = (2.0, 3.0, math.inf, math.inf, 1.0, math.inf)
+def test_a_curve_ends_where_its_trials_diverge(tmp_path: Path) -> None:
+    losses = (2.0, 3.0, math.inf, math.inf, 1.0, math.nan)
 
     def curve(case: str, seed: int) -> list[CurveRow]:
         return [row(50 * i, 10.0 * i, 0.1, loss) for i, loss in enumerate(losses, start=1)]
@@ -446,11 +446,11 @@ def test_loss_that_is_not_finite_is_a_gap_in_line_and_band(tmp_path: Path) -> No
     for content in content_of(make_run(tmp_path / "run", curve, cases={LOCAL: PERIODS[LOCAL]})):
         figure = figure_of(content)
         traces = drawn(figure, "test_loss", "time_s")
-        assert traces[-1]["y"] == [2.0, 3.0, None, None, 1.0, None]
-        # each stretch of known values has its own band
-        assert [trace["y"] for trace in traces[:-1]] == [[2.0, 3.0], [2.0, 3.0], [1.0], [1.0]]
-        assert text(figure, "test_loss", "iteration") == "The last test loss of P=50 is not finite."
-        assert text(figure, "test_accuracy", "iteration") == "After 300 iterations, P=50 is at 10.0% test accuracy."
+        # What a model that was not finite shows afterwards is no figure.
+        assert traces[-1]["y"] == [2.0, 3.0, None, None, None, None]
+        assert [trace["y"] for trace in traces[:-1]] == [[2.0, 3.0], [2.0, 3.0]]
+        assert text(figure, "test_loss", "iteration") == "P=50 has diverged."
+        assert text(figure, "test_accuracy", "iteration") == "P=50 has diverged."
 
 
 def test_one_seed_has_no_band(tmp_path: Path) -> None:

@@ -369,9 +369,12 @@ def test_median_needs_half_of_the_seeds() -> None:
     assert found.test_loss == pytest.approx((0.6, 0.1, 0.8))
 
 
-def test_diverged_losses_are_left_out() -> None:
+def test_diverged_losses_are_worse_than_all_others() -> None:
     assert spread(iter([math.inf, math.nan, None])) is None
-    assert spread(iter([math.inf, 2.0, 1.0])) == (1.5, 1.0, 2.0)
+    assert spread(iter([math.inf, 2.0, 1.0])) == (2.0, 1.0, 2.0)
+    assert spread([None, 0.7, 0.9], larger_is_better=True) == (0.7, 0.7, 0.9)
+    assert spread([None, 0.7], larger_is_better=True) == (0.7, 0.7, 0.7), "exactly half of them"
+    assert spread([None, None, 0.9], larger_is_better=True) is None
 
 
 def test_parts_of_columns_stand_for_arrays() -> None:
