@@ -36,6 +36,8 @@ class Curve:
     best: list[float] = field(default_factory=list)
     reached: int | None = None
     """Place of the evaluation that reached the target."""
+    diverged: bool = False
+    """Before it reached the target."""
 
     @property
     def until(self) -> int:
@@ -43,14 +45,15 @@ class Curve:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not reached the target, and has iterations left."""
-        return self.reached is None and len(self.best) < len(self.iterations)
+        """Whether it has neither reached the target nor diverged, and has iterations left."""
+        return self.reached is None and not self.diverged and len(self.best) < len(self.iterations)
 
     def take(self, values: Mapping[int, float], until: int, target: float) -> None:
         """Take what was learned up to an iteration; what the oracle may know beyond it does not count yet."""
         for iteration in map(int, self.iterations[len(self.best) : self.place_of(until + 1)]):
             value, before = values[iteration], self.best[-1] if self.best else -np.inf
-            self.best.append(value if value > before else before)  # NaN is no progress
+            self.diverged |= self.reached is None and bool(np.isnan(value))
+            self.best.append(before if self.diverged or not value > before else value)
             if self.reached is None and self.best[-1] >= target:
                 self.reached = len(self.best) - 1
 
@@ -65,6 +68,8 @@ class Curve:
 
     def least_s(self) -> Floats:
         """Return (replications,) what reaching the target takes at least; inf: never."""
+        if self.diverged:
+            return np.full(len(self.time_s), np.inf)
         return self.at_s(self.until + 1) if self.reached is None else self.time_s[:, self.reached]
 
     def most_s(self) -> Floats:

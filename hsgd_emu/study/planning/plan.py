@@ -139,8 +139,10 @@ class _Oracle:
 
     def _figures(self, learned: Learned) -> dict[int, float]:
         sign = _sign(self.metric)
-        figures = {iteration: getattr(metrics, self.metric) for iteration, metrics in learned.metrics.items()}
-        return {iteration: math.nan if value is None else sign * value for iteration, value in figures.items()}
+        return {
+            iteration: sign * getattr(metrics, self.metric) if metrics.is_finite else math.nan
+            for iteration, metrics in learned.metrics.items()
+        }
 
 
 def _sign(metric: str) -> int:

@@ -133,6 +133,8 @@ class PlanResult:
             return f"{name} takes {_s(found.time_s)}{times}"
         if found.fate == "never":
             return f"{name} does not reach it"
+        if found.fate == "diverged":
+            return f"{name} diverges with {found.num_diverged} of {len(self.seeds)} seeds"
         looks = f"looked to take about {_s(found.time_s)}{times}"
         if not np.isfinite(found.time_s):
             looks = "looked not to reach it"
@@ -164,6 +166,7 @@ class PlanResult:
         words: dict[Fate, str] = {
             "reached": "{} reached the target",
             "never": "{} did not within their iterations",
+            "diverged": "{} diverged with some seed (a model or loss that is NaN or infinite) and are out of the race",
             "beaten": "{} were beaten for certain (their clock passed the best time before they reached it)",
             "dropped": "{} were dropped as too slow",
             "open": "{} were still open when the budget was spent",
@@ -181,12 +184,25 @@ class PlanResult:
     def _no_answer(self) -> list[str]:
         label = target_label(self.metric, self.target)
         spent = any(found.fate == "open" for found in self.findings)
-        figures = [self._figure(found) for found in self.findings]
-        far = int(np.nanargmax(np.array(figures) * (1 if self.metric == "test_accuracy" else -1)))
-        got = target_label(self.metric, round(figures[far], 4))
-        advice = "a larger --budget may find one" if spent else "a nearer --target, or more --set train.iterations"
+        advice = (
+            "a larger --budget, which may find one" if spent else "a nearer --target, or more --set train.iterations"
+        )
         first = f"No schedule reached {label} with more than half of its seeds{' before the budget was spent' * spent}"
-        return [f"{first}.", f"{self.candidates[far].name} got furthest: {got} (median of the seeds). Try {advice}."]
+        fates = Counter(found.fate for found in self.findings)
+        if fates["diverged"]:
+            first += f"; of {len(self.findings)} schedules, {self._fates(fates)}"
+            advice += ", or a smaller learning rate"
+        return [f"{first}.", f"{self._furthest()}Try {advice}."]
+
+    def _furthest(self) -> str:
+        """Say which candidate got how far, with a space after it; nothing where none has any figure."""
+        sign = 1 if self.metric == "test_accuracy" else -1
+        figures = [sign * self._figure(found) for found in self.findings]
+        known = [figure for figure in figures if not np.isnan(figure)]
+        if not known:
+            return ""
+        got = target_label(self.metric, round(sign * max(known), 4))
+        return f"{self.candidates[figures.index(max(known))].name} got furthest: {got} (median of the seeds). "
 
     def _figure(self, found: Finding) -> float:
         value = float(np.median(found.best))

@@ -54,18 +54,18 @@ class Entrant:
     cost: float = 1.0
 
 
-Fate = Literal["reached", "never", "beaten", "dropped", "open"]
+Fate = Literal["reached", "never", "diverged", "beaten", "dropped", "open"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """What is known of an entrant in the end.
 
-    fate: reached, never (it has no more iterations), beaten (its clock passed the best time unreached: for certain),
-    dropped (it looked too slow), open (the budget was spent before).
+    fate: reached, never (it has no more iterations), diverged (with some seed, and so out of the race), beaten (its
+    clock passed the best time unreached: for certain), dropped (it looked too slow), open (the budget was spent).
     time_s: the median over seeds and replications where reached, else how long it looks to take; inf: never.
     at_least_s: what that median cannot be below.  times_s: (seeds, replications), inf where not known to reach.
-    until: by seed, iterations learned.  best: by seed, the best figure so far (-inf: none).
+    until: by seed, iterations learned.  best: by seed, the best figure so far (-inf: none).  num_diverged: seeds.
     """
 
     fate: Fate
@@ -74,6 +74,7 @@ class Finding:
     times_s: Floats
     until: tuple[int, ...]
     best: tuple[float, ...]
+    num_diverged: int = 0
 
 
 class Search:
@@ -126,10 +127,19 @@ class Search:
         return min((self._at_least_s(n) for n in range(len(self.entrants)) if self._is_settled(n)), default=np.inf)
 
     def _least_s(self, number: int) -> Floats:
-        return np.array([trial.least_s() for trial in self.trials[number]])
+        """Return (seeds, replications) the least that reaching the target can take; inf: never.
+
+        A schedule that diverges with any seed is no answer, whatever the others do.
+        """
+        times_s = np.array([trial.least_s() for trial in self.trials[number]])
+        return np.full_like(times_s, np.inf) if self._num_diverged(number) else times_s
 
     def _most_s(self, number: int) -> Floats:
-        return np.array([trial.most_s() for trial in self.trials[number]])
+        times_s = np.array([trial.most_s() for trial in self.trials[number]])
+        return np.full_like(times_s, np.inf) if self._num_diverged(number) else times_s
+
+    def _num_diverged(self, number: int) -> int:
+        return sum(trial.diverged for trial in self.trials[number])
 
     def _is_settled(self, number: int) -> bool:
         """Tell whether what is not known of some seeds can no longer move the median."""
@@ -199,14 +209,15 @@ class Search:
     def _finding(self, number: int, best_s: float, is_live: bool) -> Finding:
         settled, at_least_s = self._is_settled(number), self._at_least_s(number)
         fate: Fate = "open" if is_live else "beaten" if at_least_s >= best_s else "dropped"
+        trials, num_diverged = self.trials[number], self._num_diverged(number)
         if settled:
-            fate = "never" if np.isinf(at_least_s) else "reached"
-        trials = self.trials[number]
+            fate = "diverged" if num_diverged else "never" if np.isinf(at_least_s) else "reached"
         return Finding(
             fate=fate,
             time_s=at_least_s if settled else self._looks_s(number),
             at_least_s=at_least_s,
-            times_s=self._most_s(number),
+            times_s=np.array([trial.most_s() for trial in trials]),
             until=tuple(trial.until for trial in trials),
             best=tuple(trial.best[-1] if trial.best else -np.inf for trial in trials),
+            num_diverged=num_diverged,
         )

@@ -121,7 +121,7 @@ def test_a_target_that_none_reaches(tmp_path, asked):
 def test_a_budget_that_does_not_do(tmp_path, asked):
     result = plan(write(tmp_path), budget=0.02)
     assert "before the budget was spent" in text_of(result)
-    assert "a larger --budget may find one" in text_of(result)
+    assert "a larger --budget, which may find one" in text_of(result)
     assert result.training.used <= 0.02
 
 

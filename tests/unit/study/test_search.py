@@ -144,11 +144,12 @@ def test_the_best_ones_spread_is_known_for_all_seeds():
     assert found[0].times_s.ravel().tolist() == [20, 20, 40]
 
 
-def test_nan_is_no_progress():
-    assert run_few([[[0.1, 0.4, math.nan, 0.2]], [[0.1] * 4]])[0].best == (0.4,)
+def test_what_was_nan_reaches_nothing_afterwards():
     found = run_few([[[0.1, math.nan, math.nan, 0.6]], [[math.nan] * 4]], clocks=(1.0, 10.0))
-    assert found[0].time_s == 40
-    assert found[1].fate != "reached"
+    assert [(one.fate, one.time_s, one.best) for one in found] == [
+        ("diverged", math.inf, (0.1,)),
+        ("diverged", math.inf, (-math.inf,)),
+    ]
 
 
 def test_a_spent_budget_leaves_schedules_open():
@@ -179,3 +180,28 @@ def test_what_is_learned_beyond_what_was_asked_for_changes_nothing():
 
     whole, partly = Search(entrants, 0.7, replay), Search(entrants, 0.7, just_so_far)
     assert [f.until for f in whole.run()] == [f.until for f in partly.run()]
+
+
+def test_a_schedule_that_diverges_with_any_seed_is_out_of_the_race():
+    # 0 is the faster one, and its seed 2 is NaN from iteration 40 on, before it would reach 0.8 at 60.
+    iterations = np.arange(10, 101, 10)
+    clocks = [Entrant(iterations, np.tile(iterations * each_s, (3, 1, 1))) for each_s in (1.0, 2.0)]
+
+    def learn(requests):
+        lost = {(0, 2): 40}
+        return [{n: math.nan if n >= lost.get(r[:2], 1000) else n / 75 for n in map(int, iterations)} for r in requests]
+
+    first, second = Search(clocks, 0.8, learn).run()
+    assert (first.fate, first.num_diverged, first.best[2]) == ("diverged", 1, 30 / 75)
+    assert first.until[2] == 40 or first.until[2] < 100, "what has diverged learns no further"
+    assert (second.fate, second.time_s, second.num_diverged) == ("reached", 120.0, 0)
+
+
+def test_what_diverges_after_its_target_has_reached_it():
+    iterations = np.arange(10, 101, 10)
+
+    def learn(requests):
+        return [{n: math.nan if n > 60 else n / 75 for n in map(int, iterations)} for _ in requests]
+
+    (found,) = Search([Entrant(iterations, np.tile(1.0 * iterations, (1, 1, 1)))], 0.8, learn).run()
+    assert (found.fate, found.time_s, found.num_diverged) == ("reached", 60.0, 0)
