@@ -155,7 +155,7 @@ class RunStore:
         return TrialState(*row)
 
     def curve_rows(self, key: TrialKey) -> list[CurveRow]:
-        """Return a trial's curve so far, in the order it was written. A NaN loss comes back as None."""
+        """Return a trial's curve so far, in the order it was written; see `tables.curve_rows`."""
         return [row for _, row in curve_rows(self._connection, 't."case" = ? AND t.seed = ?', astuple(key))]
 
     # --- writing ------------------------------------------------------------------------------------
