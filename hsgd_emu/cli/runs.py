@@ -186,7 +186,11 @@ def check(
 def show(
     file: Annotated[Path, typer.Argument(help="A topology file or a run file.", show_default=False)],
     message_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Size of a model message, for links whose cost grows with it.")
+        str | None,
+        typer.Option(
+            metavar="BYTES",
+            help="Size of a model message, for links whose cost grows with it: a number, or as in 60KiB, 2.6GB.",
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the file.")
@@ -194,9 +198,11 @@ def show(
     trust_code: TrustCode = False,
 ) -> None:
     """Show a topology as a tree, its links and what they are expected to cost; for a run file its cases too."""
+    from hsgd_emu.config.load import read_bytes
     from hsgd_emu.show import show_file
 
-    show_file(file, message_bytes, sets or [], trust_code)
+    num_bytes = None if message_bytes is None else read_bytes("--message-bytes", message_bytes)
+    show_file(file, num_bytes, sets or [], trust_code)
 
 
 @app.command(epilog="Example:  hsgd-emu export runs/out/demo --format csv --out tables")

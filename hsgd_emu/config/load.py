@@ -15,9 +15,9 @@ from typing import Any
 from hsgd_emu.config.assign import set_value
 from hsgd_emu.config.profiles import check_cost, find_file, load_profile, read_named
 from hsgd_emu.config.published import load_published
-from hsgd_emu.config.reader import Document, Path_, Source, read_file
+from hsgd_emu.config.reader import MAX_DIGITS, Document, Mark, Path_, Source, read_file
 from hsgd_emu.config.run_schema import CaseSpec, ModelSpec, RunSpec
-from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile, NodeSpec, TopologySpec
+from hsgd_emu.config.schema import Bytes, ComputeProfile, CostValue, LinkProfile, NodeSpec, TopologySpec
 from hsgd_emu.config.validate import check, missing, unknown_key
 from hsgd_emu.config.wording import COMPUTE, LINK, form, shown
 from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
@@ -163,6 +163,19 @@ def _check_unused(bindings: dict[str, Any], source: Source, problems: Problems) 
             profile = check(kind, value, source.at(name), problems)
             if profile is not None:
                 load_profile(kind, profile, source.at(name), problems)
+
+
+def read_bytes(option: str, text: str) -> int:
+    """Return the bytes that an option of the command line gives, a number or with a unit.
+
+    Raises:  ConfigError: it gives none.
+    """
+    problems = Problems()
+    given = int(text) if text.isascii() and text.isdigit() and len(text) < MAX_DIGITS else text
+    found: int | None = check(Bytes, given, Source(Mark(f"{option} {text}"), Path(), ("message_bytes",)), problems)
+    raise_problems([Problem(problem.where, "", problem.message) for problem in problems])
+    assert found is not None
+    return found
 
 
 def load_topology(name: str, source: Source, problems: list[Problem]) -> TopologyDraft | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from hsgd_emu.config.schema import (
+    Bytes,
     ComputeRef,
     Count,
     Label,
@@ -14,11 +15,12 @@ from hsgd_emu.config.schema import (
     Name,
     NonEmpty,
     Positive,
+    PositiveSeconds,
+    Seconds,
     Strict,
     TopologySpec,
     mapping_or,
 )
-from hsgd_emu.units import LONGEST_S
 
 word_or_number = Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>")
 
@@ -190,7 +192,7 @@ class PublishedTime(Strict):
     """One measured time of a case: until it reached a target, or for a number of iterations."""
 
     case: str
-    time_s: Annotated[float, Field(gt=0, le=LONGEST_S)]
+    time_s: PositiveSeconds
     metric: Metric | None = None
     """With target; where neither is given, the run's only target is meant."""
     target: Target | None = None
@@ -205,7 +207,7 @@ class PublishedSpec(Strict):
     """Where the times come from, as a reader would look for it."""
     description: str | None = None
     times: NonEmpty[PublishedTime]
-    known: dict[str, Annotated[float, Field(ge=0, le=LONGEST_S)]] = Field(default_factory=dict)
+    known: dict[str, Seconds] = Field(default_factory=dict)
     """Costs that were published too, in seconds by profile (or `compute`): a fit to the times takes them as given."""
 
 
@@ -240,5 +242,5 @@ class RunSpec(Strict):
     seeds: NonEmpty[Annotated[int, Field(ge=0, lt=2**63)]] = (1,)
     timeline: Literal["full", "rounds", "none"] | None = None
     """How much of the timeline is kept (default: full for small runs, else rounds)."""
-    message_bytes: Count | None = None
+    message_bytes: Bytes | None = None
     """Size of one model message (default: the model's parameters and buffers)."""

@@ -6,13 +6,32 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from hsgd_emu.units import LONGEST_S
+from hsgd_emu.units import LONGEST_S, RATE, SIZE, TIME, Dimension, quantity
 
 MOST = 10**15
 """Largest number of anything: beyond it is a slip of the keyboard, and floats still hold it exactly."""
-Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
+
+
+def _in(dimension: Dimension) -> BeforeValidator:
+    """Return what lets a text with a unit stand for the number; other texts are no numbers, which is said elsewhere."""
+
+    def read(value: Any) -> Any:
+        number = quantity(value, dimension) if isinstance(value, str) else None
+        return value if number is None else number
+
+    return BeforeValidator(read)
+
+
+Time = Annotated[float, _in(TIME)]
+"""Seconds, or a text such as `40 ms`; of any sign and size."""
+Seconds = Annotated[Time, Field(ge=0, le=LONGEST_S)]
+PositiveSeconds = Annotated[Time, Field(gt=0, le=LONGEST_S)]
+Bytes = Annotated[Count, _in(SIZE)]
+"""Bytes, or a text such as `60 KiB`."""
+Rate = Annotated[Positive, _in(RATE)]
+"""Bits per second, or a text such as `100 Mbit/s`."""
 
 
 def _label(value: Any) -> Any:
@@ -66,7 +85,7 @@ class Lognormal(Strict):
     """exp(N(ln median, sigma^2)); sigma is of the natural logarithm."""
 
     distribution: Literal["lognormal"]
-    median: Annotated[float, Field(gt=0, le=LONGEST_S)]
+    median: PositiveSeconds
     sigma: Annotated[float, Field(ge=0, le=10)]
 
 
@@ -74,8 +93,8 @@ class Normal(Strict):
     """N(mean, std^2) given that it is at least 0 (a negative draw is drawn again)."""
 
     distribution: Literal["normal"]
-    mean: Annotated[float, Field(ge=-LONGEST_S, le=LONGEST_S)]
-    std: Annotated[float, Field(gt=0, le=LONGEST_S)]
+    mean: Annotated[Time, Field(ge=-LONGEST_S, le=LONGEST_S)]
+    std: PositiveSeconds
 
 
 class Gamma(Strict):
@@ -83,7 +102,7 @@ class Gamma(Strict):
 
     distribution: Literal["gamma"]
     shape: Annotated[float, Field(gt=0, le=1e9)]
-    scale: Annotated[float, Field(gt=0, le=LONGEST_S)]
+    scale: PositiveSeconds
 
 
 class Uniform(Strict):
@@ -125,8 +144,8 @@ CostValue = Annotated[
 class Bandwidth(Strict):
     """Bits per second, towards the server (`up`) and away from it (`down`)."""
 
-    up: Positive
-    down: Positive
+    up: Rate
+    down: Rate
 
 
 def mapping_or(mapping: str, other: str) -> Any:
@@ -151,7 +170,7 @@ class LinkProfile(Strict):
     """One-way latency, drawn anew in each direction; with bandwidth_bps and model."""
     bandwidth_bps: (
         Annotated[
-            Annotated[Positive, Tag("<number>")] | Annotated[Bandwidth, Tag("<both>")],
+            Annotated[Rate, Tag("<number>")] | Annotated[Bandwidth, Tag("<both>")],
             mapping_or("both", "number"),
         ]
         | None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, model_validator
 
 from hsgd_emu.config.run_schema import CaseSpec, TargetSpec
 from hsgd_emu.config.schema import Count, Label, Name, NonEmpty, Strict, mapping_or
+from hsgd_emu.config.wording import dimension_of
+from hsgd_emu.units import TIME, Dimension, quantity
 
 Spacing = Literal["linear", "log"]
 KINDS = ("rtt_s", "scale", "profile", "set")
@@ -27,8 +29,23 @@ class Range(Strict):
     """Rounded to whole numbers."""
 
 
+def dimension_of_axis(kind: str, key: str) -> Dimension | None:
+    """Return what the values of an axis measure; texts with such a unit stand for numbers."""
+    return TIME if kind == "rtt_s" else dimension_of(tuple(key.split("."))) if kind == "set" else None
+
+
 class AxisSpec(Strict):
     """One thing that differs between scenarios, and the values it takes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range_in_numbers(cls, data: Any) -> Any:
+        """Read the ends of a range that have a unit; what cannot be read is no number, and is told as such."""
+        if not isinstance(data, dict) or not isinstance(data.get("values"), dict):
+            return data
+        given = [(kind, data[kind]) for kind in KINDS if isinstance(data.get(kind), str)]
+        dimension = dimension_of_axis(*given[0]) if given else None
+        return {**data, "values": {key: _number(value, dimension) for key, value in data["values"].items()}}
 
     name: Label
     rtt_s: str | None = None
@@ -47,6 +64,16 @@ class AxisSpec(Strict):
     ) = None
     spacing: Spacing | None = None
     """How a list of numbers is spread, for pictures and for the search between them (default: as it looks)."""
+
+
+def _number(value: Any, dimension: Dimension | None) -> Any:
+    if dimension is None or not isinstance(value, str):
+        return value
+    try:
+        number = quantity(value, dimension)
+    except ValueError:
+        return value
+    return value if number is None else number
 
 
 class SampleSpec(Strict):

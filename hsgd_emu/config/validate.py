@@ -39,6 +39,7 @@ def check(annotation: Any, data: Any, source: Source, problems: list[Problem]) -
             continue
         if entry["type"].startswith("union_tag"):
             path = (*path, *_tag_key(entry["input"]))
+        entry["input"] = _as_given(entry["input"], data, path)
         problem = source.problem(path, _message(annotation, entry, path, source))
         if problem not in problems:
             problems.append(problem)
@@ -54,6 +55,17 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(annotation)
     # What is no model has no settings of its own: without these, `seeds: [true, "3"]` would be 1 and 3.
     return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def _as_given(found: Any, data: Any, path: Path_) -> Any:
+    """Return the text that stands at `path` where pydantic names the number that was made of it."""
+    if isinstance(found, int | float):
+        for key in path:
+            if not _holds(data, key):
+                return found
+            data = data[key]
+        return data if isinstance(data, str) else found
+    return found
 
 
 def has_unknown_key(source: Source, problems: list[Problem]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from hsgd_emu.config.reader import Path_
 from hsgd_emu.errors import listed
+from hsgd_emu.units import RATE, SIZE, TIME, Dimension
 
 COST = "a number of seconds, {samples: [...]}, {csv: FILE, column: NAME} or {distribution: NAME, ...}"
 LINK = "a profile: its name, its path, or the profile itself, as in {rtt_s: 0.05}"
@@ -45,7 +46,7 @@ _FORMS = {
 _SECTIONS = ("data", "model", "train", "cases", "averaging", "evaluation", "targets", "seeds")
 """Keys that have their form only at the top of a run file."""
 _FRACTIONS = ("test_accuracy", "up_share", "participation")
-_NO_SECONDS = ("sigma", "shape")
+_NO_DIMENSION = ("sigma", "shape", "up_share")
 _EXPECTED = {
     "int_type": "{noun}",
     "int_from_float": "{noun}",
@@ -87,17 +88,29 @@ def expected(kind: str, ctx: dict[str, Any], field: Path_, found: Any) -> str:
         return COST
     bounds = {key: f"{value:g}" if isinstance(value, float) else value for key, value in ctx.items()}
     text = _EXPECTED[kind].format(**bounds, noun=_noun(kind, ctx, field))
+    dimension = dimension_of(field)
+    if dimension and kind in ("int_type", "float_type") and isinstance(found, str) and not _is_number(found):
+        return f"{text}, or one with its unit, as in {dimension.example}"
     return text + _correction(kind, found)
+
+
+def dimension_of(field: Path_) -> Dimension | None:
+    """Return what the number at a dotted field measures: names of fields end in their units."""
+    keys = [key for key in field if isinstance(key, str)]
+    if not keys or keys[-1] in _NO_DIMENSION:
+        return None
+    suffixes = {"_s": TIME, "_bytes": SIZE, "_bps": RATE}
+    found = (suffixes[suffix] for key in reversed(keys) for suffix in suffixes if key.endswith(suffix))
+    return next(found, None)
 
 
 def _noun(kind: str, ctx: dict[str, Any], field: Path_) -> str:
     keys = [key for key in field if isinstance(key, str)]
     if keys and keys[-1] in _FRACTIONS:
         return "a fraction"
-    if "bandwidth_bps" in keys:
-        return "a number of bits per second"
-    if any(key.endswith("_s") for key in keys) and keys[-1] not in _NO_SECONDS:
-        return "a number of seconds"
+    dimension = dimension_of(field)
+    if dimension:
+        return f"a {'whole ' * (dimension is SIZE)}number of {dimension.base}"
     whole = kind.startswith("int_") or any(isinstance(bound, int) for bound in ctx.values())
     return "a whole number" if whole else "a number"
 
@@ -109,7 +122,8 @@ def _correction(kind: str, found: Any) -> str:
         return f", written as {int(found)}" if abs(found) < 1e15 else ""
     if kind == "string_type" and scalar:
         return f", in quotes: '{found}'"
-    if kind in ("int_type", "float_type") and isinstance(found, str) and _is_number(found):
+    is_type = {"int_type": str.isdecimal, "float_type": _is_number}.get(kind)
+    if is_type and isinstance(found, str) and is_type(found):
         return ", without quotes"
     if kind == "tuple_type" and scalar:
         return f", as in [{found}]"

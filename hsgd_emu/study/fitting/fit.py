@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from hsgd_emu.study.fitting.certainty import determined_by, intervals
 from hsgd_emu.study.fitting.model import Floats, Model, expected_s, measured_ns
 from hsgd_emu.study.fitting.result import Fit, FittedRow, FittedValue
 from hsgd_emu.study.fitting.table import published_rows, read_table
-from hsgd_emu.units import LONGEST_S, NS_PER_S
+from hsgd_emu.units import LONGEST_S, NS_PER_S, TIME, number
 
 _NUM_DRAWN, _NUM_KEPT = 40, 3
 """Starts drawn at random, and how many of them are followed."""
@@ -102,10 +101,9 @@ def parse_fixed(texts: Sequence[str]) -> dict[str, float]:
         if not name or not seconds:
             raise ConfigError.of(f"--fix {text}", "", "expected NAME=SECONDS, as in compute=0.004")
         try:
-            # float() would read 1_000 too.
-            fixed[name] = math.nan if "_" in seconds else float(seconds)
-        except ValueError:
-            fixed[name] = math.nan
+            fixed[name] = number(seconds, TIME)
+        except ValueError as error:
+            raise ConfigError.of(f"--fix {text}", "", str(error)) from None
         if not 0 <= fixed[name] <= LONGEST_S:
             raise ConfigError.of(f"--fix {text}", "", f"found '{seconds}'; expected a number of seconds of at least 0")
     return fixed

@@ -12,11 +12,11 @@ from hsgd_emu.config.notes import note_cost
 from hsgd_emu.config.profiles import find_file, profile_of, read_named
 from hsgd_emu.config.reader import Source
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile
-from hsgd_emu.config.study_schema import Range
+from hsgd_emu.config.study_schema import Range, dimension_of_axis
 from hsgd_emu.config.wording import shown
 from hsgd_emu.errors import Problem, Problems
 from hsgd_emu.experiment import plain
-from hsgd_emu.units import LONGEST_S
+from hsgd_emu.units import LONGEST_S, quantity
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,14 @@ Scenario = tuple[Value | None, ...]
 def read_value(kind: str, key: str, given: Any, source: Source, problems: Problems) -> Value | None:
     """Return a value as the file gives it, names of files looked up from there; None after adding problems."""
     before = len(problems)
+    dimension = dimension_of_axis(kind, key)
+    if dimension and isinstance(given, str):
+        try:
+            number = quantity(given, dimension)
+        except ValueError as error:
+            problems.append(source.problem((), str(error)))
+            return None
+        given = given if number is None else number
     check_number(kind, given, source, problems)
     if kind == "rtt_s" and len(problems) == before:
         note_cost("an RTT", given, source, problems, may_be_nothing=True)
