@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hsgd_emu.config.measured import MeasuredError, read_measured, unit_named
 from hsgd_emu.config.notes import note_cost, note_profile
 from hsgd_emu.config.reader import Document, Path_, Source, read_file
 from hsgd_emu.config.schema import (
@@ -23,9 +22,7 @@ from hsgd_emu.config.schema import (
     Uniform,
 )
 from hsgd_emu.config.validate import check, has_unknown_key
-from hsgd_emu.config.wording import shown
 from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
-from hsgd_emu.files import read_text_bounded
 from hsgd_emu.units import LONGEST_S
 
 Profile = TypeVar("Profile", LinkProfile, ComputeProfile)
@@ -37,10 +34,6 @@ _LINK_FORMS = {
 }
 _LATER_MODELS = ("slow_start", "lv08")
 _MIN_MASS = 1e-3
-MAX_CSV_BYTES = 32 * 2**20
-BROKEN_CSV = "not CSV; a quote is not closed, or a cell has more than 100000 characters"
-MAX_ROWS = 100_000
-"""Samples that a CSV file may give: all of them are written into the run.yaml of the results, to be read again."""
 
 
 def examples_root() -> Path:
@@ -145,11 +138,7 @@ def check_cost(value: CostValue, source: Source, problems: Problems) -> CostValu
     if mistake:
         problems.append(source.problem((), mistake))
         return None
-    try:
-        whole = _read_samples(value, source.folder)
-    except ValueError as error:
-        problems.append(source.problem((), str(error)))
-        return None
+    whole = _read_samples(value, source, problems)[0] if isinstance(value, CsvSamples) else value
     note_cost("an aggregation", whole, source, problems, may_be_nothing=True)
     return whole
 
@@ -233,53 +222,29 @@ def _with_samples(profile: Profile, source: Source, problems: Problems) -> Profi
     before = len(problems)
     for name in _COST_FIELDS:
         value = getattr(profile, name, None)
-        try:
-            if isinstance(value, CsvSamples):
-                read[name] = _read_samples(value, source.at(name).folder)
-        except ValueError as error:
-            problems.append(source.problem((name,), str(error)))
+        if isinstance(value, CsvSamples):
+            read[name], dropped = _read_samples(value, source.at(name), problems)
+            if dropped:
+                # The file itself does not travel with the run: what its values lack is told with their source.
+                told = read.get("source", profile.source) or f"{value.csv}, column {value.column}"
+                read["source"] = f"{told.strip()} ({dropped})"
     if len(problems) > before:
         return None
     return profile.model_copy(update=read) if read else profile
 
 
-def _read_samples(value: CostValue, base: Path) -> CostValue:
-    if not isinstance(value, CsvSamples):
-        return value
-    return Samples(samples=_read_column(shown_path(base / value.csv), value.column))
-
-
-def _read_column(path: Path, column: str) -> tuple[float, ...]:
-    """Return the seconds in one column of a CSV file.
-
-    Raises:  ValueError: no such file or column, or a row without a number of seconds in it.
-    """
-    values = []
+def _read_samples(value: CsvSamples, source: Source, problems: Problems) -> tuple[Samples | None, str]:
+    """Return the values of a CSV column, and in words what was dropped; None after adding problems."""
+    path = shown_path(source.folder / value.csv)
     try:
-        rows = csv.DictReader(io.StringIO(read_text_bounded(path, MAX_CSV_BYTES, "a CSV file"), newline=""))
-        header = rows.fieldnames or []
-        if column not in header:
-            there = nearest(column, header) or (f"; it has {listed(header)}" if header else "; it is empty")
-            raise ValueError(f"{path} has no column '{column}'{there}")
-        for row in rows:
-            values.append(_seconds(row[column], path, rows.line_num))
-            if len(values) > MAX_ROWS:
-                raise ValueError(f"{path} has more than {MAX_ROWS} rows; keep every tenth, say")
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-    except csv.Error:
-        raise ValueError(f"{path}:{rows.line_num}: {BROKEN_CSV}") from None
-    if not values:
-        raise ValueError(f"{path} has no values in column '{column}'")
-    return tuple(values)
-
-
-def _seconds(text: str | None, path: Path, line: int) -> float:
-    try:
-        # float() would read 1_000 too.
-        value = float(text) if text and "_" not in text else math.nan
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= LONGEST_S:
-        raise ValueError(f"{path}:{line}: found {shown(text)}; expected a number of seconds, at least 0")
-    return value
+        found = read_measured(value, path)
+    except MeasuredError as error:
+        problems += [source.problem((), text) for text in error.mistakes]
+        return None, ""
+    if found.dropped:
+        problems.note(source.problem((), f"{path}: {found.dropped}"))
+    named = unit_named(value.column)
+    if value.unit is not None and named not in (None, value.unit):
+        text = f"{path}: the column '{value.column}' is read in {value.unit}, as `unit` says"
+        problems.note(source.problem((), text))
+    return Samples(samples=found.values_s), found.dropped

@@ -79,6 +79,10 @@ class CsvSamples(Strict):
 
     csv: str
     column: str
+    unit: Literal["ns", "us", "µs", "μs", "ms", "s", "min", "h", "d"] | None = None
+    """Of the cells that have none of their own (default: seconds)."""
+    missing: Literal["error", "drop"] = "error"
+    """What is done with rows in which nothing was measured: timeout, *, -1, NA, an empty cell, ..."""
 
 
 class Lognormal(Strict):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.load import raise_problems
-from hsgd_emu.config.profiles import BROKEN_CSV, MAX_CSV_BYTES
+from hsgd_emu.config.measured import BROKEN_CSV, MAX_CSV_BYTES
 from hsgd_emu.config.published import row_mistakes
 from hsgd_emu.config.reader import Document, Mark, Source, read_file
 from hsgd_emu.config.run_schema import PublishedTime

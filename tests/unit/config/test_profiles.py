@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hsgd_emu.config import profiles
+from hsgd_emu.config import measured, profiles
 from hsgd_emu.config.profiles import find_file, load_profile
 from hsgd_emu.config.reader import Mark, Source
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Samples
@@ -85,7 +85,7 @@ def test_csv_values_that_are_no_seconds(value: str, folders: Path) -> None:
 
 
 def test_csv_of_too_many_rows(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "MAX_ROWS", 3)
+    monkeypatch.setattr(measured, "MAX_ROWS", 3)
     put(folders / "p.yaml", "rtt_s: {csv: rtt.csv, column: a}")
     put(folders / "rtt.csv", "a\n" + "1\n" * 3)
     assert loaded("./p.yaml", folders)[1] == []
