@@ -239,6 +239,7 @@ class _Trial:
         self.names = [node.name for node in session.experiment.topology.nodes]
         self.done = store.trial_state(key).iteration
         self.begun = 0
+        self.has_diverged = False
         self.real: StackedLearner | None = None
 
     def run(self) -> None:
@@ -341,9 +342,19 @@ class _Trial:
         keep = self.session.experiment.timeline
         waits = [WaitRow(name[n], to_s(w)) for n, w in record.waits_ns.items() if keep != "none"]
         self.store.commit_round(self.key, record.iteration, curve_row(record), timeline, barriers, waits)
+        self._tell_of_divergence(record)
         self.session.progress.round(self.key, record)
         if record.iteration == self.stops_after:
             raise _StoppedError
+
+    def _tell_of_divergence(self, record: RoundRecord) -> None:
+        if self.real is None or self.has_diverged or record.metrics is None or record.metrics.is_finite:
+            return
+        self.has_diverged = True
+        text = "the model or its loss is NaN or infinite, which reaches no target"
+        self.session.progress.warn(
+            f"{self.key.case}, seed {self.key.seed}: from iteration {record.iteration:,} on {text}"
+        )
 
 
 def _file_name(key: TrialKey) -> str:

@@ -53,7 +53,7 @@ def render(content: Content) -> str:
             content=content,
             title=" and ".join(run.name for run in content.runs),
             answer=wording.first_answer(content.summaries),
-            diverged=wording.diverged_in_words(content.summaries),
+            diverged=wording.diverged_in_words(wording.diverged_of(content.summaries)),
             unfinished=unfinished(content),
             heads=target_heads(content),
             rows=target_rows(content),

@@ -178,17 +178,21 @@ _Entry = tuple[CaseSummary, TargetSummary]
 
 def answer(summaries: Sequence[CaseSummary]) -> str:
     """Return the answer in words: `first_answer`, and which trials diverged."""
-    return " ".join(filter(None, [first_answer(summaries), diverged_in_words(summaries)]))
+    return " ".join(filter(None, [first_answer(summaries), diverged_in_words(diverged_of(summaries))]))
 
 
-def diverged_in_words(summaries: Sequence[CaseSummary]) -> str:
-    """Say which trials diverged, where, and what that means; nothing where none did."""
-    found = [f"{one.case}, seed {seed}, at iteration {at:,}" for one in summaries for seed, at in one.diverged]
+def diverged_of(summaries: Sequence[CaseSummary]) -> list[tuple[str, int, int]]:
+    """Return the trials that diverged: case, seed and iteration."""
+    return [(one.case, seed, at) for one in summaries for seed, at in one.diverged]
+
+
+def diverged_in_words(found: Sequence[tuple[str, int, int]]) -> str:
+    """Say which trials (case, seed, iteration) diverged, and what that means; nothing where none did."""
     if not found:
         return ""
-    num = "1 trial" if len(found) == 1 else f"{len(found)} trials"
-    text = "its model or loss is NaN or infinite, which reaches no target"
-    return f"{num} diverged ({listed(found, 6)}): from there on {text}."
+    num, whose = ("1 trial", "its") if len(found) == 1 else (f"{len(found)} trials", "their")
+    which = listed([f"{case} seed {seed} at iteration {at:,}" for case, seed, at in found], 6)
+    return f"{num} diverged ({which}): from there on {whose} model or loss is NaN or infinite, which reaches no target."
 
 
 def first_answer(summaries: Sequence[CaseSummary]) -> str:

@@ -81,6 +81,8 @@ class StudyContent:
     seeds: tuple[int, ...]
     trials: tuple[tuple[str, int, str], ...]
     """What was learned: case, seed and the key of the learned trial, each once."""
+    diverged: str
+    """Which of these diverged, in words; empty: none."""
     num_done: int
     """Scenarios whose times are there."""
     targets: tuple[Target, ...]
@@ -125,6 +127,7 @@ def gather(folder: Path) -> StudyContent:
         cases=_cases(names, local_sgd_cases(study["run"]), targets),
         seeds=tuple(int(seed) for seed in dict.fromkeys(results.trials["seed"])),
         trials=tuple(dict.fromkeys(results.trials[["case", "seed", "trial"]].itertuples(index=False, name=None))),
+        diverged=results.diverged_in_words(),
         num_done=len(places_SA) if finished else int(results.best["scenario"].nunique()),
         targets=targets,
         times=read_times(folder, axes, places_SA, names, levels),

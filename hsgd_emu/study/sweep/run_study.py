@@ -28,6 +28,8 @@ from hsgd_emu.study.training.processes import TrainingProgress
 _LIBRARIES = ("hsgd-emu", "numpy", "scipy", "simpy", "networkx", "torch", "torchvision", "scikit-learn", "pandas")
 _LAST = "crossovers"
 """The part that is written last."""
+_DIVERGED = "diverged"
+"""The part that is written as soon as all is learned."""
 
 
 class StudyProgress(TrainingProgress):
@@ -84,6 +86,9 @@ def run_study(
     with _opened(folder, data, prepared, force) as store:
         progress.planned(prepared.plan(jobs))
         learned = train(prepared.wanted, prepared.library, executor, jobs, progress, ray_address)
+        diverged = [(key, one.diverged_at) for key, one in learned.items() if one.diverged_at is not None]
+        if _DIVERGED not in store.done():
+            store.write_part(_DIVERGED, {_DIVERGED: diverged})
         trials = {n: {key: one.key for key, one in of.items()} for n, of in prepared.trials.items()}
         _time(Race(prepared.settings, trials, learned, study.spec.replications, clock), store, progress)
         store.finish()

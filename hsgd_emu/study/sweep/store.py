@@ -16,6 +16,7 @@ from hsgd_emu.results.database import Column, ColumnType, Format, bounded, table
 from hsgd_emu.results.folder import read_environment
 from hsgd_emu.results.read import dtypes, export_tables
 from hsgd_emu.results.tables import quoted
+from hsgd_emu.results.wording import diverged_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "scenarios": _columns(_SCENARIO, "axis", "value", "number REAL?"),
     # trial: the key of the trained trial in the library; equal for those that share what is learned.
     "trials": _columns(_SCENARIO, "case", "seed INTEGER", "trial"),
+    # The trained trials that diverged, and the first evaluated iteration at which they had.
+    "diverged": _columns("trial", "diverged_at INTEGER"),
     # Null: never reached. communication_s and compute_s: of time_s, along the critical path.
     "times": _columns(
         *(_SCENARIO, "case", "seed INTEGER", "replication INTEGER", *_TARGET),
@@ -119,6 +122,16 @@ class StudyResults:
     def trials(self) -> pd.DataFrame:
         """Which trained trial stands behind each scenario, case and seed."""
         return self._frame("trials")
+
+    @cached_property
+    def diverged(self) -> pd.DataFrame:
+        """Which trained trials diverged, and at which iteration."""
+        return self._frame("diverged")
+
+    def diverged_in_words(self) -> str:
+        """Say which trials diverged; nothing where none did."""
+        found = self.trials.drop_duplicates("trial").merge(self.diverged, on="trial")
+        return diverged_in_words(list(found[["case", "seed", "diverged_at"]].itertuples(index=False, name=None)))
 
     @cached_property
     def times(self) -> pd.DataFrame:

@@ -79,7 +79,7 @@ def _typical(times: Sequence[float], num: int) -> str:
 
 
 def answers(folder: Path) -> list[str]:
-    """Return where the best case changes, in sentences, those that hold most widely first."""
+    """Return where the best case changes, in sentences, those that hold most widely first; and what diverged."""
     results = read_study(folder)
     found = [
         Crossover(metric, target, axis, fixed_of(fixed), below, above, value)
@@ -87,7 +87,8 @@ def answers(folder: Path) -> list[str]:
     ]
     told = sentences(found, dict(_numeric_axes(results.study["axes"])))
     more = len(told) - MOST_SENTENCES
-    return told[:MOST_SENTENCES] + ([f"And {more} more, in the report."] if more > 0 else [])
+    told = told[:MOST_SENTENCES] + ([f"And {more} more, in the report."] if more > 0 else [])
+    return [*told, *filter(None, [results.diverged_in_words()])]
 
 
 def _numeric_axes(axes: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -188,6 +188,7 @@ class _Reporting(Progress):
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
+        self.wanted: Wanted | None = None
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         try:
@@ -201,6 +202,9 @@ class _Reporting(Progress):
             sys.exit(1)
 
     def warn(self, text: str) -> None:
+        if self.wanted is not None:  # by the name that the user knows
+            own = f"{self.wanted.trial.case}, seed {self.wanted.seed}"
+            text = text.replace(own, self.wanted.label, 1)
         print(f"hsgd-emu: {text}", file=sys.stderr)
 
 
@@ -212,6 +216,7 @@ def _work(pipe: Connection, folder: Path, share: float | None) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             wanted: Wanted = pipe.recv()
+            progress.wanted = wanted
             try:
                 if share is not None:
                     _limit_memory(share)
