@@ -15,7 +15,7 @@ from hsgd_emu.beside import Helped, Orders
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.growth import as_recorded, other_than_added
-from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_file, remove_run
+from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_file, remove_run, write_environment
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
@@ -94,10 +94,20 @@ def run_experiment(
         with store:
             if goes_on:
                 store.grow(experiment.resolved(), keys, targets, _full_length(experiment))
+                _note_command(folder, environment)
             run_trials(session, store, options.stop_at, _team(session, options))
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return folder
+
+
+def _note_command(folder: Path, now: dict[str, Any]) -> None:
+    """Note the command that goes on with a run: it may have added to it, so that the one that began it makes less."""
+    before = read_environment(folder)
+    after = {key: value for key, value in before.items() if key != "command"}
+    after |= {"command": now["command"]} if "command" in now else {}
+    if after != before:
+        write_environment(folder, after)
 
 
 def _full_length(experiment: Experiment) -> int:

@@ -12,6 +12,7 @@ from hsgd_emu.report.sections import sections
 from hsgd_emu.report.sentences import unfinished
 from hsgd_emu.report.target_table import target_data, target_heads, target_rows
 from hsgd_emu.results import wording
+from hsgd_emu.results.origin import command_alone, making_commands
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -34,6 +35,8 @@ class Origin:
     facts: tuple[tuple[str, str], ...]
     commands: tuple[str, ...]
     """In order; the last one made this run. Empty where it was not made by a command."""
+    alone: str
+    """Makes it from its own run file."""
     versions: tuple[tuple[str, str], ...]
 
 
@@ -91,7 +94,8 @@ def script_json(text: str) -> str:
 
 def origin(run: Run) -> Origin:
     """Return what the page says of where a run comes from."""
-    return Origin(run, tuple(facts(run)), tuple(commands(run.environment)), tuple(flat(run.environment)))
+    made, alone = making_commands(run.environment), command_alone("run", run.environment, run.run)
+    return Origin(run, tuple(facts(run)), tuple(made), alone, tuple(flat(run.environment)))
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -111,13 +115,6 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 _TRAIN = {"iterations": "iterations", "batch_size": "batch", "learning_rate": "learning rate"}
-
-
-def commands(environment: dict[str, Any]) -> list[str]:
-    """Return the commands that made a run, the parent's first."""
-    parent = environment.get("parent") or {}
-    now = environment.get("retimed_with", environment).get("command")
-    return [command for command in (parent.get("command"), now) if command]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -185,8 +185,9 @@ def _environment(
         weights.setdefault(key.case, {})[str(key.seed)] = trial.weights_hash
     sha256 = hashlib.sha256(read_run_text(folder).encode()).hexdigest()
     parent: dict[str, Any] = {"name": name, "run_sha256": sha256, "weights": weights}
-    if "command" in before:
-        parent["command"] = before["command"]
+    command = before.get("retimed_with", before).get("command")
+    if command:
+        parent["command"] = command
     if "parent" in before:
         parent["parent"] = {key: value for key, value in before["parent"].items() if key != "weights"}
     clock = {"python": sys.version.split()[0]} | versions(_CLOCK)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsgd_emu.report.page import CONFIG, commands, flat, script_json, templates
+from hsgd_emu.report.page import CONFIG, flat, script_json, templates
 from hsgd_emu.report.study import sentences
 from hsgd_emu.report.study.charts import MOST_DOTS, charts, cloud_axes, clouds
 from hsgd_emu.report.study.content import Case, StudyContent, Target
@@ -27,6 +27,7 @@ from hsgd_emu.report.study.tornado_figure import (
     tornados,
 )
 from hsgd_emu.report.study.words import gain_cell, margin_cell, seconds
+from hsgd_emu.results.origin import command_alone, making_commands
 from hsgd_emu.results.wording import number, percent
 
 MOST_ROWS = 200
@@ -99,7 +100,8 @@ def render(content: StudyContent) -> str:
             rows=[rows(content, target) for target in content.targets],
             most_rows=MOST_ROWS,
             most_dots=MOST_DOTS,
-            commands=commands(content.environment),
+            commands=making_commands(content.environment),
+            alone=command_alone("study", content.environment, content.study),
             trials=content.trials[:MOST_ROWS],
             versions=flat(content.environment),
             plotly_js=Markup(get_plotlyjs()),

@@ -18,7 +18,7 @@ from hsgd_emu.report import write_report
 from hsgd_emu.report.content import Point, Spread, gather, median_points, spread, thin
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Rows, plotly_text
 from hsgd_emu.report.looks import COLOURS, OTHER_COLOUR, colours
-from hsgd_emu.report.page import commands, script_json
+from hsgd_emu.report.page import script_json
 from hsgd_emu.report.sections import sections
 from hsgd_emu.results.read import export, read_csv, read_run
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TrialKey
@@ -263,14 +263,6 @@ def test_a_target_of_one_run_only_says_so_in_the_others(small: Path, tmp_path: P
     text = words(write_report([small, other], tmp_path / "both.html").read_text(encoding="utf-8"))
     # three cases without the new target, and three without each of the three old ones
     assert text.count("not a target of this run") == 3 + 3 * 3
-
-
-def test_how_a_run_was_made_is_told_in_order() -> None:
-    once = {"command": "hsgd-emu run a.yaml"}
-    assert commands(once) == ["hsgd-emu run a.yaml"]
-    assert commands({}) == []
-    again = {"parent": once, "retimed_with": {"command": "hsgd-emu retime a"}}
-    assert commands(again) == ["hsgd-emu run a.yaml", "hsgd-emu retime a"]
 
 
 def test_timing_only_run_shows_time_and_says_so(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from hsgd_emu.results import origin
-from hsgd_emu.results.origin import command_line, commit
+from hsgd_emu.results.origin import command_alone, command_line, commit, making_commands
 
 
 @pytest.mark.parametrize(
@@ -14,11 +14,15 @@ from hsgd_emu.results.origin import command_line, commit
         (["/usr/bin/hsgd-emu", "run", "a.yaml"], "hsgd-emu run a.yaml"),
         (
             ["hsgd-emu", "run", "a.yaml", "--out", "x y", "--force", "--set", "a=[1, 2]"],
-            "hsgd-emu run a.yaml --set 'a=[1, 2]'",
+            "hsgd-emu run a.yaml --out 'x y' --set 'a=[1, 2]'",
         ),
-        (["hsgd-emu", "retime", "a", "--out=b", "--scale", "far=2"], "hsgd-emu retime a --scale far=2"),
-        (["hsgd-emu", "study", "a.yaml", "--library", "b", "--jobs", "2"], "hsgd-emu study a.yaml --jobs 2"),
+        (["hsgd-emu", "retime", "a", "--out=b", "--scale", "far=2"], "hsgd-emu retime a --out=b --scale far=2"),
+        (["hsgd-emu", "study", "a.yaml", "--library", "b", "--jobs", "2"], "hsgd-emu study a.yaml"),
         (["hsgd-emu", "run", "a.yaml", "--resume", "--tensorboard"], "hsgd-emu run a.yaml"),
+        (
+            ["hsgd-emu", "run", "a.yaml", "--minutes=5", "--jobs", "2", "--timing-only"],
+            "hsgd-emu run a.yaml --timing-only",
+        ),
         (["/lib/hsgd_emu/cli/__main__.py", "run", "a.yaml"], "hsgd-emu run a.yaml"),
         (["/usr/bin/pytest", "-q"], ""),
         (["my_script.py"], ""),
@@ -27,6 +31,41 @@ from hsgd_emu.results.origin import command_line, commit
 )
 def test_the_command_of_a_process(argv, command):
     assert command_line(argv) == command
+
+
+LEARNED = {"device": "cpu", "precision": "fp32", "threads": 2, "engine": "layered:5"}
+AS_LEARNED = "--device cpu --precision fp32 --threads 2 --engine layered:5"
+
+
+def test_the_commands_that_make_a_run_come_in_order_and_say_how_it_was_learned():
+    begun = {**LEARNED, "command": "hsgd-emu run a.yaml --out 'x y' --engine=auto --device auto --set 'b=$c'"}
+    run = f"hsgd-emu run a.yaml --out 'x y' --set 'b=$c' {AS_LEARNED}"
+    assert making_commands(begun) == [run]
+    once = {
+        **LEARNED,
+        "parent": {"command": begun["command"]},
+        "retimed_with": {"command": "hsgd-emu retime a --out b"},
+    }
+    assert making_commands(once) == [run, "hsgd-emu retime a --out b"]
+    parent = {"command": "hsgd-emu retime a --out b", "parent": {"command": begun["command"]}}
+    twice = {**LEARNED, "parent": parent, "retimed_with": {"command": "hsgd-emu retime b --out c"}}
+    assert making_commands(twice) == [run, "hsgd-emu retime a --out b", "hsgd-emu retime b --out c"]
+
+
+def test_without_the_command_of_a_parent_there_is_no_way_to_tell():
+    assert making_commands(LEARNED) == []
+    assert making_commands({**LEARNED, "retimed_with": {"command": "hsgd-emu retime a --out b"}, "parent": {}}) == []
+    parent = {"command": "hsgd-emu retime a --out b", "parent": {"name": "made from a notebook"}}
+    assert making_commands({**LEARNED, "parent": parent, "retimed_with": {"command": "hsgd-emu retime b"}}) == []
+
+
+def test_the_command_that_makes_a_run_from_its_own_file():
+    assert command_alone("run", LEARNED, {}) == f"hsgd-emu run run.yaml {AS_LEARNED}"
+    assert command_alone("study", LEARNED, {}) == "hsgd-emu study study.yaml --device cpu --precision fp32"
+    timed = {"device": "none", "timing_only": True, "message_bytes": 600}
+    assert command_alone("run", timed, {"message_bytes": 600}) == "hsgd-emu run run.yaml --timing-only"
+    unknown = "hsgd-emu run run.yaml --timing-only --set message_bytes=600"
+    assert command_alone("run", timed, {"message_bytes": None}) == unknown
 
 
 @pytest.fixture
