@@ -59,7 +59,7 @@ def _without(words: Sequence[str], flags: Sequence[str], with_value: Sequence[st
 # --- how to reproduce ---------------------------------------------------------------------------------
 
 
-_OF_ITSELF = {"command": "", "parent": None, "retimed_with": {}}
+_OF_ITSELF: Mapping[str, Any] = {"command": "", "parent": None, "retimed_with": {}}
 """Of an environment: what a run does not share with its parent, nothing of which is there."""
 
 

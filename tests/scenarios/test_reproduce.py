@@ -135,6 +135,7 @@ def test_a_run_that_only_takes_time(made):
     assert fingerprints(again) == fingerprints(made / "timed")
 
 
+@pytest.mark.slow
 def test_a_study(made):
     command("study", "few.yaml", "--out", "out/few", "--jobs", "1", "--library", "somewhere")
     where, by_itself = told(made / "out/few/report.html")
