@@ -26,7 +26,7 @@ from hsgd_emu.config.run_schema import (
 )
 from hsgd_emu.config.schema import ComputeProfile, CostValue
 from hsgd_emu.config.writer import to_yaml
-from hsgd_emu.engine.plan import Network, Plan
+from hsgd_emu.engine.plan import Network, Plan, check_clock
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
 from hsgd_emu.errors import ConfigError, Problem, listed
@@ -240,7 +240,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
     draft.raise_problems()
     assert topology is not None
     assert draft.topology is not None
-    return Experiment(
+    experiment = Experiment(
         source=source,
         name=s["name"],
         description=s["description"],
@@ -261,6 +261,9 @@ def build_experiment(draft: RunDraft) -> Experiment:
         published=published,
         notes=tuple(problems.notes),
     )
+    _check_clock(experiment, draft)
+    draft.raise_problems()
+    return experiment
 
 
 def _levels(targets: TargetSpec) -> list[tuple[str, float]]:
@@ -351,6 +354,18 @@ def _transfers(draft: RunDraft, topology: Topology) -> dict[object, TransferMode
         except ValueError as error:
             draft.problems.append(draft.topology.source.problem(path, str(error)))
     return transfers if len(draft.problems) == before else None
+
+
+def _check_clock(experiment: Experiment, draft: RunDraft) -> None:
+    """Report cases that take longer than the clock can hold, as far as that is known before the model is."""
+    num_bytes = experiment.message_bytes or 1
+    network = experiment.network(num_bytes)
+    for schedule in experiment.schedules:
+        plan = experiment.plan(schedule, network, experiment.routes(schedule, network), num_bytes, experiment.seeds[0])
+        try:
+            check_clock(plan)
+        except ConfigError as error:
+            draft.problems += relocated(error, experiment).problems
 
 
 def _first_without_uplink(topology: Topology, linked: set[int], node: int, server: int) -> int:

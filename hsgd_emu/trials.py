@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hsgd_emu.engine.emulate import IsEnough, emulate
-from hsgd_emu.engine.plan import Network, Plan
+from hsgd_emu.engine.plan import Network, Plan, check_clock
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
@@ -136,7 +136,7 @@ class Session:
     ) -> Session:
         """Return the session with every route found.
 
-        Raises:  ConfigError: a link takes longer for this message than any run may.
+        Raises:  ConfigError: a link, or a whole case, takes longer for this message than any may.
         """
         try:
             network = experiment.network(message_bytes)
@@ -145,6 +145,8 @@ class Session:
         except ValueError as error:
             raise ConfigError.of("", "profiles", str(error)) from None
         cases = {s.name: (s, experiment.routes(s, network)) for s in experiment.schedules}
+        for schedule, routes in cases.values():
+            check_clock(experiment.plan(schedule, network, routes, message_bytes, experiment.seeds[0]))
         return cls(experiment, progress, message_bytes, environment, network, cases, world, recorded)
 
     def plan(self, key: TrialKey) -> Plan:

@@ -13,6 +13,10 @@ LONGEST_S = 1e9
 """Longest single duration accepted (about 30 years): beyond it is a mistake in units, and int64 stays far away."""
 
 
+MOST_NS = 2**63 - 1
+"""The latest moment the clock can hold: 64 bits of nanoseconds, 292 years."""
+
+
 def to_ns(seconds: float) -> int:
     """Return seconds as integer nanoseconds, rounded half to even.
 

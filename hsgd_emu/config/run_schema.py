@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from hsgd_emu.config.schema import (
     Bytes,
@@ -22,6 +23,17 @@ from hsgd_emu.config.schema import (
     mapping_or,
 )
 
+MOST_ITERATIONS = 10**8
+MOST_RATE = 1e6
+"""Largest learning rate and weight decay: beyond it nothing is learned, and float32 overflows."""
+Iterations = Annotated[int, Field(ge=1, le=MOST_ITERATIONS)]
+Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
+Width = Annotated[int, Field(ge=1, le=100_000)]
+"""Outputs of one layer."""
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Pixels of one side of an image."""
+Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
+
 word_or_number = Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>")
 
 
@@ -37,8 +49,8 @@ class Augment(Strict):
 class Normalize(Strict):
     """(pixel - mean) / std per channel (or for all), pixels scaled to 0..1 first when they are bytes."""
 
-    mean: Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
-    std: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    mean: Annotated[tuple[Pixel, ...], Field(strict=False, min_length=1)]
+    std: Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], Field(strict=False, min_length=1)]
 
 
 class DataSpec(Strict):
@@ -51,13 +63,13 @@ class DataSpec(Strict):
     """Folder (or file) of this data set below the root; each data set has a default."""
     partition: Literal["iid", "by_label", "shards", "dirichlet", "natural", "group_iid", "group_non_iid"] = "iid"
     classes_per_worker: Count | None = None
-    alpha: Positive | None = None
+    alpha: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     grouping: Literal["contiguous", "random"] = "contiguous"
     """Which worker gets which part: in worker order, or in a random order drawn per seed."""
     augment: Augment = Augment()
     normalize: Normalize | None = None
     """Instead of the data set's own normalisation."""
-    image_size: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
+    image_size: Annotated[tuple[Side, Side], Field(strict=False)] | None = None
     """(height, width) that image files are resized to; without it all must have one size."""
     layout: Literal["channels_first", "channels_last"] | None = None
     """Where the channels of your own arrays stand, for shapes that do not tell: (C, H, W) or (H, W, C)."""
@@ -69,9 +81,9 @@ class ModelSpec(Strict):
     """A classifier by name: ours, torchvision's, or the user's own `module:factory`."""
 
     name: str
-    hidden: NonEmpty[Count] | None = None
+    hidden: NonEmpty[Width] | None = None
     """mlp only: widths of the hidden layers (default 200)."""
-    num_outputs: Count | None = None
+    num_outputs: Width | None = None
     """Outputs of the last layer (default: the data set's classes; vgg11: 1000, as the paper)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for a torchvision model or a `module:factory`."""
@@ -79,23 +91,30 @@ class ModelSpec(Strict):
 
 class StepRate(Strict):
     schedule: Literal["step"]
-    initial: Positive
+    initial: Rate
     milestones: NonEmpty[Count]
     """Iterations after which the rate is multiplied by `factor`."""
-    factor: Positive = 0.1
+    factor: Rate = 0.1
+
+    @model_validator(mode="after")
+    def _stays_finite(self) -> Self:
+        last = math.log10(self.initial) + len(self.milestones) * math.log10(self.factor)
+        if last > math.log10(MOST_RATE):
+            raise ValueError(f"the rate after all milestones is 1e{last:.0f}; at most {MOST_RATE:g}")
+        return self
 
 
 class CosineRate(Strict):
     schedule: Literal["cosine"]
-    initial: Positive
-    final: Annotated[float, Field(ge=0)] = 0.0
+    initial: Rate
+    final: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
 
 
 class InverseSqrtRate(Strict):
     """initial / sqrt(1 + t / scale)."""
 
     schedule: Literal["inverse_sqrt"]
-    initial: Positive
+    initial: Rate
     scale: Positive = 1.0
 
 
@@ -110,7 +129,7 @@ def _rate_form(value: Any) -> str | None:
 
 
 LearningRate = Annotated[
-    Annotated[Positive, Tag("<number>")]
+    Annotated[Rate, Tag("<number>")]
     | Annotated[StepRate, Tag("<step>")]
     | Annotated[CosineRate, Tag("<cosine>")]
     | Annotated[InverseSqrtRate, Tag("<inverse_sqrt>")],
@@ -118,7 +137,8 @@ LearningRate = Annotated[
 ]
 
 
-BatchSize = Annotated[Annotated[Count, Tag("<number>")] | Annotated[Literal["full"], Tag("<word>")], word_or_number]
+Samples = Annotated[int, Field(ge=1, le=10**8)]
+BatchSize = Annotated[Annotated[Samples, Tag("<number>")] | Annotated[Literal["full"], Tag("<word>")], word_or_number]
 
 
 class TrainSpec(Strict):
@@ -127,13 +147,13 @@ class TrainSpec(Strict):
     batch_size: BatchSize = 20
     """Samples per step, or `full`: the whole local shard each step."""
     learning_rate: LearningRate = 0.02
-    iterations: Count
+    iterations: Iterations
     """T, local iterations per worker."""
     until_targets: bool = False
     """A trial ends with the first evaluation at which all targets have been reached; `iterations` is the most."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Each worker keeps its own momentum; it is neither sent nor averaged."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
     participation: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of each group's workers, drawn anew every local period, that take part."""
     dtype: Literal["float32", "float64"] = "float32"

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, TooLongError, at, is_alike
+from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, at, is_alike
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times
+from hsgd_emu.timing.costs import TooLongError
 
 _ELEMENTS = 2**19
 """Numbers in one array of a chunk, for all of its workers; also scenarios x workers that share their streams."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hsgd_emu.config.schema import CostValue
 from hsgd_emu.engine.plan import Participation, Plan
-from hsgd_emu.timing.costs import ConstantCost, TransferModel, cost_stream, is_constant
+from hsgd_emu.timing.costs import ConstantCost, TooLongError, TransferModel, cost_stream, is_constant
 
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", np.int64, np.bool_)
@@ -27,10 +27,6 @@ LONGEST_NS = 2**61
 """Where times could come near the end of 64 bits, the engine is asked, whose integers have none."""
 _CHAIN = 64
 """More costs than lie one after the other in a phase: some four for each level of servers."""
-
-
-class TooLongError(Exception):
-    """Times may be longer than 64 bits hold."""
 
 
 class Groups:
@@ -167,7 +163,7 @@ class ScenarioCosts:
         names = tuple(map(id, values))
         same = self._same.get((names, each))
         if same is None and all(map(is_constant, values)):
-            costs = np.array([ConstantCost(value).take(each) for value in values], np.int64)
+            costs = np.concatenate([ConstantCost(value).sums(1, each) for value in values])
             same = self._same[names, each] = Same(num_phases, costs)
         if same is not None:
             return same
@@ -184,7 +180,7 @@ class ScenarioCosts:
         ways = [self._exchange(hop.link.profile, hop.forward) for hop in route]
         same = [way for way in ways if way is not None]
         if len(same) == len(ways):
-            return Same(num_phases, *(np.sum(one, axis=0) for one in zip(*same, strict=True)))
+            return Same(num_phases, *(_added(one) for one in zip(*same, strict=True)))
 
         def open_(number: int) -> Draw:
             hops = []
@@ -194,7 +190,7 @@ class ScenarioCosts:
 
             def draw(num: int) -> tuple[Ints, ...]:
                 both = [exchanges.many(num)[:: 1 if forward else -1] for forward, exchanges in hops]
-                return tuple(sum(one, np.zeros(1, np.int64)) for one in zip(*both, strict=True))
+                return tuple(_added(one) for one in zip(*both, strict=True))
 
             return draw
 
@@ -235,6 +231,13 @@ class ScenarioCosts:
             return draw
 
         return Source(Groups(plan.seed for plan in self.plans), open_, self.num_phases(server))
+
+
+def _added(hops: Sequence[Ints]) -> Ints:
+    """Return the sum of the costs of a route's links, those of one number added to all."""
+    if sum(int(costs.max()) for costs in hops) > LONGEST_NS:
+        raise TooLongError
+    return sum(hops, np.zeros(1, np.int64))
 
 
 def at(values: NDArray[Number], phase: int) -> NDArray[Number]:

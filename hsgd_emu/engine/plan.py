@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 from hsgd_emu.config.schema import CostValue
 from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.errors import ConfigError
 from hsgd_emu.rng import stream
-from hsgd_emu.timing.costs import Costs, Exchanges, TransferModel, cost_stream
+from hsgd_emu.timing.costs import Costs, Exchanges, TransferModel, cost_stream, mean_s
 from hsgd_emu.topology.routes import Hop
 from hsgd_emu.topology.tree import Topology
+from hsgd_emu.units import MOST_NS, NS_PER_S
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,56 @@ class Participation:
         while True:
             drawn = {workers[i] for i in self._rng[server].choice(len(workers), num, replace=False)}
             yield tuple(c for c in self._children[server] if c not in workers or c in drawn)
+
+
+def expected_end_ns(plan: Plan) -> float:
+    """Return when a plan is expected to end at the earliest: the time of one worker alone, all others at once.
+
+    Every worker goes through all its steps and exchanges, and through those of the servers above it: the slowest one
+    counts, or with partial participation the fastest, for a slow one may sit out.
+    """
+    schedule, network = plan.schedule, plan.network
+    mean_ns, exchange_ns = _expectations(network)
+    above: dict[int, float] = {}
+    for server in schedule.children:
+        num, value = plan.iterations / schedule.period[server], network.topology.nodes[server].aggregation_s
+        above[server] = num * mean_ns(value) if value is not None else 0.0
+        if server in schedule.parent:
+            parent = schedule.parent[server]
+            num_above = plan.iterations / schedule.period[parent]
+            above[server] += above[parent] + num_above * exchange_ns(plan.routes[server])
+    ends = []
+    for worker in plan.workers:
+        server = schedule.parent[worker]
+        exchanges_ns = plan.iterations / schedule.period[server] * exchange_ns(plan.routes[worker])
+        ends.append(plan.iterations * mean_ns(network.step_s[worker]) + exchanges_ns + above[server])
+    return max(ends) if schedule.participation >= 1 else min(ends)
+
+
+def _expectations(network: Network) -> tuple[Callable[[CostValue], float], Callable[[Sequence[Hop]], float]]:
+    """Return what gives the expectation of a cost, and of an exchange over a route; each is worked out once."""
+    means: dict[int, float] = {}
+    transfers = cache(lambda ref: network.transfers[ref].expected_ns())
+
+    def mean_ns(value: CostValue) -> float:
+        # By identity: hashing long samples takes long.
+        if id(value) not in means:
+            means[id(value)] = mean_s(value) * NS_PER_S
+        return means[id(value)]
+
+    return mean_ns, lambda route: float(sum(transfers(hop.link.profile) for hop in route))
+
+
+def check_clock(plan: Plan) -> None:
+    """Refuse a plan whose end the clock cannot hold.
+
+    Raises:  ConfigError: it is expected to end later.
+    """
+    end_ns = expected_end_ns(plan)
+    if end_ns > MOST_NS:
+        years = end_ns / NS_PER_S / 31_556_952
+        text = f"'{plan.schedule.name}' would take {years:.3g} years of emulated time, and the clock can hold 292"
+        raise ConfigError.of("", "train.iterations", f"{text}; costs are in seconds")
 
 
 def weights(plan: Plan, children: Sequence[int], size: Mapping[int, float]) -> list[float]:

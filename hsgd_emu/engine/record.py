@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from hsgd_emu.engine.port import Metrics
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.units import MOST_NS
 
 Keep = Literal["full", "rounds", "none"]
 
@@ -100,7 +102,13 @@ class Recorder:
     def activity(
         self, node: int, kind: str, start_ns: int, end_ns: int, iteration: int, num_bytes: int = 0, peer: int = -1
     ) -> None:
-        """Record what a node did; `rounds` keeps what touches the global server only."""
+        """Record what a node did; `rounds` keeps what touches the global server only.
+
+        Raises:  ConfigError: it ends later than the clock can hold.
+        """
+        if end_ns > MOST_NS:
+            text = f"iteration {iteration} ends later than the 292 years that the clock can hold; costs are in seconds"
+            raise ConfigError.of("", "train.iterations", text)
         self._unhashed += _ROW.pack(node, _KINDS[kind], start_ns, end_ns, iteration, num_bytes, peer)
         if len(self._unhashed) > _HASH_BYTES:
             self._hash_rows()

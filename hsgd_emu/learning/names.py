@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import re
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 from hsgd_emu.config.run_schema import ModelSpec
 from hsgd_emu.errors import listed, nearest
 
 OWN_MODELS = ("softmax_regression", "mlp", "cifar_cnn", "femnist_cnn", "vgg11")
+_MOST_WEIGHTS = 10**9
 _REGISTERED = re.compile(r"^@register_model\((?:name=[\"'](\w+)[\"'])?\)\n(?:(?!def ).*\n)*?def (\w+)\(", re.MULTILINE)
 
 
@@ -50,6 +52,9 @@ def check_model_spec(spec: ModelSpec) -> list[tuple[str, str]]:
             found.append(("model", f"no model '{spec.name}'{hint or '; ' + known}"))
     if spec.hidden is not None and spec.name != "mlp":
         found.append(("model.hidden", f"only mlp has hidden layers, not '{spec.name}'"))
+    weights = sum(below * above for below, above in pairwise(spec.hidden or ()))
+    if weights > _MOST_WEIGHTS:
+        found.append(("model.hidden", f"{weights} weights between the hidden layers; at most {_MOST_WEIGHTS}"))
     if spec.options and spec.name in OWN_MODELS and spec.name != "vgg11":
         found.append(("model.options", f"'{spec.name}' takes no options"))
     return found

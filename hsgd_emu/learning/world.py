@@ -123,6 +123,7 @@ class World:
         self.dtype = torch.float64 if train.dtype == "float64" else torch.float32
         self._warn, self._warned = warn or (lambda text: None), set[str]()
         self.dataset: Dataset = load_dataset(data, base, progress, self._warn_once)
+        _check_batch_size(train, len(self.dataset.train_y))
         # The seeds of a run come one after the other: what they share is kept for the current one only.
         self.shards = lru_cache(maxsize=1)(self._shards)
         self.resident = lru_cache(maxsize=1)(self._resident)
@@ -182,6 +183,14 @@ class World:
     def readable_learner(self, seed: int, slots: dict[int, int]) -> ReadableLearner:
         """Return the readable twin of the learner."""
         return ReadableLearner(self.build(seed), self.resident(seed), self._setup(seed, slots))
+
+
+def _check_batch_size(train: TrainSpec, num_samples: int) -> None:
+    """Refuse batches that no data fill: a slip, and memory for nothing."""
+    if train.batch_size != "full" and train.batch_size > num_samples:
+        text = f"found {train.batch_size}, and there are {num_samples} training samples"
+        text += "; `full` takes the whole local shard each step"
+        raise ConfigError.of("", "train.batch_size", text)
 
 
 def _try_one_sample(model: torch.nn.Module, shape: Sequence[int]) -> None:

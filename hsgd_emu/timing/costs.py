@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsgd_emu.config.schema import Bandwidth, CostValue, Gamma, LinkProfile, Lognormal, Normal, Samples, Uniform
-from hsgd_emu.errors import RunError
+from hsgd_emu.errors import ConfigError
 from hsgd_emu.rng import stream
-from hsgd_emu.units import LONGEST_S, NS_PER_S, to_ns
+from hsgd_emu.units import LONGEST_S, MOST_NS, NS_PER_S, to_ns
 
 Nanoseconds = NDArray[np.int64]
 BLOCK = 256
 """Draws are made in blocks of this size, so that draw k of a stream does not depend on how many are taken."""
+
+
+class TooLongError(Exception):
+    """Times may be longer than 64 bits of nanoseconds hold."""
 
 
 def constant_s(value: CostValue) -> float:
@@ -67,10 +71,14 @@ def draw_s(value: CostValue, rng: np.random.Generator, num: int) -> NDArray[np.f
 
 
 def draw_ns(value: CostValue, rng: np.random.Generator, num: int) -> Nanoseconds:
-    """Return `num` draws as integer nanoseconds, rounded half to even."""
+    """Return `num` draws as integer nanoseconds, rounded half to even.
+
+    Raises:  ConfigError: one is longer than `LONGEST_S`: the distribution's tail is too heavy.
+    """
     seconds = draw_s(value, rng, num)
     if not bool(np.all(seconds <= LONGEST_S)):
-        raise RunError(f"a cost of {seconds.max():g} s was drawn; more than {LONGEST_S:g} s is a mistake in units")
+        text = f"a cost of {seconds.max():g} s was drawn; at most {LONGEST_S:g} s: give the distribution a lighter tail"
+        raise ConfigError.of("", "profiles", text)
     return np.rint(seconds * NS_PER_S).astype(np.int64)
 
 
@@ -94,7 +102,10 @@ class Costs(Protocol):
         """Return the sum of the next `num` draws, nanoseconds."""
 
     def sums(self, num: int, each: int) -> Nanoseconds:
-        """Return what `take(each)` gives the next `num` times: (num,), or (1,) where it is always the same."""
+        """Return what `take(each)` gives the next `num` times: (num,), or (1,) where it is always the same.
+
+        Raises:  TooLongError: it may be more than 64 bits hold.
+        """
 
 
 class ConstantCost:
@@ -107,6 +118,8 @@ class ConstantCost:
         return self.ns * num
 
     def sums(self, num: int, each: int) -> Nanoseconds:
+        if self.ns * each > MOST_NS:
+            raise TooLongError
         return np.array([self.ns * each], np.int64)
 
 
@@ -125,7 +138,7 @@ class RandomCost:
             if self.next == len(self.block):
                 self.block, self.next = draw_ns(self.value, self.rng, BLOCK), 0
             part = self.block[self.next : self.next + num]
-            total += int(part.sum())
+            total += int(part.sum()) if int(part.max()) <= MOST_NS // BLOCK else sum(part.tolist())
             self.next += len(part)
             num -= len(part)
         return total
@@ -136,6 +149,8 @@ class RandomCost:
         if num_blocks:
             left = np.concatenate([left, draw_blocks_ns(self.value, self.rng, num_blocks)])
         self.block, self.next = left[num * each :], 0
+        if int(left.max()) > MOST_NS // each:
+            raise TooLongError
         return np.asarray(left[: num * each].reshape(num, each).sum(axis=1))
 
 

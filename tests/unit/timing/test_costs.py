@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 
 from hsgd_emu.config.schema import Gamma, Lognormal, Normal, Samples, Uniform
-from hsgd_emu.errors import RunError
-from hsgd_emu.timing.costs import BLOCK, ConstantCost, RandomCost, cost_stream, draw_ns, draw_s, is_constant, mean_s
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.timing.costs import (
+    BLOCK,
+    ConstantCost,
+    RandomCost,
+    TooLongError,
+    cost_stream,
+    draw_ns,
+    draw_s,
+    is_constant,
+    mean_s,
+)
 
 NUM = 200_000
 
@@ -81,10 +91,23 @@ def test_nanoseconds_are_rounded_half_to_even() -> None:
     assert ConstantCost(3.5e-9).take(1) == 4
 
 
-def test_a_draw_beyond_thirty_years_is_a_mistake_in_units() -> None:
+def test_a_draw_beyond_thirty_years_is_the_fault_of_the_file() -> None:
     value = Lognormal(distribution="lognormal", median=1e9, sigma=10)
-    with pytest.raises(RunError, match="mistake in units"):
+    with pytest.raises(ConfigError, match=r"^profiles: a cost of .* s was drawn; at most 1e\+09 s"):
         draw_ns(value, np.random.default_rng(7), 100)
+
+
+@pytest.mark.parametrize("num", [1, 9, 10, 256, 300])
+def test_sums_of_the_longest_costs_are_exact_or_refused(num: int) -> None:
+    # 10^9 s are 10^18 ns: ten of them are more than 2^63, 256 (a block of draws) wrap round several times.
+    value = Samples(samples=(1e9,))
+    assert RandomCost(value, 1, "compute", "w").take(num) == ConstantCost(1e9).take(num) == num * 10**18
+    for costs in (RandomCost(value, 1, "compute", "w"), ConstantCost(1e9)):
+        if num < 10:
+            assert set(costs.sums(3, num).tolist()) == {num * 10**18}
+        else:
+            with pytest.raises(TooLongError):
+                costs.sums(3, num)
 
 
 def test_only_numbers_are_constant() -> None:
