@@ -27,7 +27,7 @@ MOST_ITERATIONS = 10**8
 MOST_RATE = 1e6
 """Largest learning rate and weight decay: beyond it nothing is learned, and float32 overflows."""
 Iterations = Annotated[int, Field(ge=1, le=MOST_ITERATIONS)]
-Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
+StepSize = Annotated[float, Field(gt=0, le=MOST_RATE)]
 Width = Annotated[int, Field(ge=1, le=100_000)]
 """Outputs of one layer."""
 Side = Annotated[int, Field(ge=1, le=4096)]
@@ -91,10 +91,10 @@ class ModelSpec(Strict):
 
 class StepRate(Strict):
     schedule: Literal["step"]
-    initial: Rate
+    initial: StepSize
     milestones: NonEmpty[Count]
     """Iterations after which the rate is multiplied by `factor`."""
-    factor: Rate = 0.1
+    factor: StepSize = 0.1
 
     @model_validator(mode="after")
     def _stays_finite(self) -> Self:
@@ -106,7 +106,7 @@ class StepRate(Strict):
 
 class CosineRate(Strict):
     schedule: Literal["cosine"]
-    initial: Rate
+    initial: StepSize
     final: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
 
 
@@ -114,7 +114,7 @@ class InverseSqrtRate(Strict):
     """initial / sqrt(1 + t / scale)."""
 
     schedule: Literal["inverse_sqrt"]
-    initial: Rate
+    initial: StepSize
     scale: Positive = 1.0
 
 
@@ -129,7 +129,7 @@ def _rate_form(value: Any) -> str | None:
 
 
 LearningRate = Annotated[
-    Annotated[Rate, Tag("<number>")]
+    Annotated[StepSize, Tag("<number>")]
     | Annotated[StepRate, Tag("<step>")]
     | Annotated[CosineRate, Tag("<cosine>")]
     | Annotated[InverseSqrtRate, Tag("<inverse_sqrt>")],
