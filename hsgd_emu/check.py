@@ -4,38 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hsgd_emu.config.assign import set_value
+from hsgd_emu.config.kinds import PUBLISHED, kind_of
 from hsgd_emu.config.load import TopologyDraft, bind_profiles, draft_run, draft_topology, raise_problems
 from hsgd_emu.config.profiles import profile_of
 from hsgd_emu.config.reader import Document, read_file
-from hsgd_emu.config.run_schema import PublishedSpec, RunSpec
-from hsgd_emu.config.schema import ComputeProfile, LinkProfile, TopologySpec
+from hsgd_emu.config.run_schema import PublishedSpec
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile
 from hsgd_emu.config.validate import check
 from hsgd_emu.errors import ConfigError, Problem, Problems
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.topology.tree import Topology, build_topology
 from hsgd_emu.tryout import check_learning
-
-_PUBLISHED = "table of published times"
-
-
-def kind_of(data: Any) -> str | None:
-    """Return whichever kind of file has the keys of this data, as `run` or `topology`; None for no kind."""
-    if not isinstance(data, dict):
-        return None
-    profile = {*LinkProfile.model_fields, *ComputeProfile.model_fields} - {"name", "description", "source", "model"}
-    kinds = {
-        "topology": set(TopologySpec.model_fields) - {"name", "description", "source"},
-        "profile": profile,
-        "study": {"run", "axes"},
-        _PUBLISHED: {"times", "known"},
-        "run": set(RunSpec.model_fields) - {"name", "description"},
-    }
-    fits = {kind: len(keys & set(data)) for kind, keys in kinds.items()}
-    best = max(fits, key=lambda kind: fits[kind])
-    return best if fits[best] else None
 
 
 def open_file(path: Path, sets: Sequence[str]) -> tuple[str, Document]:
@@ -81,7 +62,7 @@ def check_file(
         notes += problems.notes
         return f"a topology of {text}"
     problems = Problems()
-    if kind == _PUBLISHED:
+    if kind == PUBLISHED:
         published = check(PublishedSpec, document.data, document.source, problems)
         raise_problems(problems)
         assert published is not None

@@ -15,12 +15,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from hsgd_emu.check import described, open_file, open_topology
+from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.load import TopologyDraft, draft_run
 from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile
 from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.engine.plan import Network
 from hsgd_emu.engine.record import RoundRecord
-from hsgd_emu.errors import ConfigError, Problem, Problems, listed
+from hsgd_emu.errors import Problem, Problems, listed
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
@@ -42,8 +43,7 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str], trust_
     Raises:  ConfigError: the file is not valid, or is no topology and no run.
     """
     kind, document = open_file(path, sets)
-    if kind not in ("topology", "run"):
-        raise ConfigError([document.source.problem((), f"this is a {kind}; `show` takes a topology or a run")])
+    require_kind(document, "topology", "run")
     console = Console() if Console().is_terminal else Console(width=160)
     if kind == "run":
         experiment = build_experiment(draft_run(document))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.assign import set_value
+from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.profiles import check_cost, find_file, load_profile, read_named
 from hsgd_emu.config.published import load_published
 from hsgd_emu.config.reader import MAX_DIGITS, Document, Mark, Path_, Source, read_file
@@ -74,6 +75,7 @@ def load_run(path: Path, sets: Sequence[str] = ()) -> RunDraft:
     Raises:  ConfigError: the file cannot be read as YAML at all.
     """
     document = read_file(path)
+    require_kind(document, "run")
     for assignment in sets:
         set_value(document, assignment)
     return draft_run(document)

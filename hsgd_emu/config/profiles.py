@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hsgd_emu.config.kinds import PUBLISHED, kind_of
 from hsgd_emu.config.measured import MeasuredError, read_measured, unit_named
 from hsgd_emu.config.notes import note_cost, note_profile
 from hsgd_emu.config.reader import Document, Path_, Source, read_file
@@ -34,6 +35,8 @@ _LINK_FORMS = {
 }
 _LATER_MODELS = ("slow_start", "lv08")
 _MIN_MASS = 1e-3
+_KINDS = {"topologies": "topology", "latency_profiles": "profile", "runs": "run", "published": PUBLISHED}
+"""The kind of file that lies in each folder."""
 
 
 def examples_root() -> Path:
@@ -93,7 +96,11 @@ def _nearest_file(path: Path) -> str:
 def read_named(kind: str, name: str, source: Source, problems: list[Problem]) -> Document | None:
     """Return the data of the file that a name or path at `source` stands for, or None after adding problems."""
     try:
-        return read_file(shown_path(find_file(kind, name, source.base, source.folder)))
+        document = read_file(shown_path(find_file(kind, name, source.base, source.folder)))
+        found = kind_of(document.data)
+        if found in (None, _KINDS[kind]):
+            return document
+        problems.append(source.problem((), f"'{name}' is a {found}, and a {_KINDS[kind]} is needed"))
     except FileNotFoundError as error:
         problems.append(source.problem((), str(error)))
     except ConfigError as error:

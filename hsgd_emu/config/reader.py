@@ -90,6 +90,12 @@ def read_file(path: Path) -> Document:
 
     Raises:  ConfigError: the file is missing, too large, not text, or not the YAML described above.
     """
+    if path.is_dir():
+        inside = next((path / name for name in ("run.yaml", "study.yaml") if (path / name).is_file()), None)
+        text = (
+            f"the folder of a {inside.stem}; right would be its file, {inside}" if inside else "a YAML file is expected"
+        )
+        raise ConfigError.of(str(path), "", f"is {text}" if inside else f"is a folder; {text}")
     return read_text(read_text_bounded(path, MAX_BYTES, "a YAML file"), str(path), path.parent)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Tag, TypeAdapter, ValidationError
 
+from hsgd_emu.config.hints import hint
 from hsgd_emu.config.reader import Path_, Source
 from hsgd_emu.config.run_schema import RATES
 from hsgd_emu.config.schema import DISTRIBUTIONS
@@ -124,7 +125,7 @@ def unknown_key(key: str, known: Collection[str]) -> str:
         return f"{UNKNOWN} '{key}'; it belongs to a compute profile, and a link needs a link profile (rtt_s, ...)"
     if key in ("rtt_s", "up_s", "down_s", "latency_s") and "step_s" in known:
         return f"{UNKNOWN} '{key}'; it belongs to a link profile, and a worker needs a compute profile (step_s)"
-    return f"{UNKNOWN} '{key}'{nearest(key, known) or f'; known: {listed(known, 20)}'}"
+    return f"{UNKNOWN} '{key}'{nearest(key, known) or hint(key) or f'; known: {listed(known, 20)}'}"
 
 
 def _message(annotation: Any, entry: Any, path: Path_, source: Source) -> str:

@@ -34,10 +34,15 @@ def require_run_folder(folder: Path) -> None:
     """Raise ConfigError unless `folder` holds a run."""
     if is_run_folder(folder):
         return
-    found = f"has no {DATABASE_FILE}" if folder.is_dir() else "is no folder"
-    raise ConfigError.of(
-        str(folder), "", f"{found}; right would be the folder that `hsgd-emu run` wrote (runs/out/NAME)"
-    )
+    right = "the folder that `hsgd-emu run` wrote (runs/out/NAME)"
+    if (folder / "study.sqlite").is_file():
+        found = "is the folder of a study, and a run's is needed"
+    elif folder.is_dir():
+        found = f"has no {DATABASE_FILE}"
+    else:
+        found = "is a file" if folder.exists() else "is no folder"
+        right = str(folder.parent) if is_run_folder(folder.parent) else right
+    raise ConfigError.of(str(folder), "", f"{found}; right would be {right}")
 
 
 def lock_folder(folder: Path) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hsgd_emu.config.assign import set_value
+from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.load import draft_run, draft_topology, load_topology, profile_uses, raise_problems
 from hsgd_emu.config.reader import Document, Mark, Source, put_value, read_file
 from hsgd_emu.config.schema import (
@@ -52,6 +53,7 @@ def changed_experiment(path: Path, changes: Changes) -> Experiment:
     Raises:  ConfigError: everything that is wrong with the changed file.
     """
     document = read_file(path)
+    require_kind(document, "run")
     if changes.topology is not None:
         source = Source(Mark(f"--topology {changes.topology}"), document.source.base)
         put_topology(document, changes.topology, source)

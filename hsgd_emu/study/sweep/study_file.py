@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.assign import merge_value, set_value
+from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.load import bind_profiles, draft_run, load_topology, profile_uses, raise_problems
 from hsgd_emu.config.profiles import read_named
 from hsgd_emu.config.reader import Document, Source, put_value, read_file, read_text, relabelled
@@ -49,6 +50,7 @@ def load_study(path: Path | str, sets: Sequence[str] = ()) -> Study:
     Raises:  ConfigError: everything that is wrong with the study file and its run.
     """
     document = read_file(Path(path))
+    require_kind(document, "study")
     for_run = [text.removeprefix("run.") for text in sets if not _is_of_study(text)]
     for text in filter(_is_of_study, sets):
         set_value(document, text)
