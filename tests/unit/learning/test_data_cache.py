@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from hsgd_emu.config.run_schema import DataSpec
+from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import load_dataset
 
 
@@ -64,6 +65,85 @@ def test_a_damaged_cache_file_is_rebuilt(root, damage):
     assert len(told) == 2
     assert "damaged" in told[0]
     assert load()[1] == []
+
+
+@pytest.mark.parametrize("change", ["another key's file", "another pixel", "another label", "no digest"])
+def test_a_whole_cache_file_of_other_content_is_rebuilt(root, change):
+    first, _ = load()
+    [file] = cache_files(root)
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    if change == "another key's file":
+        load(image_size=(2, 2))
+        [other] = set(cache_files(root)) - {file}
+        os.replace(other, file)
+    else:
+        if change == "another pixel":
+            arrays["train_x"][0, 0, 0, 0] ^= 1
+        elif change == "another label":
+            arrays["test_y"][0] = 1
+        else:
+            del arrays["digest"]
+        np.savez(file, **arrays)
+    again, told = load()
+    assert same(first, again)
+    assert "damaged" in told[0]
+
+
+def change_in_place(file):
+    """Change the pixels of a file, keeping its size and times."""
+    before = file.stat()
+    content = file.read_bytes()
+    file.write_bytes(content[:-8] + b"\x63" * 8)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace(file):
+    """Put another file of the same size and time in the place of one."""
+    before, beside = file.stat(), file.with_name("beside")
+    beside.write_bytes(file.read_bytes()[:-8] + b"\x63" * 8)
+    os.utime(beside, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(beside, file)
+
+
+@pytest.mark.parametrize("how", [change_in_place, replace])
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_a_change_that_keeps_size_and_time_is_noticed(root, how, below):
+    file = root / "images/train/x" / below / "5.bmp"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (2, 2), (5, 5, 5)).save(file)
+    before = load()[0].train_x
+    how(file)
+    after, told = load()
+    assert told == ["decoding 4 images"]
+    assert not np.array_equal(before, after.train_x)
+
+
+def test_added_removed_and_renamed_files_are_noticed(root):
+    load()
+    file = root / "images/train/x/new/15.bmp"
+    file.parent.mkdir()
+    Image.new("RGB", (2, 2), (15, 0, 0)).save(file)
+    assert load()[0].train_x[:, 0, 0, 0].tolist() == [10, 20, 15]  # 10.bmp, 20.bmp, new/15.bmp
+    file.rename(root / "images/train/x/15.bmp")
+    assert load()[0].train_x[:, 0, 0, 0].tolist() == [10, 15, 20]
+    (root / "images/train/x/10.bmp").unlink()
+    assert load()[0].train_x[:, 0, 0, 0].tolist() == [15, 20]
+
+
+def test_files_that_change_while_they_are_read_are_not_used(root, monkeypatch):
+    from hsgd_emu.learning.data import images
+
+    decode = images.decode
+
+    def slow(files, image_size, tell):
+        change_in_place(files[0])
+        return decode(files, image_size, tell)
+
+    monkeypatch.setattr(images, "decode", slow)
+    with pytest.raises(ConfigError, match="its files changed while they were read; start again"):
+        load()
+    assert cache_files(root) == []
 
 
 def test_a_changed_file_or_option_is_decoded_anew(root):

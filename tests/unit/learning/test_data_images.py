@@ -1,5 +1,9 @@
 """`image_folder`: what is read from a small tree of image files, and what is refused."""
 
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,27 +128,147 @@ def test_an_image_cut_short_is_named(tmp_path, tree, ending):
     assert f"2.{ending}: cannot be read as an image" in refusal(tmp_path)
 
 
-def test_of_several_bad_files_the_first_is_reported(tmp_path, tree):
-    for name in ("cat/c.PNG", "dog/1.png"):
-        (tree / "train" / name).write_bytes(b"")
-    assert "c.PNG" in refusal(tmp_path)
+def test_all_bad_files_are_named_at_once_in_their_order(tmp_path, tree):
+    for name in ("train/cat/c.PNG", "train/dog/1.png", "test/dog/0.png"):
+        (tree / name).write_bytes(b"")
+    save(tree / "test/cat/9.png", 0, size=(5, 5))
+    lines = refusal(tmp_path).splitlines()
+    assert [line.partition(": ")[0].removeprefix(f"{tree}/") for line in lines] == [
+        "train/cat/c.PNG",
+        "train/dog/1.png",
+        "test/cat/9.png",
+        "test/dog/0.png",
+    ]
 
 
-def test_sixteen_bit_images_are_refused(tmp_path, tree):
-    Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(tree / "train/dog/1.png")
+def test_many_bad_files_are_counted(tmp_path, tree):
+    for number in range(30):
+        (tree / f"train/dog/x{number}.png").write_bytes(b"")
+    lines = refusal(tmp_path).splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "data.folder: 10 more images cannot be used"
+
+
+def sixteen_bits(mode):
+    """Return a 16-bit PNG, PPM or TIFF; Pillow opens colours of 16 bits as if they had 8."""
+    made = io.BytesIO()
+    if mode == "grey.png":
+        Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(made, "PNG")
+    elif mode == "grey.tif":
+        Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(made, "TIFF")
+    elif mode == "floats.tif":
+        Image.fromarray(np.full((4, 6), 0.5, np.float32)).save(made, "TIFF")
+    elif mode == "colour.ppm":
+        made.write(b"P6 6 4 65535\n" + bytes(2 * 3 * 24))
+    else:
+        chunks = [
+            (b"IHDR", struct.pack(">IIBBBBB", 6, 4, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(bytes(4 * 37))),
+            (b"IEND", b""),
+        ]
+        made.write(b"\x89PNG\r\n\x1a\n")
+        for name, content in chunks:
+            made.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content)))
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["grey.png", "grey.tif", "floats.tif", "colour.ppm", "colour.png"])
+def test_sixteen_bit_images_are_refused(tmp_path, tree, mode):
+    (tree / f"train/dog/2.{mode[-3:]}").write_bytes(sixteen_bits(mode))
     assert "8 bits" in refusal(tmp_path)
 
 
-def test_other_files_and_hidden_ones_are_passed_over(tmp_path, tree):
-    (tree / "train/cat/notes.txt").write_text("x")
-    (tree / "train/cat/._a.png").write_text("x")
-    (tree / "train/.hidden").mkdir()
-    assert len(load(tmp_path).train_y) == 5
+@pytest.mark.parametrize(("mode", "value"), [("P", 7), ("RGBA", (1, 2, 3, 0)), ("CMYK", (0, 255, 255, 0)), ("1", 1)])
+def test_other_modes_become_colours(tmp_path, tree, mode, value):
+    image = Image.new(mode, (6, 4), value)
+    ending = "jpg" if mode == "CMYK" else "png"
+    image.save(tree / f"train/dog/2.{ending}")
+    expected = np.asarray(Image.open(tree / f"train/dog/2.{ending}").convert("RGB")).transpose(2, 0, 1)
+    assert (load(tmp_path).train_x[-1] == expected).all()
+
+
+def loaded(tmp_path, **spec):
+    """Return the data set and what was said of it."""
+    said = []
+    return load_dataset(DataSpec(dataset="image_folder", root=str(tmp_path), **spec), tmp_path, warn=said.append), said
+
+
+def test_images_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path, tree):
+    save(tree / "train/cat/more/deep/z.JPEG", (9, 9, 9))
+    save(tree / "train/cat/more/a.Png", (8, 8, 8))
+    save(tree / "train/cat/x.png/0.png", (7, 7, 7))  # a folder named like an image
+    for _ in range(2):  # found again in the cache
+        data, said = loaded(tmp_path)
+        assert said == []
+        assert data.train_y.tolist() == [0] * 6 + [1] * 2
+        assert data.train_x[:6, 1, 0, 0].tolist() == [0, 255, 0, 8, 9, 7]  # a, b, c, more/a, more/deep/z, x.png/0
+
+
+def test_a_very_deep_tree_is_read(tmp_path, tree):
+    deep = tree / "train/cat" / "/".join("d" * 300)
+    deep.mkdir(parents=True)
+    save(deep / "z.png", (9, 9, 9))
+    assert len(loaded(tmp_path)[0].train_y) == 6
+
+
+def test_what_is_not_used_is_said_but_for_what_systems_leave_everywhere(tmp_path, tree):
+    for name in ("train/cat/._a.png", "train/cat/.DS_Store", "train/dog/Thumbs.db", "train/dog/desktop.ini"):
+        (tree / name).write_text("x")
+    for name in ("train/__MACOSX/cat", "train/cat/__MACOSX", "test/.git"):
+        save(tree / name / "0.png", 0)
+    assert loaded(tmp_path)[1] == []
+    for name in ("train/cat/notes.txt", "test/dog/sub/list.csv", "train/labels.json"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text("x")
+    save(tree / "train/stray.png", 0)
+    for _ in range(2):
+        data, said = loaded(tmp_path)
+        assert len(data.train_y) == 5
+        assert [text.partition("(an image ends in .bmp")[0] for text in said if "image" in text][1:] == [
+            f"{tree}: not used: train/cat/notes.txt, test/dog/sub/list.csv "
+        ]
+        assert f"{tree}: not used: train/labels.json, train/stray.png (it lies in no class folder)" in said
+
+
+def test_many_unused_files_are_counted(tmp_path, tree):
+    for number in range(10):
+        (tree / f"train/cat/{number}.txt").write_text("")
+    [text] = loaded(tmp_path)[1]
+    assert "train/cat/0.txt, train/cat/1.txt, train/cat/2.txt and 7 more (an image ends in" in text
+
+
+def test_links_are_followed_once_and_never_into_other_classes(tmp_path, tree):
+    elsewhere = tmp_path / "elsewhere"
+    save(elsewhere / "0.png", (50, 50, 50))
+    (tree / "train/cat/linked").symlink_to(elsewhere)
+    (tree / "train/cat/one.png").symlink_to(elsewhere / "0.png")
+    data, said = loaded(tmp_path)
+    assert (data.train_y.tolist(), said) == ([0] * 5 + [1] * 2, [])
+    for name, target in (("round", tree / "train/cat"), ("up", tree / "train"), ("other", tree / "train/dog")):
+        (tree / "train/cat" / name).symlink_to(target)
+    (elsewhere / "back").symlink_to(elsewhere)
+    data, [text] = loaded(tmp_path)
+    assert data.train_y.tolist() == [0] * 5 + [1] * 2
+    assert "and 1 more (a folder that is read already under another name)" in text
+
+
+def test_a_class_that_is_a_link_is_used_and_two_classes_of_one_folder_are_not(tmp_path, tree):
+    (tree / "train/dog").rename(tmp_path / "dogs")
+    (tree / "train/dog").symlink_to(tmp_path / "dogs")
+    assert len(loaded(tmp_path)[0].train_y) == 5
+    (tree / "train/wolf").symlink_to(tmp_path / "dogs")
+    save(tree / "test/wolf/0.png", 0)
+    assert f"{tree / 'train/wolf'}: data.folder: this class has no image" in refusal(tmp_path)
 
 
 def test_an_empty_class_a_missing_test_folder_and_differing_classes_are_refused(tmp_path, tree):
-    (tree / "train/emu").mkdir()
-    assert f"{tree / 'train/emu'}: data.folder: this class has no image" in refusal(tmp_path)
+    (tree / "train/emu/sub").mkdir(parents=True)
+    (tree / "test/gnu").mkdir()
+    lines = refusal(tmp_path).splitlines()
+    assert lines[0].startswith(f"{tree / 'train/emu'}: data.folder: this class has no image")
+    assert lines[1].startswith(f"{tree / 'test/gnu'}: data.folder: this class has no image")
+    assert "only one of them has emu, gnu" in lines[2]
+    (tree / "test/gnu").rmdir()
     save(tree / "train/emu/0.png", 0)
     assert "only one of them has emu" in refusal(tmp_path)
     (tree / "test").rename(tree / "tests")

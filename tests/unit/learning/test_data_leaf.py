@@ -1,6 +1,7 @@
 """LEAF files: users become writers, FEMNIST's pixels and CelebA's image names become arrays."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -171,3 +172,44 @@ def test_missing_parts_are_named(tmp_path, femnist):
     message = refusal(tmp_path, folder="nowhere")
     assert "HSGD_EMU_DATA" in message
     assert "train/*.json" in message
+
+
+def test_files_are_found_at_any_depth_and_what_is_not_read_is_said(tmp_path, femnist):
+    (femnist / "train/deep/er").mkdir(parents=True)
+    (femnist / "train/2.json").rename(femnist / "train/deep/er/2.JSON")
+    (femnist / "train/README.txt").write_text("x")
+    (femnist / "train/.1.json.swp").write_text("x")
+    said = []
+    data = load_dataset(DataSpec(dataset="leaf", root=str(tmp_path)), tmp_path, warn=said.append)
+    assert data.writers.tolist() == [0, 1, 1, 2]
+    assert said[0] == f"{femnist}: not used: train/README.txt (a LEAF file ends in .json)"
+
+
+def test_labels_that_only_test_samples_have_are_said(tmp_path, femnist):
+    said = []
+    load_dataset(DataSpec(dataset="leaf", root=str(tmp_path)), tmp_path, warn=said.append)
+    assert said == ["data: test samples have the labels 7, 9, which no training sample has and no model can learn"]
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("channels_first", (4, 6, 2)), ("channels_last", (2, 4, 6))])
+def test_nested_lists_of_images_need_a_layout_and_keep_it_in_the_cache(tmp_path, layout, shape):
+    x = np.arange(48).reshape(1, 4, 6, 2).tolist()
+    for part in ("train", "test"):
+        write(tmp_path / "own", part, "a.json", u=(x, [0]), v=(x, [1]))
+    assert "data.layout" in refusal(tmp_path, folder="own")
+    for _ in range(2):
+        assert load(tmp_path, folder="own", layout=layout).train_x.shape == (2, *shape)
+
+
+def test_images_below_a_subfolder_are_noticed_when_they_change(tmp_path, monkeypatch):
+    folder = tmp_path / "celeba"
+    image = folder / "img_align_celeba/a/b/0.bmp"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (2, 2), (10, 0, 0)).save(image)
+    for part in ("train", "test"):
+        write(folder, part, "a.json", u=(["a/b/0.bmp"], [0]))
+    assert load(tmp_path, folder="celeba").train_x[0, 0, 0, 0] == 10
+    before = image.stat()
+    Image.new("RGB", (2, 2), (20, 0, 0)).save(image)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert load(tmp_path, folder="celeba").train_x[0, 0, 0, 0] == 20

@@ -142,6 +142,79 @@ def test_npz_images_become_channels_first(tmp_path, shape, channels_first):
     assert (data.train_x == moved).all()
 
 
+IMAGES = np.arange(4 * 5 * 7 * 3).reshape(4, 5, 7, 3)
+
+
+def with_images(x, **changes):
+    return arrays(train_x=x[:3], test_x=x[3:], test_y=np.array([1]), **changes)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float16, np.float64])
+@pytest.mark.parametrize("how", ["spec", "array"])
+def test_a_layout_says_where_channels_stand_in_any_shape(tmp_path, kind, how):
+    # Two colours, so that no shape tells it: 3 x 1 images, 5 x 7 of four channels, square ones as deep as wide.
+    for shape in ((3, 1, 3), (5, 7, 4), (3, 3, 3), (2, 2, 2), (1, 1, 1)):
+        x = np.arange(4 * np.prod(shape)).reshape(4, *shape).astype(kind)
+        for layout, moved in (("channels_first", x), ("channels_last", x.transpose(0, 3, 1, 2))):
+            given, spec = ({}, {"layout": layout}) if how == "spec" else ({"layout": np.array(layout)}, {})
+            data = load_npz(tmp_path, with_images(x, **given), **spec)
+            assert (data.train_x == moved[:3]).all()
+            assert data.train_x.shape == moved[:3].shape
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (np.float32, (8, 8, 3)),  # images, or 8 features of 8 x 3
+        (np.float64, (28, 28, 1)),
+        (np.float32, (64, 3, 3)),
+        (np.float32, (16, 8, 8)),
+        (np.float32, (3, 32, 3)),
+        (np.uint8, (3, 32, 3)),
+        (np.uint8, (1, 32, 3)),
+        (np.uint8, (1, 1, 1)),
+        (np.uint8, (4, 8, 8)),
+        (np.uint8, (8, 8, 4)),
+        (np.uint8, (2, 8, 8)),
+    ],
+)
+def test_a_shape_that_does_not_tell_is_refused_naming_both_readings(tmp_path, kind, shape):
+    message = refusal(load_npz, tmp_path, with_images(np.zeros((4, *shape), kind)))
+    first, height, width = shape
+    assert f"{first} channel{'s' * (first > 1)} of {height} x {width} (channels_first)" in message
+    assert f"{width} channel{'s' * (width > 1)} of {first} x {height} (channels_last)" in message
+    assert "data.layout" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [(np.float32, (3, 8, 8)), (np.float32, (1, 28, 28)), (np.uint8, (3, 8, 8)), (np.float32, (1, 1, 64))],
+)
+def test_one_or_three_channels_first_need_no_layout(tmp_path, kind, shape):
+    assert load_npz(tmp_path, with_images(np.zeros((4, *shape), kind))).train_x.shape[1:] == shape
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 7), (2, 3, 4, 5)])
+def test_floats_that_are_no_images_stay_as_they_are_and_have_no_layout(tmp_path, shape):
+    x = np.arange(4.0 * np.prod(shape)).reshape(4, *shape)
+    assert (load_npz(tmp_path, with_images(x)).train_x == x[:3]).all()
+    assert "without channels; leave it out" in refusal(load_npz, tmp_path, with_images(x), layout="channels_last")
+
+
+def test_grey_floats_without_channels_are_not_augmented(tmp_path):
+    message = refusal(load_npz, tmp_path, with_images(np.ones((4, 8, 8))), augment=Augment(flip=True))
+    assert "grey images of floats are (N, 1, H, W)" in message
+
+
+def test_two_layouts_that_differ_and_words_that_are_none_are_refused(tmp_path):
+    given = with_images(IMAGES.astype(np.uint8), layout=np.array("channels_last"))
+    assert load_npz(tmp_path, given, layout="channels_last").train_x.shape == (3, 3, 5, 7)
+    assert "leave one out" in refusal(load_npz, tmp_path, given, layout="channels_first")
+    for wrong in ("NHWC", 1, ["channels_last"]):
+        given["layout"] = np.array(wrong)
+        assert "channels_first or channels_last" in refusal(load_npz, tmp_path, given)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -161,6 +234,17 @@ def test_npz_images_become_channels_first(tmp_path, shape, channels_first):
         ({"mean": np.array([0.1])}, "std has 0 figures"),
         ({"mean": np.array([0.1]), "std": np.array([0.0])}, "above 0"),
         ({"writers": np.array([1])}, "writers has shape (1,)"),
+        ({"train_y": np.array([[0], [1], [2]])}, "train_y has shape (3, 1)"),
+        ({"train_y": np.array([True, False, True])}, "train_y is bool"),
+        ({"train_y": np.array(["0", "1", "2"])}, "train_y is <U1"),
+        ({"train_y": np.array([0, 1, 2**64 - 1], np.uint64)}, "too large"),
+        ({"num_classes": np.array(10**9)}, "more than there are samples"),
+        ({"test_x": np.ones((0, 2)), "test_y": np.ones(0, int)}, "test_x has shape (0, 2)"),
+        ({"train_x": np.ones((3, 2), np.uint16)}, "train_x is uint16; give uint8 images"),
+        ({"train_x": np.ones((3, 2), bool)}, "train_x is bool"),
+        ({"train_x": np.ones((3, 2), complex)}, "only numbers can be read"),
+        ({"train_x": np.full((3, 2), 1e39)}, "too large"),
+        ({"train_x": np.full((3, 2), -np.inf)}, "infinite"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, changes, says):
@@ -263,3 +347,97 @@ def test_the_module_path_is_put_back(tmp_path, module):
     before = list(sys.path)
     load_dataset(DataSpec(dataset=module), tmp_path)
     assert sys.path == before
+
+
+OWN_ARRAYS = """
+import numpy as np
+
+def make(how):
+    x, y = np.arange(24.0).reshape(4, 6), np.array([0, 1, 1, 0])
+    if how == "read-only":
+        x.flags.writeable = False
+    if how == "strided":
+        x = np.arange(48.0).reshape(4, 12)[:, ::2]
+        y = np.repeat(y, 2)[::2]
+    if how == "fortran":
+        x = np.asfortranarray(x)
+    if how == "big-endian":
+        x, y = x.astype(">f8"), y.astype(">i4")
+    if how == "half":
+        x = x.astype(np.float16)
+    if how == "lists":
+        x, y = x.tolist(), y.tolist()
+    if how == "masked":
+        x = np.ma.masked_less(x, 5)
+    if how == "objects":
+        x = x.astype(object)
+    if how == "texts":
+        x = x.astype(str)
+    if how == "tensor":
+        import torch
+        x, y = torch.from_numpy(x), torch.from_numpy(y)
+    if how == "gradient":
+        import torch
+        x = torch.from_numpy(x).requires_grad_()
+    if how == "one class":
+        y = y * 0
+    return x, y, x[:2], y[:2]
+
+def draws():
+    import random
+    import torch
+    x = np.array([np.random.rand(4), [random.random() for _ in range(4)], torch.rand(4).numpy()])
+    return x, [0, 1, 2], x, [0, 1, 2]
+"""
+
+
+@pytest.fixture
+def own_arrays(tmp_path):
+    (tmp_path / "own_arrays_module.py").write_text(OWN_ARRAYS)
+    return lambda how, **to: load_dataset(
+        DataSpec(dataset="own_arrays_module:make", options={"how": how}), tmp_path, **to
+    )
+
+
+@pytest.mark.parametrize("how", ["plain", "read-only", "strided", "fortran", "big-endian", "half", "lists", "tensor"])
+def test_arrays_of_any_kind_become_plain_ones(own_arrays, how):
+    data = own_arrays(how)
+    x = np.arange(48.0).reshape(4, 12)[:, ::2] if how == "strided" else np.arange(24.0).reshape(4, 6)
+    assert (data.train_x == x).all()
+    assert (data.train_x.dtype, data.train_y.tolist()) == (np.float32, [0, 1, 1, 0])
+    assert data.train_x.flags.c_contiguous
+    assert data.train_x.flags.writeable
+    assert data.train_x.dtype.isnative
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("masked", "masked"), ("objects", "train_x is object"), ("texts", "train_x is <U"), ("gradient", "not an array")],
+)
+def test_arrays_that_are_no_numbers_are_refused(own_arrays, how, says):
+    assert says in refusal(own_arrays, how)
+
+
+def test_a_single_class_is_said(own_arrays):
+    said = []
+    own_arrays("one class", warn=said.append)
+    assert said == ["data: there is one class only: every model is always right"]
+
+
+def test_a_factory_that_draws_gives_the_same_every_time_and_changes_nobodys_draws(tmp_path, own_arrays):
+    import random
+
+    import torch
+
+    spec = DataSpec(dataset="own_arrays_module:draws")
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    first = load_dataset(spec, tmp_path).train_x
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert (load_dataset(spec, tmp_path).train_x == first).all()
+    assert len(np.unique(first)) == 12

@@ -24,6 +24,7 @@ def test_every_known_data_set_with_its_defaults_is_fine():
         (DataSpec(dataset="digits", options={"a": 1}), "data.options", "module:factory"),
         (DataSpec(dataset="digits", folder="x"), "data.folder", "reads no folder"),
         (DataSpec(dataset="npz", image_size=(2, 2)), "data.image_size", "image_folder"),
+        (DataSpec(dataset="cifar10", layout="channels_last"), "data.layout", "that of cifar10 is known"),
         (DataSpec(dataset="digits", augment=Augment(crop=4)), "data.augment", "vectors"),
         (DataSpec(partition="dirichlet"), "data.alpha", "missing"),
         (DataSpec(partition="shards"), "data.classes_per_worker", "missing"),
