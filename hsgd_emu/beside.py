@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsgd_emu.engine.record import RoundRecord
+from hsgd_emu.learning.facts import Facts, require_alike
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.spawning import bare_main, portable
@@ -48,6 +49,8 @@ class Orders:
     folder: Path
     end_s: float
     """When to stop, in seconds of `time.monotonic`, which all processes of a machine share."""
+    saw: Facts
+    """What this process has loaded; helpers must see the same."""
 
 
 class Helped(Team):
@@ -231,7 +234,10 @@ def _help(pipe: Connection, lock: _Lock, orders: Orders) -> None:
     try:
         from hsgd_emu.run import session_of
 
-        session = session_of(orders.experiment, orders.options, progress)
+        def check(saw: Facts) -> None:
+            require_alike(orders.saw, saw, "when the run was begun")
+
+        session = session_of(orders.experiment, orders.options, progress, check)
         with RunStore.join(orders.folder, lock.descriptor) as store:
             while True:
                 run_trial(session, store, key, orders.options.stop_at)

@@ -15,6 +15,7 @@ from hsgd_emu.beside import Helped, Orders
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.growth import as_recorded, other_than_added
+from hsgd_emu.learning.facts import SAW, Facts, differences, require_alike, without_new_seeds
 from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_file, remove_run, write_environment
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import TrialKey
@@ -35,6 +36,7 @@ __all__ = [
     "timing_message_bytes",
 ]
 
+_DECISIVE = ("device", "precision", "threads", "engine")
 _LIBRARIES = ("hsgd-emu", "numpy", "simpy", "networkx", "scikit-learn", "pandas", "plotly")
 
 
@@ -68,44 +70,51 @@ def run_experiment(
     out: Path | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
+    expected: Facts | None = None,
 ) -> Path:
     """Run every trial of an experiment and return its folder (default: runs/out/<name>).
 
-    Raises:  ConfigError: the folder holds a run and neither resume nor force is set; data or model do not fit.
+    expected: the facts under which others will find what is learned (see `Material.facts`).
+    Raises:  ConfigError: the folder holds a run and neither resume nor force is set; data or model do not fit, or are
+             not what is expected, or what the run in the folder was begun with.
     """
     options, progress = options or Options(), progress or Progress()
     folder = folder_of(experiment, out)
     experiment = _check_folder(folder, experiment, options)
-    if options.resume and is_run_folder(folder):
-        options = _as_begun(options, read_environment(folder))
+    before = read_environment(folder) if options.resume and is_run_folder(folder) else None
+    if before is not None:
+        options = _as_begun(options, before)
     for note in experiment.notes:
         progress.warn(f"note: {note}")
     try:
-        session = session_of(experiment, options, progress)
+        session = session_of(experiment, options, progress, lambda saw: _check_saw(folder, saw, expected, before))
         environment = _environment(session, options.timing_only)
+        session.is_for_others = expected is not None
         keys, targets = trial_keys(experiment), experiment.target_levels()
-        goes_on = options.resume and is_run_folder(folder)
-        if goes_on:
-            _check_same_environment(folder, environment, progress)
+        if before is not None:
+            _check_same_environment(folder, before, environment, progress)
             store = RunStore.open(folder)
         else:
             remove_run(folder)
             store = RunStore.create(folder, experiment.resolved(), environment, keys, targets)
         with store:
-            if goes_on:
+            if before is not None:
                 store.grow(experiment.resolved(), keys, targets, _full_length(experiment))
-                _note_command(folder, environment)
+                _note_growth(folder, environment)
             run_trials(session, store, options.stop_at, _team(session, options))
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return folder
 
 
-def _note_command(folder: Path, now: dict[str, Any]) -> None:
-    """Note the command that goes on with a run: it may have added to it, so that the one that began it makes less."""
+def _note_growth(folder: Path, now: dict[str, Any]) -> None:
+    """Note the command that goes on with a run, and what it sees: it may have added to it, so that the one that began
+    it makes less, and saw less.
+    """
     before = read_environment(folder)
     after = {key: value for key, value in before.items() if key != "command"}
     after |= {"command": now["command"]} if "command" in now else {}
+    after |= {SAW: before[SAW] | now[SAW]} if SAW in now else {}
     if after != before:
         write_environment(folder, after)
 
@@ -136,7 +145,7 @@ def _team(session: Session, options: Options) -> Callable[[deque[TrialKey], RunS
     )
 
     def team(waiting: deque[TrialKey], store: RunStore) -> Team:
-        orders = Orders(session.experiment, given, store.folder, session.progress.end_s)
+        orders = Orders(session.experiment, given, store.folder, session.progress.end_s, session.environment[SAW])
         return Helped(session.progress, waiting, store, orders, jobs - 1, now=options.jobs is not None)
 
     return team
@@ -224,19 +233,33 @@ def _check_same_run(folder: Path, experiment: Experiment, options: Options) -> E
     return experiment
 
 
-def _check_same_environment(folder: Path, now: dict[str, Any], progress: Progress) -> None:
-    before = read_environment(folder)
-    if before.get("device") != now.get("device"):
-        text = f"the run there was begun on {before.get('device')}, now it is {now.get('device')}; use --device"
-        raise ConfigError.of(str(folder), "", text)
-    ways = [str(environment.get("engine")).partition(":")[0] for environment in (before, now)]
-    if ways[0] != ways[1]:
-        text = f"the run there was begun with --engine {before.get('engine')}, whose checkpoints others cannot read"
-        raise ConfigError.of(str(folder), "", text)
-    keys = (key for key in dict.fromkeys([*before, *now]) if key != "command")
-    differ = [key for key in keys if before.get(key) != now.get(key)]
+def _check_saw(folder: Path, saw: Facts, expected: Facts | None, before: dict[str, Any] | None) -> None:
+    """Raise ConfigError where data, own code or versions are not what others expect, or what a run was begun with."""
+    if expected is not None:
+        require_alike(expected, saw, "where the study was started")
+    if before is not None and SAW not in before:
+        text = "begun by a version that did not record the data and the code it saw: they cannot be compared"
+        raise _begun_otherwise(folder, text)
+    differ = [] if before is None else differences(before[SAW], without_new_seeds(saw, before[SAW]))
     if differ:
-        progress.warn(f"this is not where the run was begun ({listed(differ)} differ): the last bits may differ")
+        raise _begun_otherwise(folder, f"begun otherwise: {listed(differ)}")
+
+
+def _begun_otherwise(folder: Path, how: str) -> ConfigError:
+    text = f"the run there cannot be gone on with, for it was {how}; --force begins it anew, --out writes elsewhere"
+    return ConfigError.of(str(folder), "", text)
+
+
+def _check_same_environment(folder: Path, before: dict[str, Any], now: dict[str, Any], progress: Progress) -> None:
+    """Raise ConfigError where going on would not be what was begun; warn where the last bits may differ."""
+    decisive = ("message_bytes", "hsgd-emu", "numpy") if now["timing_only"] else _DECISIVE
+    differ = [f"{n} is {now.get(n)} and not {before.get(n)}" for n in decisive if before.get(n) != now.get(n)]
+    if differ:
+        raise _begun_otherwise(folder, f"begun otherwise: {listed(differ)}")
+    keys = (key for key in dict.fromkeys([*before, *now]) if key not in ("command", SAW))
+    others = [key for key in keys if before.get(key) != now.get(key)]
+    if others:
+        progress.warn(f"this is not where the run was begun ({listed(others)} differ): the last bits may differ")
 
 
 def _environment(session: Session, timing_only: bool) -> dict[str, Any]:
@@ -255,8 +278,13 @@ def _processor() -> str:
         return platform.processor()
 
 
-def session_of(experiment: Experiment, options: Options, progress: Progress) -> Session:
-    """Return the session of a run that learns, or only takes time."""
+def session_of(
+    experiment: Experiment, options: Options, progress: Progress, check: Callable[[Facts], None] | None = None
+) -> Session:
+    """Return the session of a run that learns, or only takes time.
+
+    check: told what it sees, as soon as that is known.
+    """
     if options.timing_only:
         num_bytes = known_message_bytes(experiment, options.trust_code)
         if num_bytes is None:
@@ -267,13 +295,16 @@ def session_of(experiment: Experiment, options: Options, progress: Progress) -> 
     device = worlds.choose_device(options.device)
     precision = worlds.choose_precision(options.precision, device, experiment.train.dtype)
     world = _world(experiment, device, precision, progress)
+    saw = world.material.facts(experiment.seeds)
+    if check is not None:
+        check(saw)
     threads = options.threads or 1
     worlds.make_deterministic(device, threads, precision)
     if device.type == "cuda" and (options.jobs or 1) > 1:
         worlds.limit_memory(1 / (options.jobs or 1))
     progress.say("choosing how to learn")
     engine = world.choose(experiment.seeds[0], options.engine)
-    environment = worlds.environment(device, threads, precision, engine)
+    environment = worlds.environment(device, threads, precision, engine) | {SAW: saw}
     return Session.of(experiment, progress, experiment.message_bytes or world.message_bytes(), environment, world)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -123,6 +125,8 @@ class Session:
     """By name: the schedule, and every node's route to the server that aggregates it."""
     world: World | None = None
     recorded: Mapping[TrialKey, Recorded] | None = None
+    is_for_others: bool = False
+    """What is learned will be found by others under what it saw: nothing is kept if that changed meanwhile."""
 
     @classmethod
     def of(
@@ -148,6 +152,10 @@ class Session:
         for schedule, routes in cases.values():
             check_clock(experiment.plan(schedule, network, routes, message_bytes, experiment.seeds[0]))
         return cls(experiment, progress, message_bytes, environment, network, cases, world, recorded)
+
+    def learning(self) -> AbstractContextManager[None]:
+        """Let own code find its modules; all learning is done inside."""
+        return self.world.material.active() if self.world else contextlib.nullcontext()
 
     def plan(self, key: TrialKey) -> Plan:
         """Return the plan of one trial."""
@@ -245,6 +253,10 @@ class _Trial:
         self.real: StackedLearner | None = None
 
     def run(self) -> None:
+        with self.session.learning():
+            self._run()
+
+    def _run(self) -> None:
         begin = time.perf_counter()
         recorded = self.session.recorded[self.key] if self.session.recorded is not None else None
         learner = RecordedLearner(recorded.metrics) if recorded else self._learner(self.session.world)
@@ -254,8 +266,10 @@ class _Trial:
         try:
             timeline_hash = emulate(self.plan, learner, self._commit, keep, self._checkpoint, self._until(recorded))
         except _StoppedError:
+            self._check_unchanged()
             self.store.pause_trial(self.key, time.perf_counter() - begin)
             return
+        self._check_unchanged()
         weights_hash, engine = recorded.weights_hash if recorded else None, "recorded" if recorded else "silent"
         if self.real:
             weights_hash, engine = self.real.weights_hash(0), self.real.choice.text()
@@ -264,6 +278,15 @@ class _Trial:
             self.checkpoints.remove()
         elif self.real:
             self.checkpoints.keep_last()
+
+    def _check_unchanged(self) -> None:
+        """Raise ConfigError, and keep nothing of the trial, where what others would find it under is not true."""
+        changed = self.session.world.material.changed() if self.session.is_for_others and self.session.world else []
+        if changed:
+            self.store.restart_trial(self.key)
+            self.checkpoints.remove()
+            text = f"while the trial was learned: {listed(changed)}; nothing of it is kept"
+            raise ConfigError.of(f"{self.key.case}, seed {self.key.seed}", "", text)
 
     def _until(self, recorded: Recorded | None) -> IsEnough | None:
         experiment = self.session.experiment

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hsgd_emu.learning.data.own import modules_of
+from hsgd_emu.learning.own_code import modules_of
 
 
 def import_factory(name: str, base: Path) -> Callable[..., Any]:

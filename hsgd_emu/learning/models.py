@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from hsgd_emu.config.run_schema import ModelSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.factory import import_factory
+from hsgd_emu.learning.own_code import modules_of
 from hsgd_emu.rng import seed_of
 
 
@@ -27,11 +28,17 @@ def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, s
     """
     num_outputs = _num_outputs(spec, num_classes)
     # Layers draw their first weights from torch's global generator: lend it to them, seeded, and put it back.
-    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base):
+    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base), _own_modules(spec, base):
         torch.manual_seed(seed_of(seed, "model"))
         model = _make(spec, tuple(input_shape), num_outputs, base)
         _try(model, input_shape, num_classes)
     return model
+
+
+def _own_modules(spec: ModelSpec, base: Path) -> AbstractContextManager[None]:
+    """Let an own network find its modules, also those that it imports only when it is built or used."""
+    module, own, _ = spec.name.partition(":")
+    return modules_of(base, module) if own else nullcontext()
 
 
 def _num_outputs(spec: ModelSpec, num_classes: int) -> int:

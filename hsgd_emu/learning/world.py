@@ -16,9 +16,10 @@ import torch
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.learning.data import Dataset, load_dataset, partition
+from hsgd_emu.learning.data import partition
 from hsgd_emu.learning.engines import Precision
-from hsgd_emu.learning.models import build_model, model_bytes
+from hsgd_emu.learning.material import Material
+from hsgd_emu.learning.models import model_bytes
 from hsgd_emu.learning.names import torchvision_version
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.readable import ReadableLearner
@@ -116,13 +117,14 @@ class World:
         progress: Callable[[str], None] | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        self.data, self.model, self.train = data, model, train
-        self.worker_names, self.groups, self.base = worker_names, groups, base
+        self.data, self.train = data, train
+        self.worker_names, self.groups = worker_names, groups
         self.device, self.precision = device, precision
         self.choice: Choice | None = None
         self.dtype = torch.float64 if train.dtype == "float64" else torch.float32
         self._warn, self._warned = warn or (lambda text: None), set[str]()
-        self.dataset: Dataset = load_dataset(data, base, progress, self._warn_once)
+        self.material = Material(data, model, base, progress, self._warn_once)
+        self.dataset = self.material.dataset
         _check_batch_size(train, len(self.dataset.train_y))
         # The seeds of a run come one after the other: what they share is kept for the current one only.
         self.shards = lru_cache(maxsize=1)(self._shards)
@@ -149,8 +151,7 @@ class World:
 
     def build(self, seed: int) -> torch.nn.Module:
         """Return the initial model of a seed, on the CPU."""
-        shape = self.dataset.train_x.shape[1:]
-        return build_model(self.model, shape, self.dataset.num_classes, seed, self.base)
+        return self.material.build(seed)
 
     def message_bytes(self) -> int:
         """Return the size of one model message."""
@@ -165,6 +166,10 @@ class World:
 
         Raises:  ConfigError: the network cannot be trained on the smallest batch, or not in the way asked for.
         """
+        with self.material.active():
+            return self._chosen(seed, engine)
+
+    def _chosen(self, seed: int, engine: str) -> Choice:
         model, data = self.build(seed), self.resident(seed)
         if min(data.order.size(worker) for worker in range(len(self.worker_names))) == 1:
             _try_one_sample(model, self.dataset.train_x.shape[1:])
@@ -178,7 +183,8 @@ class World:
     def learner(self, seed: int, slots: dict[int, int]) -> StackedLearner:
         """Return the learner of one trial; slots: see `TrialSetup`."""
         choice = self.choice or self.choose(seed)
-        return StackedLearner(self.build(seed), self.resident(seed), self._setup(seed, slots), choice, self.precision)
+        model = self.material.model_to_learn(seed)
+        return StackedLearner(model, self.resident(seed), self._setup(seed, slots), choice, self.precision)
 
     def readable_learner(self, seed: int, slots: dict[int, int]) -> ReadableLearner:
         """Return the readable twin of the learner."""

@@ -172,7 +172,7 @@ def test_a_run_goes_on_with_the_engine_and_precision_it_was_begun_with(tmp_path)
     begun = Options("cpu", precision="bf16", engine="vmap:2")
     with pytest.raises(InterruptedRunError):
         run_experiment(load_experiment(path), tmp_path / "out", begun, Interrupting(5))
-    with pytest.raises(ConfigError, match="begun with --engine vmap:2"):
+    with pytest.raises(ConfigError, match="engine is layered:6 and not vmap:2"):
         run(path, tmp_path / "out", device="cpu", resume=True, engine="layered")
     resumed = run(path, tmp_path / "out", device="cpu", resume=True)
     whole = run(path, tmp_path / "whole", device="cpu", precision="bf16", engine="vmap:2")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import fields
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data.dataset import OPTIONAL, REQUIRED, Dataset, from_arrays
 from hsgd_emu.learning.data.npz import read_npz
 from hsgd_emu.learning.data.roots import candidates, missing
+from hsgd_emu.learning.own_code import modules_of
 from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.rng import seed_of
 
@@ -67,20 +65,3 @@ def _mapping(name: str, made: Any) -> Mapping[str, Any]:
         f"names (and {', '.join(OPTIONAL)} if wanted), or a Dataset"
     )
     raise ConfigError.of(name, "data.dataset", message)
-
-
-@contextmanager
-def modules_of(base: Path, module_name: str) -> Iterator[None]:
-    """Let modules be sought in `base` first, even where one of that name was imported from another folder."""
-    entry, top = str(base.resolve()), module_name.partition(".")[0]
-    importlib.invalidate_caches()
-    found, loaded = PathFinder.find_spec(top, [entry]), sys.modules.get(top)
-    if found and loaded and found.origin != getattr(loaded.__spec__, "origin", None):
-        for name in [name for name in sys.modules if name.partition(".")[0] == top]:
-            del sys.modules[name]
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # the user's code may have changed the path itself
-            sys.path.remove(entry)

@@ -12,7 +12,8 @@ from typing import Any
 
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.errors import ConfigError, listed
-from hsgd_emu.results.folder import is_run_folder
+from hsgd_emu.learning.facts import SAW, differences
+from hsgd_emu.results.folder import is_run_folder, read_environment
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.sweep.outcome import crossover_row, crossovers, rows_of
@@ -74,8 +75,6 @@ def run_study(
     study = load_study(path, sets)
     folder, data = Path(out) if out else Path("runs/out") / study.spec.name, study_data(study)
     _check_folder(folder, data, force)
-    if not dry_run and not force and is_finished(folder):
-        return folder
     for note in study.notes:
         progress.warn(f"note: {note}")
     progress.say("trying every scenario")
@@ -83,6 +82,10 @@ def run_study(
     if dry_run:
         progress.planned(_with_wall_s(prepared, prepared.plan(jobs), clock))
         return folder
+    if is_study_folder(folder) and not force:
+        _check_same_learning(folder, prepared)
+        if is_finished(folder):
+            return folder
     with _opened(folder, data, prepared, force) as store:
         progress.planned(prepared.plan(jobs))
         learned = train(prepared.wanted, prepared.library, executor, jobs, progress, ray_address)
@@ -177,17 +180,36 @@ def _is_remains(path: Path) -> bool:
 def _opened(folder: Path, data: dict[str, Any], prepared: Prepared, force: bool) -> StudyStore:
     """Return the store of this study, begun or gone on with."""
     if is_study_folder(folder) and not force:
-        store = StudyStore.open(folder)
-        found = store.connection.execute("SELECT DISTINCT trial FROM trials")
-        if {key for (key,) in found} != {one.key for one in prepared.wanted}:
-            store.close()
-            text = "was begun with other versions, data or device; --force begins it anew (what is learned is kept)"
-            raise ConfigError.of(str(folder), "", text)
-        return store
-    environment = versions(_LIBRARIES) | asdict(prepared.resources)
+        return StudyStore.open(folder)
+    environment = versions(_LIBRARIES) | asdict(prepared.resources) | {SAW: _saw(prepared)}
     environment |= {"python": sys.version.split()[0], "platform": platform.platform()} | origin()
     rows = {"scenarios": _scenario_rows(prepared), "trials": _trial_rows(prepared)}
     return StudyStore.create(folder, to_yaml(data), environment, rows)
+
+
+def _check_same_learning(folder: Path, prepared: Prepared) -> None:
+    """Raise ConfigError where the study's trials would not learn the same again, naming what has changed."""
+    with contextlib.closing(connect_to_read(folder)) as connection:
+        found = {key for (key,) in connection.execute("SELECT DISTINCT trial FROM trials")}
+    if found == {one.key for one in prepared.wanted}:
+        return
+    before, now = read_environment(folder), asdict(prepared.resources)
+    differ = [f"{name} is {now[name]} and not {before.get(name)}" for name in now if before.get(name) != now[name]]
+    if SAW in before:
+        differ += differences(before[SAW], _saw(prepared))
+    else:
+        differ.append("by a version that did not record the data and the code it saw")
+    text = f"was begun otherwise: {listed(differ)}; --force begins it anew (what is learned is kept)"
+    raise ConfigError.of(str(folder), "", text)
+
+
+def _saw(prepared: Prepared) -> dict[str, list[str]]:
+    """Return the facts of all trials: by what they tell of, every version or hash of it."""
+    found: dict[str, set[str]] = {}
+    for one in prepared.wanted:
+        for name, value in one.facts:
+            found.setdefault(name, set()).add(value)
+    return {name: sorted(values) for name, values in sorted(found.items())}
 
 
 def _scenario_rows(prepared: Prepared) -> Iterator[tuple[Any, ...]]:

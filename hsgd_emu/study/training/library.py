@@ -106,12 +106,13 @@ class Library:
 def learn(wanted: Wanted, folder: Path, progress: Progress) -> None:
     """Learn a trial in a folder of its own, up to where it is wanted.
 
-    Raises:  ConfigError: the data or the model do not fit.
+    Raises:  ConfigError: the data or the model do not fit, or are not those of the key: then nothing is learned, or
+             kept where that shows only at the end.
     """
     given = wanted.resources
     stop_at = wanted.until if wanted.until < wanted.iterations else None
     options = Options(given.device, given.precision, given.engine, resume=True, threads=given.threads, stop_at=stop_at)
-    run_experiment(experiment_of(wanted), folder, options, progress)
+    run_experiment(experiment_of(wanted), folder, options, progress, dict(wanted.facts))
 
 
 def _read(folder: Path) -> Learned | None:

@@ -22,10 +22,9 @@ from typing import Any
 from hsgd_emu.errors import ConfigError, Problem, RunError, listed
 from hsgd_emu.results.folder import LOCK_FILE
 from hsgd_emu.spawning import portable
-from hsgd_emu.study.training.identity import facts_of, forget
 from hsgd_emu.study.training.library import Library, learn
 from hsgd_emu.study.training.processes import MOST_DEATHS, TrainingProgress
-from hsgd_emu.study.training.wanted import Wanted, experiment_of
+from hsgd_emu.study.training.wanted import Wanted
 from hsgd_emu.trials import Progress
 
 Files = dict[str, bytes]
@@ -197,7 +196,7 @@ def _learn_there(wanted: Wanted, partial: Files, data_root: str | None) -> Files
             folder = Path(temporary) / wanted.key
             if partial:
                 unpack(partial, folder)
-            check_same_here(wanted)
+            _check_device(wanted)
             learn(wanted, folder, Progress())
             return pack(folder)
     except ConfigError as error:
@@ -209,14 +208,10 @@ def _learn_there(wanted: Wanted, partial: Files, data_root: str | None) -> Files
         return portable(error, wanted.label)
 
 
-def check_same_here(wanted: Wanted) -> None:
-    """Raise ConfigError where this machine has not what the trial's key covers: it would learn something else."""
+def _check_device(wanted: Wanted) -> None:
+    """Raise ConfigError where this machine has another device than the trial's key covers."""
     from hsgd_emu.learning import world as worlds
 
-    forget()
-    here = dict(facts_of(experiment_of(wanted)))
-    here["device"] = worlds.device_name(worlds.choose_device(wanted.resources.device))
-    asked = {**dict(wanted.facts), "device": wanted.resources.device_name}
-    differ = [f"{name} is {here.get(name)} and not {value}" for name, value in asked.items() if here.get(name) != value]
-    if differ:
-        raise ConfigError.of("", "", f"is not like where the study was started: {listed(differ)}")
+    here, there = worlds.device_name(worlds.choose_device(wanted.resources.device)), wanted.resources.device_name
+    if here != there:
+        raise ConfigError.of("", "", f"is not like where the study was started: device is {here} and not {there}")

@@ -87,13 +87,14 @@ def wanted(
     """Return the trial of a case and seed, to be learned up to iteration `until` (default: all of it).
 
     until: the next global aggregation at or after it is meant.  look: load the data set (once per data section) and
-    own code, which the key covers; without, the key tells the trials of one file apart and is not to be stored under.
-    Raises:  ConfigError: the data cannot be loaded.
+    build an own model, running its code, which the key covers; without, the key tells the trials of one file apart and
+    is not to be stored under.
+    Raises:  ConfigError: the data cannot be loaded, or the model cannot be built.
     """
     schedule = next(one for one in experiment.schedules if one.name == case)
     run = _canonical(experiment, schedule, seed)
     try:
-        facts = facts_of(experiment) if look else ()
+        facts = facts_of(experiment, seed) if look else ()
     except ConfigError as error:
         raise relocated(error, experiment) from error
     period, iterations = schedule.global_period, experiment.train.iterations

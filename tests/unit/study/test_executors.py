@@ -35,13 +35,15 @@ train: {iterations: 24, momentum: 0.9}
 cases: [{name: local, period: 4}, {name: H, periods: [12, 4]}]
 seeds: [1, 2]
 """
-# A network of one's own that notes who builds it, and can be told to misbehave then.
+# A network of one's own that notes who learns it, and can be told to misbehave then; elsewhere it is only tried.
 NET = """
-import os, signal, time
+import multiprocessing, os, signal, time
 from pathlib import Path
 import torch
 
 def make(input_shape, num_classes, notes, deaths=0, error="", wait_s=0.0):
+    if multiprocessing.parent_process() is None:
+        return torch.nn.Linear(input_shape[0], num_classes)
     notes = Path(notes)
     with notes.open("a") as file:
         file.write(f"{os.getpid()}\\n")

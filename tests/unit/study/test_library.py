@@ -103,7 +103,7 @@ def test_a_key_changes_with_seed_case_and_resources(tmp_path, monkeypatch):
     others = [key(tmp_path, seed=2), key(tmp_path, case="own I"), key(tmp_path, case="local")]
     for change in ({"precision": "bf16"}, {"threads": 2}, {"engine": "vmap:2"}, {"device_name": "H200"}):
         others.append(key(tmp_path, by=replace(CPU, **change)))
-    monkeypatch.setattr("hsgd_emu.study.training.identity.version", lambda name: "0")
+    monkeypatch.setattr("hsgd_emu.learning.material.version", lambda name: "0")
     others.append(key(tmp_path))
     monkeypatch.undo()
     assert len({key(tmp_path), *others}) == 1 + len(others)
@@ -131,8 +131,18 @@ def test_data_are_told_by_their_content_wherever_they_lie(tmp_path):
     assert key(tmp_path, *own, f"data.root={tmp_path / 'a'}") not in keys
 
 
+NET = """
+import numpy
+import torch
+from parts import layer as one
+
+def make(input_shape, num_classes):
+    return torch.nn.Linear(*input_shape, num_classes)
+"""
+
+
 def test_a_model_of_ones_own_is_told_by_its_source_and_what_it_imports(tmp_path):
-    (tmp_path / "net.py").write_text("import numpy\nfrom parts import layer as one\n\ndef make(**_): ...\n")
+    (tmp_path / "net.py").write_text(NET)
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "__init__.py").write_text("")
     (tmp_path / "parts" / "layer.py").write_text("from . import width\n")

@@ -1,0 +1,130 @@
+"""What a run file only names: the data and the user's own code, as this process has loaded them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hsgd_emu.config.run_schema import DataSpec, ModelSpec
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.learning.data import Dataset, load_dataset
+from hsgd_emu.learning.data.spec import is_factory
+from hsgd_emu.learning.facts import DATA, FORMAT, LIBRARIES, differences, of_model, of_modules
+from hsgd_emu.learning.fingerprint import fingerprint
+from hsgd_emu.learning.models import build_model
+from hsgd_emu.learning.own_code import OwnCode
+
+_TRIED = 2
+"""Training samples that own models are told apart by; batch normalisation needs two."""
+
+
+class Material:
+    """The data set and what builds the models. Own code is loaded anew for each; see `OwnCode`."""
+
+    def __init__(
+        self,
+        data: DataSpec,
+        model: ModelSpec,
+        base: Path,
+        progress: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model, self.base = model, base
+        self.has_own_model = ":" in model.name
+        self._code = OwnCode(base) if self.has_own_model or is_factory(data.dataset) else None
+        with self.active():
+            self.dataset: Dataset = load_dataset(data, base, progress, warn)
+        self._models: dict[int, str] = {}
+        self._told: dict[str, str] = {}
+        """The own modules that `facts` told of."""
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let own code find the modules that it has imported so far; all learning is to be done inside."""
+        with self._code.active() if self._code else nullcontext():
+            yield
+
+    @cached_property
+    def data_hash(self) -> str:
+        """The hash of the data set's content."""
+        return content_hash(self.dataset)
+
+    def shrink(self) -> None:
+        """Keep the hash of the data set, and as much of it as tells models apart."""
+        found = self.dataset
+        assert self.data_hash
+        self.dataset = replace(found, train_x=found.train_x[:_TRIED].copy(), train_y=found.train_y[:_TRIED].copy())
+        self.dataset = replace(self.dataset, test_x=found.test_x[:1].copy(), test_y=found.test_y[:1].copy())
+
+    def build(self, seed: int) -> torch.nn.Module:
+        """Return the initial model of a seed, on the CPU."""
+        with self.active():
+            return build_model(self.model, self.dataset.train_x.shape[1:], self.dataset.num_classes, seed, self.base)
+
+    def model_to_learn(self, seed: int) -> torch.nn.Module:
+        """Return the initial model of a seed, the same each time.
+
+        Raises:  ConfigError: an own factory gives another one than before.
+        """
+        model = self.build(seed)
+        if self.has_own_model and self._model_hash(model) != self.model_hash(seed):
+            text = (
+                f"'{self.model.name}' made two different networks for seed {seed}: what its code reads (files, the "
+                "environment) has changed, or it draws random numbers that are not seeded"
+            )
+            raise ConfigError.of("", "model", text)
+        return model
+
+    def model_hash(self, seed: int) -> str:
+        """Return the hash of the initial model of a seed, and of what it computes."""
+        if seed not in self._models:
+            self._models[seed] = self._model_hash(self.build(seed))
+        return self._models[seed]
+
+    def _model_hash(self, model: torch.nn.Module) -> str:
+        x, y = self.dataset.train_x[:_TRIED], self.dataset.train_y[:_TRIED]
+        scaled = x.astype(np.float64) / (255 if x.dtype == np.uint8 else 1)
+        with self.active():
+            return fingerprint(model, torch.from_numpy(scaled), torch.from_numpy(y))
+
+    def facts(self, seeds: Iterable[int]) -> dict[str, str]:
+        """Return a version or hash of all that the learning of some seeds depends on and the run file only names.
+
+        Data are told by their content, wherever they lie. Own code is told by every module that was really imported,
+        and by the models that it made: their weights may come from a file, what they compute from the environment.
+        """
+        found = {"format": str(FORMAT), **{name: version(name) for name in LIBRARIES}, DATA: self.data_hash}
+        if self.has_own_model:
+            for seed in seeds:
+                found |= of_model(seed, self.model_hash(seed))
+        self._told = self._modules()
+        return found | self._told
+
+    def _modules(self) -> dict[str, str]:
+        return of_modules(self._code.hashes()) if self._code else {}
+
+    def changed(self) -> list[str]:
+        """Return what is not as `facts` told: the data in memory, own modules and their files, modules that are new."""
+        data = [] if content_hash(self.dataset) == self.data_hash else [f"{DATA} has changed"]
+        files = self._code.changed() if self._code else []
+        modules = differences(self._told, self._modules() | of_modules(dict.fromkeys(files, "")))
+        return [*data, *modules]
+
+
+def content_hash(dataset: Dataset) -> str:
+    """Return the hash of what a data set holds."""
+    digest = hashlib.sha256()
+    for field in fields(Dataset):
+        value = getattr(dataset, field.name)
+        array = np.ascontiguousarray([] if value is None else value)
+        digest.update(f"{field.name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
