@@ -9,11 +9,16 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
+
+from hsgd_emu.errors import ConfigError
 
 _BEGIN, _END = ".hsgd-emu-", ".new"
 """Of the name of a file that is not whole yet."""
+_MARKED_BYTES = 2**16
+"""At the beginning and at the end of a file, to look for our mark in."""
 
 
 def write_atomically(path: Path, content: str | bytes, *, synced: bool = True) -> None:
@@ -49,6 +54,27 @@ def replacing(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
         raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
+def refuse_foreign(path: Path, mark: str, force: bool) -> None:
+    """Raise ConfigError where a file would be overwritten that is none of ours; mark: what ours have in them."""
+    if force or not (path.is_file() or path.is_symlink()) or _has(path, mark.encode()):
+        return  # that a folder cannot be overwritten is told by the system
+    text = "is there already, and hsgd-emu did not write it; --force overwrites it, --out writes elsewhere"
+    raise ConfigError.of(str(path), "", text)
+
+
+def _has(path: Path, mark: bytes) -> bool:
+    """Tell whether a regular file has the mark near its beginning or its end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            size = os.fstat(descriptor).st_size if stat.S_ISREG(os.fstat(descriptor).st_mode) else 0
+            head = file.read(min(size, _MARKED_BYTES))
+            file.seek(max(0, size - _MARKED_BYTES))
+            return mark in head or mark in file.read(_MARKED_BYTES)
+    except OSError:
+        return False
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder of ours where there is none.
 
@@ -58,6 +84,17 @@ def make_folder(folder: Path) -> None:
         folder.mkdir()
     if not stat.S_ISDIR(os.lstat(folder).st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "is a link or a file where a folder of ours should be", str(folder))
+
+
+@contextlib.contextmanager
+def replacing_text(path: Path, newline: str = "\n") -> Iterator[TextIO]:
+    """Give a text file (UTF-8) to write to, as `replacing`."""
+    with replacing(path) as file:
+        text = TextIOWrapper(file, encoding="utf-8", newline=newline)
+        try:
+            yield text
+        finally:
+            text.detach()
 
 
 def remove_leftovers(folder: Path) -> None:

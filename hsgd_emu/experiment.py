@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,15 @@ class Experiment:
     def own_code(self) -> tuple[str, ...]:
         """Every `module:factory` that the run names: to load it is to run whatever is written there."""
         return tuple(dict.fromkeys(name for name in (self.data.dataset, self.model.name) if ":" in name))
+
+    def files(self) -> set[Path]:
+        """Return the files that the run is read from, as far as their names tell: its own, its topology's, its data."""
+        named = [text for model in (self.data, self.model) for text in texts(plain(model)) if text]
+        modules = [f"{name.partition(':')[0].replace('.', '/')}.py" for name in self.own_code]
+        found = {self.base / name for name in (*named, *modules)}
+        return (
+            {path for path in found if "\0" not in str(path)} | self.source.files() | self.topology_draft.source.files()
+        )
 
     def target_levels(self) -> list[tuple[str, float]]:
         """Return (metric, target) pairs in the order of the file."""
@@ -175,6 +184,15 @@ def plain(model: Any) -> Any:
     if isinstance(model, dict):
         return {key: plain(value) for key, value in model.items()}
     return model
+
+
+def texts(data: Any) -> Iterator[str]:
+    """Yield every text in plain data."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for value in data.values() if isinstance(data, dict) else data:
+            yield from texts(value)
 
 
 def with_profiles(value: Any, draft: TopologyDraft) -> Any:

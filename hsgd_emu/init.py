@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 
+from hsgd_emu.atomic import write_atomically
 from hsgd_emu.config.profiles import examples_root
 from hsgd_emu.errors import ConfigError, listed
 
@@ -22,14 +23,14 @@ def write_examples(folder: Path, force: bool = False) -> list[Path]:
     changed = [
         target
         for source, target in zip(sources, targets, strict=True)
-        if target.exists() and (target.is_dir() or target.read_bytes() != source.read_bytes())
+        if os.path.lexists(target) and (not target.is_file() or target.read_bytes() != source.read_bytes())
     ]
     if changed and not force:
         raise ConfigError.of(str(folder), "", f"{listed(changed)} would be overwritten; --force does so")
     try:
         for source, target in zip(sources, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            write_atomically(target, source.read_bytes())
     except OSError as error:
         raise ConfigError.of(str(folder), "", f"cannot be written: {error.strerror}") from None
     return targets

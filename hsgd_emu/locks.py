@@ -41,14 +41,14 @@ def try_lock(path: Path) -> int | None:
 
 
 def is_marked(path: Path) -> bool:
-    """Tell whether a file is a lock that we made; killed as it was made, it is empty."""
+    """Tell whether a file is a lock that we made, by what it says."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         found = os.fstat(descriptor)
-        return stat.S_ISREG(found.st_mode) and (found.st_size == 0 or os.read(descriptor, len(MARK) + 1) == MARK)
+        return stat.S_ISREG(found.st_mode) and os.read(descriptor, len(MARK) + 1) == MARK
     finally:
         os.close(descriptor)
 

@@ -16,7 +16,16 @@ from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.growth import as_recorded, other_than_added
 from hsgd_emu.learning.facts import SAW, Facts, differences, require_alike, without_new_seeds
-from hsgd_emu.results.folder import is_run_folder, read_environment, read_run_file, remove_run, write_environment
+from hsgd_emu.results.folder import (
+    DATABASE_FILE,
+    check_free,
+    check_inputs,
+    is_run_folder,
+    read_environment,
+    read_run_file,
+    remove_run,
+    write_environment,
+)
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
@@ -197,22 +206,10 @@ def _check_folder(folder: Path, experiment: Experiment, options: Options) -> Exp
         raise ConfigError.of("--resume --force", "", "either go on with a run or replace it")
     if options.resume and is_run_folder(folder):
         return _check_same_run(folder, experiment, options)
-    check_free(folder, options.force, "--resume goes on with it, --force replaces it, --out writes elsewhere")
+    advice = "--resume goes on with it, --force replaces it, --out writes elsewhere"
+    check_free(folder, DATABASE_FILE, options.force, advice)
+    check_inputs(folder, experiment.files())
     return experiment
-
-
-def check_free(folder: Path, force: bool, advice: str) -> None:
-    """Raise ConfigError where a new run would overwrite what is in `folder`; advice: what to do about a run there."""
-    if is_run_folder(folder):
-        if not force:
-            raise ConfigError.of(str(folder), "", f"holds a run already; {advice}")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not _is_remains(folder):
-        raise ConfigError.of(str(folder), "", "exists and holds no run; choose another folder with --out")
-
-
-def _is_remains(folder: Path) -> bool:
-    """Return whether a folder is what a run killed at its very start leaves behind."""
-    return all(e.name.startswith(("lock", "run.yaml", "environment.json", "run.sqlite")) for e in folder.iterdir())
 
 
 def _check_same_run(folder: Path, experiment: Experiment, options: Options) -> Experiment:

@@ -326,12 +326,14 @@ class _Trial:
         return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
 
     def _tell_of_damage(self, state: dict[str, Any] | None) -> None:
-        damaged = listed(self.checkpoints.damaged)
-        if state is not None and not damaged:
+        if state is not None and not self.checkpoints.damaged:
             return
-        found = f"{damaged}: not as written (damaged, or exchanged)" if damaged else "no whole checkpoint"
-        how = "starts again" if state is None else f"goes on from the older one, of iteration {state['iteration']}"
-        self.session.progress.warn(f"{self.key.case}, seed {self.key.seed}: {found}; the trial {how}")
+        text = "no whole checkpoint, from the start"
+        if state is not None:
+            text = f"goes on from the older one, of iteration {state['iteration']}"
+        if self.checkpoints.damaged:
+            text = f"{listed(self.checkpoints.damaged)} is not as it was written (damaged, or exchanged): {text}"
+        self.session.progress.warn(f"{self.key.case}, seed {self.key.seed}: {text}")
 
     def _checkpoint(self, iteration: int) -> None:
         if self.real is None or iteration <= self.begun:

@@ -39,6 +39,7 @@ TrustCode = Annotated[
         help="Run the file's own code (`module:factory` of its model or data), as run, study and plan always do.",
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that hsgd-emu did not write.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: runs/out/NAME).")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hsgd_emu.cli.app import RunDir, app, guarded
+from hsgd_emu.cli.app import Force, RunDir, app, guarded
 from hsgd_emu.errors import ConfigError
 
 
@@ -25,6 +25,7 @@ def trace(
     rounds: Annotated[
         int | None, typer.Option(min=1, metavar="NUMBER", help="Only this many rounds, from the first on.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write the timeline of a run as a trace, to look at it in Perfetto or chrome://tracing."""
     from hsgd_emu.results.trace import write_trace
@@ -33,5 +34,5 @@ def trace(
     if is_study_folder(run_dir):
         text = "is a study, and only a run has a timeline; `hsgd-emu run` its run file, then trace that run's folder"
         raise ConfigError.of(str(run_dir), "", text)
-    for line in write_trace(run_dir, out, cases or [], seeds or [], rounds).lines():
+    for line in write_trace(run_dir, out, cases or [], seeds or [], rounds, force).lines():
         print(line)

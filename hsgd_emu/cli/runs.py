@@ -13,6 +13,7 @@ import typer
 
 from hsgd_emu.cli.app import (
     Device,
+    Force,
     Format,
     Out,
     Precision,
@@ -217,6 +218,7 @@ def export(
             "shows iterations, Relative emulated time; below by_time/ Step is emulated milliseconds."
         ),
     ] = Format.csv,
+    force: Force = False,
 ) -> None:
     """Write the tables of a run (curve, timeline, targets, trials, barriers, waits) or of a study as CSV or Parquet."""
     from hsgd_emu.results.read import export as export_run
@@ -229,7 +231,7 @@ def export(
             print(path)
         return
     export_tables = export_study if is_study_folder(run_dir) else export_run
-    for path in export_tables(run_dir, format.value, out):
+    for path in export_tables(run_dir, format.value, out, force):
         print(path)
 
 
@@ -248,6 +250,7 @@ def report(
         list[str] | None,
         typer.Option("--figure", metavar="NAME", help="Only this figure, as `curves` (default: each of them once)."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write the report again as one self-contained HTML file; several runs are compared on one page.
 
@@ -258,11 +261,11 @@ def report(
 
         if figures:
             raise ConfigError.of("--figure", "", "is for images; give --format png or svg as well")
-        print(write_report(run_dirs, out))
+        print(write_report(run_dirs, out, force))
         return
     from hsgd_emu.report.images import write_images
 
-    for path in write_images(run_dirs, format.value, out or run_dirs[0] / "figures", figures or []):
+    for path in write_images(run_dirs, format.value, out or run_dirs[0] / "figures", figures or [], force):
         print(path)
 
 

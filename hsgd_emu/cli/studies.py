@@ -79,12 +79,13 @@ def retime(
 ) -> None:
     """Replay what a finished run has learned on another network, exactly and without training."""
     from hsgd_emu.progress import show_progress
-    from hsgd_emu.results.folder import read_run_file, require_run_folder
+    from hsgd_emu.results.folder import iterations_of, read_run_file, require_run_folder
     from hsgd_emu.study.retime import retime as retime_run
 
     require_run_folder(run_dir)
     run = read_run_file(run_dir)
-    with show_progress(len(run["cases"]) * len(run["seeds"]), run["train"]["iterations"]) as progress:
+    num_trials = len(run.get("cases", ())) * len(run.get("seeds", ()))
+    with show_progress(num_trials, iterations_of(run_dir)) as progress:
         folder = retime_run(run_dir, out, sets or [], scales or [], profiles or [], topology, force, progress)
         path = write_report_of(folder, progress)
     print_results(folder, path)

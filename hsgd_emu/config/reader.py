@@ -71,6 +71,17 @@ class Source:
         """Folder that paths given here are relative to: the file's, or for `--set` and its like the current one."""
         return Path() if self.mark.where.startswith("--") else self.base
 
+    def files(self) -> set[Path]:
+        """Return the files that this and what is inside it were read from."""
+        found, marks = set(), [self.mark]
+        while marks:
+            mark = marks.pop()
+            name, colon, line = mark.where.rpartition(":")
+            if colon and line.isdigit() and not name.startswith("--"):
+                found.add(Path(name))
+            marks += mark.inside.values()
+        return found
+
     def problem(self, path: Path_, message: str) -> Problem:
         """Return the problem of the value at `path`, or of the nearest value around it that exists."""
         here = self.at(*path)

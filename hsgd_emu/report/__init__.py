@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hsgd_emu.atomic import write_atomically
+from hsgd_emu.atomic import refuse_foreign, write_atomically
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.results.folder import REPORT_FILE
 from hsgd_emu.study.sweep.store import is_study_folder
 
+_MARK = '<meta name="generator" content="hsgd_emu">'
+"""In the head of every page that we write, by which it is known as ours."""
+
 __all__ = ["only_study", "write_report"]
 
 
-def write_report(folders: Path | Sequence[Path], out: Path | None = None) -> Path:
+def write_report(folders: Path | Sequence[Path], out: Path | None = None, force: bool = False) -> Path:
     """Write the report of the runs in `folders` on one page, or of one study, and return its path.
 
     They may still be going on; the page says so then.
 
-    Args:    out: default: report.html in the (first) folder.
+    Args:    out: default: report.html in the (first) folder.  force: overwrite a file that is no report of ours.
     Raises:  ConfigError: a folder holds neither, a study is not alone, or `out` cannot be written.
     """
     folders = [folders] if isinstance(folders, Path) else list(folders)
     path = out or folders[0] / REPORT_FILE
+    refuse_foreign(path, _MARK, force)
     html = _html(folders)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

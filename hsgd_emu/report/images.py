@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from hsgd_emu.atomic import refuse_foreign, write_atomically
 from hsgd_emu.errors import ConfigError, listed, nearest
 from hsgd_emu.report import only_study
 from hsgd_emu.report.content import gather
@@ -16,12 +20,17 @@ from hsgd_emu.report.image import Image, Key, job
 from hsgd_emu.report.sections import sections
 
 FORMATS = ("png", "svg")
+_MARK = "drawn by hsgd_emu"
+"""In every image that we write, by which it is known as ours."""
 
 
-def write_images(folders: Sequence[Path], format: str, out: Path, wanted: Sequence[str] = ()) -> list[Path]:
+def write_images(
+    folders: Sequence[Path], format: str, out: Path, wanted: Sequence[str] = (), force: bool = False
+) -> list[Path]:
     """Write figures of the report of runs, or of one study, as image files into `out` and return their paths.
 
     Args:    wanted: names of figures (each with all its pictures) or of single pictures; default: every figure once.
+             force: overwrite files that are no such images of ours.
     Raises:  ConfigError: no such format, figure, run or study, nothing to draw; kaleido or a browser is missing.
     """
     if format not in FORMATS:
@@ -32,13 +41,29 @@ def write_images(folders: Sequence[Path], format: str, out: Path, wanted: Sequen
         if not every:
             raise ConfigError.of(str(folders[0]), "", "there is no figure yet; its report (--format html) says why")
         images = _chosen(every, wanted)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
         paths = [out / f"{image.name}.{format}" for image in images]
-        _draw(kaleido, [job(image, path, format) for image, path in zip(images, paths, strict=True)])
+        for path in paths:
+            refuse_foreign(path, _MARK, force)
+        with TemporaryDirectory() as temporary:
+            drawn = [Path(temporary) / path.name for path in paths]
+            _draw(kaleido, [job(image, path, format) for image, path in zip(images, drawn, strict=True)])
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                for path, source in zip(paths, drawn, strict=True):
+                    write_atomically(path, _marked(source.read_bytes(), format))
+            except OSError as error:
+                raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
     return paths
+
+
+def _marked(image: bytes, format: str) -> bytes:
+    """Return an image that says of itself that it is ours."""
+    if format == "svg":
+        return image + f"<!-- {_MARK} -->\n".encode()
+    # A chunk of text before the last one, which is the 12 bytes of IEND (PNG specification, 11.3.4).
+    chunk = b"tEXtSoftware\0" + _MARK.encode()
+    text = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return image[:-12] + text + image[-12:]
 
 
 def _chosen(every: Sequence[Image], wanted: Sequence[str]) -> list[Image]:

@@ -151,6 +151,20 @@ def bounded(
     raise _damaged(path, "a table has more rows than the file can hold")
 
 
+def has_tables(path: Path, tables: Sequence[str]) -> bool:
+    """Tell whether this is a database with tables of these names, of whatever form."""
+    marks = ", ".join("?" * len(tables))
+    try:
+        _refuse_foreign(path)
+        with contextlib.closing(sqlite3.connect(_uri(path, "ro"), uri=True, isolation_level=None)) as connection:
+            _guard(connection)
+            with _in_time(connection):
+                sql = f"SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ({marks})"
+                return bool(connection.execute(sql, tables).fetchone()[0] == len(tables))
+    except (sqlite3.Error, ConfigError):
+        return False
+
+
 def check_whole(path: Path, format: Format) -> None:
     """Raise ConfigError where a database is damaged; reads all of it."""
     with contextlib.closing(connect_to_read(path, format)) as connection, _readable(path, format):
@@ -206,16 +220,22 @@ def _guard(connection: sqlite3.Connection) -> None:
 
 def _check_tables(connection: sqlite3.Connection, path: Path, format: Format) -> None:
     """Raise ConfigError unless the database has our tables as we create them, and nothing else."""
-    end = time.monotonic() + _PATIENCE_S
-    connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
-    rows = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 1000").fetchall()
-    connection.set_progress_handler(None, 0)
+    with _in_time(connection):
+        rows = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 1000").fetchall()
     found = {str(name): sql for kind, name, sql in rows if not (kind == "index" and sql is None)}
     wrong = [f"{kind} {name}" for kind, name, sql in rows if name in found and sql != format.sql.get(name)]
     wrong += [f"no table {name}" for name in format.sql if name not in found]
     if wrong:
         text = f"is not {format.whose} of this version of hsgd-emu, but of another one, or of none ({listed(wrong, 4)})"
         raise ConfigError.of(str(path), "", text)
+
+
+@contextlib.contextmanager
+def _in_time(connection: sqlite3.Connection) -> Iterator[None]:
+    end = time.monotonic() + _PATIENCE_S
+    connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+    yield
+    connection.set_progress_handler(None, 0)
 
 
 def _check_values(connection: sqlite3.Connection, path: Path, format: Format) -> None:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hsgd_emu.atomic import remove_leftovers, write_atomically
-from hsgd_emu.errors import ConfigError, RunError
-from hsgd_emu.locks import try_lock
-from hsgd_emu.results.database import remove_database
+from hsgd_emu.atomic import is_leftover, remove_leftovers, write_atomically
+from hsgd_emu.errors import ConfigError, Problem, Problems, RunError
+from hsgd_emu.files import read_text_bounded
+from hsgd_emu.locks import is_marked, try_lock
+from hsgd_emu.results.database import has_tables, remove_database
+
+if TYPE_CHECKING:
+    from hsgd_emu.config.reader import Source
 
 RUN_FILE = "run.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -22,7 +29,19 @@ REPORT_FILE = "report.html"
 TRACE_FILE = "trace.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+STUDY_FILE = "study.yaml"
 LOCK_FILE = "lock"
+STUDY_DATABASE = "study.sqlite"
+_OURS = {DATABASE_FILE: ("curve", "trials", "targets"), STUDY_DATABASE: ("scenarios", "trials", "times")}
+"""By database: tables that one of any version has."""
+_KINDS: dict[str, type] = {"timing_only": bool, "message_bytes": int, "threads": int}
+_KINDS |= dict.fromkeys(("parent", "retimed_with", "weights"), dict)
+_KINDS |= dict.fromkeys(
+    ("name", "run_sha256", "precision", "engine", "device", "command", "commit", "python", "platform"), str
+)
+"""Of the values in environment.json that something depends on."""
+_MOST_BYTES, _MOST_DEPTH, _MOST_MESSAGE, _MOST_THREADS = 2**23, 40, 2**53, 2**16
+_EVENTS = re.compile(r"events\.out\.tfevents\.[0-9]+\.[0-9]+")
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -67,6 +86,58 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def check_free(folder: Path, database: str, force: bool, advice: str) -> None:
+    """Raise ConfigError where a new run or study would overwrite what is in a folder: names tell nothing.
+
+    Args:    database: of what is to be written.  force: what hsgd-emu wrote there may be replaced.
+             advice: what to do where that is there.
+    """
+    what = _whose(database)
+    for other in _OURS:
+        if other != database and (folder / other).exists():
+            text = f"holds {_whose(other)}, and this is {what}; --out writes elsewhere"
+            raise ConfigError.of(str(folder), "", text)
+    if (folder / database).is_file():
+        if not force:
+            raise ConfigError.of(str(folder), "", f"holds {what} already; {advice}")
+        if not is_marked(folder / LOCK_FILE) and not has_tables(folder / database, _OURS[database]):
+            text = f"is no database of hsgd-emu, and --force replaces only {what} that it wrote; --out writes elsewhere"
+            raise ConfigError.of(str(folder / database), "", text)
+    elif not _is_free(folder):
+        text = f"exists and holds no {what.removeprefix('a ')}; choose another folder with --out"
+        raise ConfigError.of(str(folder), "", text)
+
+
+def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raise ConfigError where a file that is read would be removed or overwritten by what is written to a folder."""
+    names = (RUN_FILE, STUDY_FILE, ENVIRONMENT_FILE, REPORT_FILE, TRACE_FILE, LOCK_FILE, *_OURS)
+    taken = {(folder / name).resolve() for name in names}
+    within = [(folder / name).resolve() for name in (CHECKPOINTS, TENSORBOARD)]
+    for path in inputs:
+        real = path.resolve()
+        if real in taken or any(real.is_relative_to(inner) for inner in within):
+            text = f"is read here, and what is written to {folder} would take its place; give another folder with --out"
+            raise ConfigError.of(str(path), "", text)
+
+
+def _whose(database: str) -> str:
+    return "a run" if database == DATABASE_FILE else "a study"
+
+
+def _is_free(folder: Path) -> bool:
+    """Tell whether a folder is not there, empty, or ours: of a run killed at its very start or as it was removed."""
+    if not os.path.lexists(folder):
+        return True
+    if not folder.is_dir():
+        return False
+    rest = {entry.name: entry for entry in folder.iterdir() if not is_leftover(entry.name)}
+    lock = rest.pop(LOCK_FILE, None)
+    if not rest:
+        # Killed as it was made, the lock does not say yet whose it is.
+        return lock is None or is_marked(lock) or (lock.is_file() and not lock.stat().st_size)
+    return lock is not None and is_marked(lock)
+
+
 def remove_run(folder: Path) -> None:
     """Delete a run's own files from `folder` and nothing else that lies there; the database goes first.
 
@@ -78,17 +149,42 @@ def remove_run(folder: Path) -> None:
         remove_database(folder / DATABASE_FILE)
         for name in (RUN_FILE, ENVIRONMENT_FILE, REPORT_FILE, TRACE_FILE):
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        remove_folder(folder / CHECKPOINTS)
         _remove_events(folder / TENSORBOARD)
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete a folder of ours with all that is in it; of a link only the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _remove_events(folder: Path) -> None:
-    """Delete the event files of all trials, and the folders that are empty then."""
-    for path in folder.glob("*/seed-*/*tfevents*"):
-        path.unlink()
-    for path in (*folder.glob("*/seed-*"), *folder.glob("*"), folder):
+    """Delete the event files of all trials, and the folders that are empty then; links are not followed."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    trials = [trial for case in _folders_in(folder) for trial in _folders_in(case) if trial.name.startswith("seed-")]
+    for trial in trials:
+        remove_events(trial)
+    for path in (*trials, *_folders_in(folder), folder):
         with contextlib.suppress(OSError):
             path.rmdir()
+
+
+def remove_events(trial: Path) -> None:
+    """Delete the event files that we wrote in the folder of a trial: others have a host in their names."""
+    for path in trial.iterdir():
+        if _EVENTS.fullmatch(path.name) and not path.is_symlink():
+            path.unlink()
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
 
 
 def write_environment(folder: Path, environment: dict[str, Any]) -> None:
@@ -98,24 +194,119 @@ def write_environment(folder: Path, environment: dict[str, Any]) -> None:
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """Return the content of environment.json."""
-    content = json.loads((folder / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
+    """Return the content of environment.json.
+
+    Raises:  ConfigError: it is not there, or not what `hsgd-emu run` writes.
+    """
+    path = folder / ENVIRONMENT_FILE
+    text = read_text_bounded(path, _MOST_BYTES, "what a run was made with")
+    try:
+        content = json.loads(text, parse_constant=_refused)
+        wrong = _wrong(content)
+    except (TypeError, ValueError, RecursionError):
+        wrong = "it is no JSON, or nested too deep"
+    if wrong:
+        raise ConfigError.of(str(path), "", f"is not what hsgd-emu wrote: {wrong}")
     return dict(content)
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _wrong(content: Any) -> str:
+    """Return what is wrong with the data of environment.json, empty where nothing is."""
+    if not isinstance(content, dict):
+        return "expected names with values"
+    if not 0 < content.get("message_bytes", 1) <= _MOST_MESSAGE or not 0 < content.get("threads", 1) <= _MOST_THREADS:
+        return "message_bytes or threads is out of all bounds"
+    return next(_wrong_values(content, _MOST_DEPTH), "")
+
+
+def _wrong_values(values: dict[str, Any], depth: int) -> Iterator[str]:
+    for key, value in values.items():
+        if type(value) is not _KINDS.get(key, type(value)) or not isinstance(value, dict | str | int | float | None):
+            yield f"{key} is no value of its kind"
+        elif isinstance(value, dict) and key != "weights":
+            yield from _wrong_values(value, depth - 1) if depth else ["it is nested too deep"]
+
+
+def recorded_message_bytes(folder: Path) -> int:
+    """Return the size of a message of the run in a folder.
+
+    Raises:  ConfigError: environment.json does not tell.
+    """
+    found = read_environment(folder).get("message_bytes")
+    if found is None:
+        raise ConfigError.of(str(folder / ENVIRONMENT_FILE), "message_bytes", "is missing; every run has it")
+    return int(found)
 
 
 def read_run_text(folder: Path) -> str:
     """Return run.yaml as it was written."""
-    return (folder / RUN_FILE).read_text(encoding="utf-8")
+    return read_text_bounded(folder / RUN_FILE, _MOST_BYTES, "a run file")
 
 
 def read_run_file(folder: Path) -> dict[str, Any]:
-    """Return run.yaml as a mapping. It is our own file, validated before it was written."""
-    import yaml
+    """Return run.yaml as a mapping, checked as any run file.
 
-    content = yaml.safe_load(read_run_text(folder))
-    if not isinstance(content, dict):
-        raise ConfigError.of(str(folder / RUN_FILE), "", "is not the run file that `hsgd-emu run` wrote")
-    return content
+    Raises:  ConfigError: it is not there, or not what `hsgd-emu run` wrote.
+    """
+    return _checked_run(read_run_text(folder), folder / RUN_FILE)
+
+
+@lru_cache(maxsize=8)
+def _checked_run(text: str, path: Path) -> dict[str, Any]:
+    from hsgd_emu.config.reader import read_text
+
+    document = read_text(text, str(path), path.parent)
+    problems = list(_wrong_sections(document.data, document.source))
+    if problems:
+        raise ConfigError(problems[:1])
+    return dict(document.data)
+
+
+def _wrong_sections(data: Any, source: Source) -> Iterator[Problem]:
+    """Yield what no run file has; what is missing is not asked for: only who builds the run needs all of it."""
+    from hsgd_emu.config.run_schema import CaseSpec, RunSpec
+    from hsgd_emu.config.validate import check
+
+    if not isinstance(data, dict) or "name" not in data:
+        yield source.problem((), "is not the run file that `hsgd-emu run` wrote")
+        return
+    problems = Problems()
+    hints = typing.get_type_hints(RunSpec, include_extras=True)
+    for key in data.keys() & hints.keys() - {"cases"}:
+        check(hints[key], data[key], source.at(key), problems)
+    cases = data.get("cases", [])
+    if not isinstance(cases, list):
+        yield source.problem(("cases",), "is no list of cases")
+        return
+    for number, case in enumerate(cases):
+        check(CaseSpec, case, source.at("cases", number), problems)
+    yield from problems
+
+
+def iterations_of(folder: Path) -> int:
+    """Return how many iterations the run file of a folder asks for. Raises ConfigError: it does not tell."""
+    train = read_run_file(folder).get("train")
+    if not isinstance(train, dict):
+        raise ConfigError.of(str(folder / RUN_FILE), "train", "is missing; every run has it")
+    return int(train["iterations"])
+
+
+def read_study_file(folder: Path) -> dict[str, Any]:
+    """Return study.yaml as a mapping.
+
+    Raises:  ConfigError: it is not there, or no mapping.
+    """
+    from hsgd_emu.config.reader import read_text
+
+    path = folder / STUDY_FILE
+    data = read_text(read_text_bounded(path, _MOST_BYTES, "a study file"), str(path), folder).data
+    if not isinstance(data, dict):
+        raise ConfigError.of(str(path), "", "is not the study file that `hsgd-emu study` wrote")
+    return data
 
 
 def local_sgd_cases(run: dict[str, Any]) -> tuple[str, ...]:

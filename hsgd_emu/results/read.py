@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsgd_emu.atomic import refuse_foreign, replacing, replacing_text
 from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.results.folder import read_environment, read_run_file, require_run_folder
 from hsgd_emu.results.summary import summarise
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "parquet")
+_PARQUET_MARK = "exported by hsgd_emu"
+"""In the metadata of a table that we write."""
 _BATCH = 100_000
 """Rows held at a time while exporting: a timeline can have millions."""
 
@@ -123,17 +125,17 @@ def read_run(folder: Path | str) -> RunResults:
     return RunResults(Path(folder))
 
 
-def export(folder: Path, format: str, out: Path) -> list[Path]:
+def export(folder: Path, format: str, out: Path, force: bool = False) -> list[Path]:
     """Write one file per table into `out` and return their paths.
 
     CSV: floats with all their digits, nulls and empty strings as nothing. A node may be called NA, which
     `pandas.read_csv` takes for a null unless told `keep_default_na=False`: `read_csv` here reads them right.
 
-    Args:    format: csv or parquet.
+    Args:    format: csv or parquet.  force: overwrite files that are no such tables.
     Raises:  ConfigError: another format, the folder holds no run, or `out` cannot be written.
     """
     with contextlib.closing(connect_to_read(folder)) as connection:
-        return export_tables(connection, TABLES, select, format, out)
+        return export_tables(connection, TABLES, select, format, out, force)
 
 
 def export_tables(
@@ -142,21 +144,20 @@ def export_tables(
     rows_of: Callable[[sqlite3.Connection, str], Iterator[tuple[Any, ...]]],
     format: str,
     out: Path,
+    force: bool = False,
 ) -> list[Path]:
     """Write one file per table, as `export` does, from a database that is open to read."""
     if format not in FORMATS:
         raise ConfigError.of("--format", "", f"{format!r} is not csv or parquet{nearest(format, FORMATS)}")
     write = _write_csv if format == "csv" else _write_parquet
-    paths = []
+    paths = [out / f"{table}.{format}" for table in tables]
+    for path, columns in zip(paths, tables.values(), strict=True):
+        refuse_foreign(path, _header(columns) if format == "csv" else _PARQUET_MARK, force)
     connection.execute("BEGIN")  # one snapshot for all tables
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for table, columns in tables.items():
-            path = out / f"{table}.{format}"
-            beside = path.with_name(f"{path.name}.new")
-            write(beside, columns, rows_of(connection, table))
-            os.replace(beside, path)
-            paths.append(path)
+        for path, (table, columns) in zip(paths, tables.items(), strict=True):
+            write(path, columns, rows_of(connection, table))
     except OSError as error:
         raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
     return paths
@@ -175,10 +176,13 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def _write_csv(path: Path, columns: Sequence[Column], rows: Iterator[tuple[Any, ...]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(column.name for column in columns)
-        writer.writerows(rows)
+    with replacing_text(path, newline="") as file:
+        file.write(_header(columns))
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _header(columns: Sequence[Column]) -> str:
+    return f"{','.join(column.name for column in columns)}\n"
 
 
 def _write_parquet(path: Path, columns: Sequence[Column], rows: Iterator[tuple[Any, ...]]) -> None:
@@ -186,8 +190,9 @@ def _write_parquet(path: Path, columns: Sequence[Column], rows: Iterator[tuple[A
     import pyarrow.parquet as pq
 
     types = {"TEXT": pa.string(), "INTEGER": pa.int64(), "REAL": pa.float64()}
-    schema = pa.schema([pa.field(c.name, types[c.type], nullable=c.null) for c in columns])
-    with pq.ParquetWriter(path, schema) as writer:
+    fields = [pa.field(c.name, types[c.type], nullable=c.null) for c in columns]
+    schema = pa.schema(fields, metadata={"generator": _PARQUET_MARK})
+    with replacing(path) as file, pq.ParquetWriter(file, schema) as writer:
         while batch := list(islice(rows, _BATCH)):
             arrays = [
                 pa.array(values, field.type) for values, field in zip(zip(*batch, strict=True), schema, strict=True)

@@ -21,8 +21,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.atomic import make_folder
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.results.folder import TENSORBOARD, require_run_folder
+from hsgd_emu.results.folder import TENSORBOARD, remove_events, require_run_folder
 from hsgd_emu.results.rows import CurveRow, TrialKey
 from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 
@@ -71,11 +72,13 @@ class EventFile:
     def __init__(self, folder: Path) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*tfevents*"):
-            old.unlink()
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        # Below what the user named, no link may lead elsewhere.
+        make_folder(folder.parent)
+        make_folder(folder)
+        remove_events(folder)
         # A new name each time: a TensorBoard that looks on would go on reading the old one in its middle.
-        self._writer = RecordWriter((folder / f"events.out.tfevents.{time.time():.6f}").open("wb"))
+        self._writer = RecordWriter((folder / f"events.out.tfevents.{time.time():.6f}").open("xb"))
         self._write(file_version="brain.Event:2")
 
     def add(self, row: CurveRow) -> None:
@@ -116,6 +119,7 @@ class RunEvents:
     def begin(self, key: TrialKey) -> None:
         """Write what there is of a trial, and keep its file open for what comes."""
         self.close()
+        make_folder(self.folder / TENSORBOARD)
         file = EventFile(trial_folder(self.folder / TENSORBOARD, self._names, key))
         self._open = key, file
         with contextlib.closing(connect_to_read(self.folder)) as connection:

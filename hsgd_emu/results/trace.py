@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any, TextIO
 
+from hsgd_emu.atomic import refuse_foreign, replacing_text
 from hsgd_emu.errors import ConfigError, listed, nearest
 from hsgd_emu.results.folder import TRACE_FILE, read_environment, read_run_file
 from hsgd_emu.results.rows import METRICS, CurveRow, TimelineRow, TrialKey
@@ -33,6 +33,8 @@ MANY_EVENTS = 1_000_000
 """More of them, some 140 MB, are slow in the viewers."""
 _TRANSFERS = ("upload", "download")
 _MOST_ROUNDS = 2**31
+_MARK = '"otherData":{"generator":"hsgd_emu"}'
+"""In every trace that we write, by which it is known as ours."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,19 @@ def write_trace(
     cases: Sequence[str] = (),
     seeds: Sequence[int] = (),
     rounds: int | None = None,
+    force: bool = False,
 ) -> TraceSummary:
     """Write the timeline of the run in `folder` to `out` (default: its trace.json); the run may still be going on.
 
     Rows are streamed: what is held is a few numbers per track.
 
     Args:    cases, seeds: only these (default: all).  rounds: only the first ones, each up to a global aggregation.
+             force: overwrite a file that is no trace of ours.
     Raises:  ConfigError: the folder holds no run, there is no such case or seed, nothing of it was recorded, or
              `out` cannot be written.
     """
     path = out or folder / TRACE_FILE
+    refuse_foreign(path, _MARK, force)
     with contextlib.closing(connect_to_read(folder)) as connection:
         connection.execute("BEGIN")  # one snapshot, while the run may go on
         status = {TrialKey(*row[:2]): row[2] for row in select(connection, "trials")}
@@ -84,7 +89,7 @@ def write_trace(
         chosen = [key for key in status if key.case in (cases or [key.case]) and key.seed in (seeds or [key.seed])]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(path) as file:
+            with replacing_text(path) as file:
                 trace = _Trace(file, chosen)
                 trace.write(connection, *_condition(cases, seeds, rounds))
                 _check_found(folder, trace.found, cases)
@@ -109,7 +114,7 @@ class _Trace:
 
     def write(self, connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> None:
         """Write all events of the rows that meet the condition."""
-        self._file.write('{"displayTimeUnit":"ms","traceEvents":[')
+        self._file.write(f'{{{_MARK},"displayTimeUnit":"ms","traceEvents":[')
         with _selected(connection, "timeline", where, values) as rows:
             for (case, seed), activities in groupby(rows, key=lambda row: row[:2]):
                 key = TrialKey(case, seed)
@@ -278,19 +283,3 @@ def _check_found(folder: Path, found: Sequence[TrialKey], cases: Sequence[str]) 
     else:
         how = f"`hsgd-emu retime {folder} --out DIR --set timeline=full` records it, without training again"
     raise ConfigError.of(str(folder), "", f"no timeline was recorded (timeline: none); {how}")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """Give a file beside `path` to write to; it takes its place when all is written, and goes if anything fails."""
-    beside = path.with_name(f"{path.name}.new")
-    try:
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise

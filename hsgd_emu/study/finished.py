@@ -14,7 +14,7 @@ from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.engine.times import Nanoseconds_SR
 from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.experiment import Experiment, load_experiment
-from hsgd_emu.results.folder import RUN_FILE, read_environment, require_run_folder
+from hsgd_emu.results.folder import RUN_FILE, read_environment, recorded_message_bytes, require_run_folder
 from hsgd_emu.results.rows import METRICS, TrialKey, iteration_reaching
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import number, target_label
@@ -68,7 +68,7 @@ def finished_run(folder: Path | str) -> FinishedRun:
     reasons = depends_on_time(experiment)
     if reasons:
         raise ConfigError.of(str(folder), "", f"cannot be re-timed, for what it learns depends on time: {reasons[0]}")
-    num_bytes = experiment.message_bytes or int(read_environment(folder)["message_bytes"])
+    num_bytes = experiment.message_bytes or recorded_message_bytes(folder)
     return FinishedRun(folder, experiment, num_bytes)
 
 

@@ -16,12 +16,21 @@ from typing import Any
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
-from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_text, remove_run, require_run_folder
+from hsgd_emu.results.folder import (
+    DATABASE_FILE,
+    RUN_FILE,
+    check_free,
+    check_inputs,
+    read_environment,
+    read_run_text,
+    recorded_message_bytes,
+    remove_run,
+    require_run_folder,
+)
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, curve_rows, select
-from hsgd_emu.run import check_free
 from hsgd_emu.study.changes import Changes, changed_experiment
 from hsgd_emu.topology.tree import Topology
 from hsgd_emu.trials import Progress, Recorded, Session, run_trials, trial_keys
@@ -55,9 +64,10 @@ def retime(
     _check_independent_of_time(folder, experiment)
     if out.resolve() == folder.resolve():
         raise ConfigError.of(str(out), "", "is the run to be re-timed itself; --out must be another folder")
-    check_free(out, force, "--force replaces it, --out writes elsewhere")
+    check_free(out, DATABASE_FILE, force, "--force replaces it, --out writes elsewhere")
+    check_inputs(out, experiment.files())
     before = read_environment(folder)
-    num_bytes = experiment.message_bytes or int(before["message_bytes"])
+    num_bytes = experiment.message_bytes or recorded_message_bytes(folder)
     environment = _environment(before, folder, parent.name, num_bytes, recorded)
     try:
         session = Session.of(experiment, progress, num_bytes, environment, recorded=recorded)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.locks import is_held
-from hsgd_emu.results.folder import DATABASE_FILE, LOCK_FILE, read_run_file
+from hsgd_emu.results.folder import DATABASE_FILE, LOCK_FILE, iterations_of, read_run_file
 from hsgd_emu.results.rows import CurveRow, TrialKey, TrialStatus, reaches
 from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 from hsgd_emu.watch.pace import Pace
@@ -130,7 +130,7 @@ class RunBoard:
             targets = tuple(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
             self._read_curves(connection, targets)
         self._run = self._run or read_run_file(self.folder)
-        iterations = int(self._run["train"]["iterations"])
+        iterations = iterations_of(self.folder)
         self._see(trials)
         now = [self._trial(row, iterations, written) for row in trials]
         left = self._left_wall_s(now, iterations) if written else None

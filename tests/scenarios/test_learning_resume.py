@@ -193,8 +193,8 @@ def test_a_trial_goes_on_from_the_checkpoint_that_is_whole_and_says_so(tmp_path,
     progress = Hearing()
     run_experiment(load_experiment(path), tmp_path / "out", Options("cpu", resume=True, threads=1), progress)
     (said,) = progress.said
-    assert said.startswith(f"local, seed 1: {newest}: not as written")
-    assert said.endswith("; the trial goes on from the older one, of iteration 16")
+    assert said.startswith(f"local, seed 1: {newest} is not as it was written")
+    assert said.endswith(": goes on from the older one, of iteration 16")
     assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
 
 

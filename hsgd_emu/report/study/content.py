@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from hsgd_emu.report.looks import COLOURS, colours
 from hsgd_emu.report.study.axes import Axis, make_axis, middle_scenario
 from hsgd_emu.report.study.times import Times, read_times
-from hsgd_emu.results.folder import local_sgd_cases
+from hsgd_emu.results.folder import STUDY_FILE, local_sgd_cases
 from hsgd_emu.results.wording import target_label
 from hsgd_emu.study.sweep.crossover import Crossover
 from hsgd_emu.study.sweep.run_study import is_finished
-from hsgd_emu.study.sweep.store import STUDY_FILE, StudyResults, fixed_of, read_study
+from hsgd_emu.study.sweep.store import StudyResults, fixed_of, read_study
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,13 +13,13 @@ from typing import Any
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.learning.facts import SAW, differences
-from hsgd_emu.results.folder import is_run_folder, read_environment
+from hsgd_emu.results.folder import STUDY_DATABASE, check_free, check_inputs, read_environment, read_study_file
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.sweep.outcome import crossover_row, crossovers, rows_of
 from hsgd_emu.study.sweep.prepared import Prepared, StudyPlan, prepare
 from hsgd_emu.study.sweep.race import Race
-from hsgd_emu.study.sweep.store import STUDY_FILE, connect_to_read, is_study_folder
+from hsgd_emu.study.sweep.store import connect_to_read, is_study_folder
 from hsgd_emu.study.sweep.study_file import load_study, study_data
 from hsgd_emu.study.sweep.writing import StudyStore
 from hsgd_emu.study.training.executors import ExecutorName, train
@@ -74,7 +74,7 @@ def run_study(
     progress = progress or StudyProgress()
     study = load_study(path, sets)
     folder, data = Path(out) if out else Path("runs/out") / study.spec.name, study_data(study)
-    _check_folder(folder, data, force)
+    _check_folder(folder, data, force, study.experiment.files() | study.source.files())
     for note in study.notes:
         progress.warn(f"note: {note}")
     progress.say("trying every scenario")
@@ -154,27 +154,22 @@ def _time(race: Race, store: StudyStore, progress: StudyProgress) -> None:
 # --- the folder ---------------------------------------------------------------------------------------
 
 
-def _check_folder(folder: Path, data: dict[str, Any], force: bool) -> None:
-    """Raise ConfigError where the folder holds anything but this very study."""
+def _check_folder(folder: Path, data: dict[str, Any], force: bool, inputs: set[Path]) -> None:
+    """Raise ConfigError where the folder holds anything but this very study. inputs: files that are read."""
     import yaml
 
-    if is_run_folder(folder):
-        raise ConfigError.of(str(folder), "", "holds a run, and this is a study; --out writes elsewhere")
     if is_study_folder(folder):
-        before = yaml.safe_load((folder / STUDY_FILE).read_text(encoding="utf-8"))
+        before = read_study_file(folder)
         now = yaml.safe_load(to_yaml(data))
         keys = [key for key in dict.fromkeys([*before, *now]) if key != "description"]
         differ = [key for key in keys if before.get(key) != now.get(key)]
         if differ and not force:
             text = f"the study there differs in {listed(differ)}; --force replaces it, --out writes elsewhere"
             raise ConfigError.of(str(folder), "", text)
-    elif folder.exists() and (not folder.is_dir() or not all(map(_is_remains, folder.iterdir()))):
-        raise ConfigError.of(str(folder), "", "exists and holds no study; choose another folder with --out")
-
-
-def _is_remains(path: Path) -> bool:
-    """Return whether a file is what a study killed at its very start leaves behind."""
-    return path.name.startswith(("lock", "study.", "environment.json"))
+        if not force:
+            return
+    check_free(folder, STUDY_DATABASE, force, "--force replaces it, --out writes elsewhere")
+    check_inputs(folder, inputs)
 
 
 def _opened(folder: Path, data: dict[str, Any], prepared: Prepared, force: bool) -> StudyStore:

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.results import database
 from hsgd_emu.results.database import Column, ColumnType, Format, bounded, table_sql
-from hsgd_emu.results.folder import read_environment
+from hsgd_emu.results.folder import STUDY_DATABASE, read_environment, read_study_file
 from hsgd_emu.results.read import dtypes, export_tables
 from hsgd_emu.results.tables import quoted
 from hsgd_emu.results.wording import diverged_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STUDY_FILE = "study.yaml"
-STUDY_DATABASE = "study.sqlite"
 
 
 def _columns(*names: str) -> tuple[Column, ...]:
@@ -104,9 +101,7 @@ class StudyResults:
     @cached_property
     def study(self) -> dict[str, Any]:
         """The study file, everything resolved: `axes` with their values, `run` with its cases and targets."""
-        import yaml
-
-        return dict(yaml.safe_load((self.folder / STUDY_FILE).read_text(encoding="utf-8")))
+        return read_study_file(self.folder)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -181,7 +176,7 @@ def read_study(folder: Path | str) -> StudyResults:
     return StudyResults(Path(folder))
 
 
-def export_study(folder: Path, format: str, out: Path) -> list[Path]:
+def export_study(folder: Path, format: str, out: Path, force: bool = False) -> list[Path]:
     """Write one file per table of a study into `out` (format: csv or parquet) and return their paths."""
     with contextlib.closing(connect_to_read(folder)) as connection:
-        return export_tables(connection, TABLES, select, format, out)
+        return export_tables(connection, TABLES, select, format, out, force)

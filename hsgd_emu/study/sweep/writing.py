@@ -11,8 +11,15 @@ from typing import Any
 
 from hsgd_emu.atomic import write_atomically
 from hsgd_emu.results.database import connect_to_write, create_database, fold, remove_database
-from hsgd_emu.results.folder import ENVIRONMENT_FILE, REPORT_FILE, lock_folder, write_environment
-from hsgd_emu.study.sweep.store import FORMAT, STUDY_DATABASE, STUDY_FILE, TABLES, require_study_folder
+from hsgd_emu.results.folder import (
+    ENVIRONMENT_FILE,
+    REPORT_FILE,
+    STUDY_DATABASE,
+    STUDY_FILE,
+    lock_folder,
+    write_environment,
+)
+from hsgd_emu.study.sweep.store import FORMAT, TABLES, require_study_folder
 
 Rows = Mapping[str, Iterable[Sequence[Any]]]
 """Rows to write, by table."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.locks import try_lock
-from hsgd_emu.results.folder import is_run_folder, read_environment
+from hsgd_emu.results.folder import is_run_folder, recorded_message_bytes
 from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.training.wanted import Wanted, experiment_of
@@ -126,7 +126,7 @@ def _read(folder: Path) -> Learned | None:
         iteration=iteration,
         finished=status == "finished",
         metrics={row.iteration: row.metrics for _, row in curve},
-        message_bytes=int(read_environment(folder)["message_bytes"]),
+        message_bytes=recorded_message_bytes(folder),
         weights_hash=weights_hash,
         wall_s=wall_s or 0.0,
         diverged_at=diverged_at,

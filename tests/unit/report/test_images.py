@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image as Pillow
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.report import images, write_report
@@ -47,8 +49,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """What the browser is given to draw; nothing is drawn."""
     given: list[dict] = []
-    monkeypatch.setattr(images, "_draw", lambda kaleido, some: given.extend(some))
+
+    def draw(kaleido: object, some: list[dict]) -> None:
+        given.extend(some)
+        for one in some:
+            Path(one["path"]).write_bytes(PNG if one["opts"]["format"] == "png" else b"<svg></svg>")
+
+    monkeypatch.setattr(images, "_draw", draw)
     return given
+
+
+def _png() -> bytes:
+    file = BytesIO()
+    Pillow.new("RGB", (1, 1)).save(file, "PNG")
+    return file.getvalue()
+
+
+PNG = _png()
+
+
+@pytest.mark.parametrize("format", ["png", "svg"])
+def test_only_images_of_ours_are_overwritten_without_force(folder, jobs, tmp_path, format):
+    path = tmp_path / f"network.{format}"
+    path.write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="hsgd-emu did not write it; --force"):
+        write_images([folder], format, tmp_path, ["network"])
+    assert path.read_bytes() == b"mine"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    write_images([folder], format, tmp_path, ["network"], force=True)
+    write_images([folder], format, tmp_path, ["network"])
+    assert b"drawn by hsgd_emu" in path.read_bytes()
+    if format == "png":
+        with Pillow.open(path) as image:
+            image.load()
+            assert image.info["Software"] == "drawn by hsgd_emu"
 
 
 def test_every_figure_once_unless_some_are_named(folder, jobs, tmp_path):
@@ -107,13 +141,13 @@ def test_without_a_browser_the_message_says_what_to_install(folder, tmp_path, mo
 @pytest.mark.skipif(BROWSER is None, reason="needs Chrome or Chromium")
 def test_images_are_drawn(folder, study, jobs, tmp_path):
     import kaleido
-    from PIL import Image
 
     (png,) = write_images([folder], "png", tmp_path / "new", ["network"])
     svg, _ = write_images([study], "svg", tmp_path, ["best"])
     # Both at once: the browser takes seconds to start.
-    DRAW(kaleido, jobs)
-    with Image.open(png) as image:
+    places = {path.name: path for path in (tmp_path / "new", tmp_path) for path in path.iterdir()}
+    DRAW(kaleido, [{**one, "path": places[Path(one["path"]).name]} for one in jobs])
+    with Pillow.open(png) as image:
         assert image.width == 1920
         assert len(image.convert("RGB").getcolors(10_000) or []) > 4
     assert "The fastest case in each scenario: 80% test accuracy" in svg.read_text(encoding="utf-8")
