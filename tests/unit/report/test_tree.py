@@ -139,6 +139,7 @@ def test_one_level_and_three(tmp_path: Path) -> None:
 def test_a_node_without_an_uplink_is_drawn_and_says_so(tmp_path: Path) -> None:
     topology = {"levels": [{"name": "w", "count": 2}], "links": [{"between": ["w-0", "w-1"], "profile": {"rtt_s": 1}}]}
     topology["links"].append({"between": ["root", "w-0"], "profile": {"rtt_s": 1}})
+    topology["routing"] = "least_cost"
     figure = drawn(tmp_path, topology)
     assert "no link to its parent" in texts_of(figure)
     assert [row["link"] for row in rows_of(figure)] == [None, None, None, "w-0--w-1", "root--w-0"]
