@@ -23,6 +23,7 @@ from hsgd_emu.units import to_ns
 _LONG_S = 10
 _SHORT_S = 1e-6
 _SLOW_BPS = 1000
+_FAST_BPS = 1e15
 
 
 def note_profile(profile: LinkProfile | ComputeProfile, source: Source, problems: Problems) -> None:
@@ -39,9 +40,12 @@ def note_profile(profile: LinkProfile | ComputeProfile, source: Source, problems
     rate = profile.bandwidth_bps
     rates = {"up": rate.up, "down": rate.down} if isinstance(rate, Bandwidth) else {} if rate is None else {"": rate}
     for way, bps in rates.items():
+        path = tuple(filter(None, ("bandwidth_bps", way)))
         if bps < _SLOW_BPS:
             text = f"{bps:g} bit/s are below 1 kbit/s; given in Mbit/s? Then write {bps:g} Mbit/s"
-            problems.note(source.problem(tuple(filter(None, ("bandwidth_bps", way))), text))
+            problems.note(source.problem(path, text))
+        elif bps > _FAST_BPS:
+            problems.note(source.problem(path, f"{bps:g} bit/s are above 1000 Tbit/s; a slip in the unit?"))
 
 
 def note_cost(

@@ -62,6 +62,8 @@ def retime(
     experiment = changed_experiment(folder / RUN_FILE, Changes(topology, profiles, sets, scales))
     _check_same_learning(parent, experiment)
     _check_independent_of_time(folder, experiment)
+    for note in experiment.notes:
+        progress.warn(f"note: {note}")
     if out.resolve() == folder.resolve():
         raise ConfigError.of(str(out), "", "is the run to be re-timed itself; --out must be another folder")
     check_free(out, DATABASE_FILE, force, "--force replaces it, --out writes elsewhere")

@@ -163,7 +163,8 @@ def _header_mistakes(header: list[str]) -> list[str]:
     columns = list(TableRow.model_fields)
     missing = [name for name in ("case", "time_s") if name not in header]
     if len(missing) == 2:
-        return [f"the first line is to name the columns, at least case and time_s; known: {listed(columns)}"]
+        divided = ", divided by commas" if any(char in name for name in header for char in ";\t") else ""
+        return [f"the first line is to name the columns{divided}, at least case and time_s; known: {listed(columns)}"]
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
     unknown = [unknown_key(name, columns) for name in header if name not in columns]
     # A misspelt column is not missing as well.

@@ -71,6 +71,8 @@ def plan_schedule(
     _check(target, budget, replications)
     of = variants(Path(path), sets, topologies, groupings, periods)
     experiment, choice = of[0].experiment, candidates(of)
+    for note in dict.fromkeys(note for variant in of for note in variant.experiment.notes):
+        progress.warn(f"note: {note}")
     progress.say(f"timing {len(choice):,} schedules")
     shelf = Library(library)
 

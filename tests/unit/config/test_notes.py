@@ -48,6 +48,7 @@ def notes_of(path: Path, text: str) -> list[str]:
             "latency_s: 0\nbandwidth_bps:\n  up: 1e6\n  down: 8\nmodel: raw",
             "4: bandwidth_bps.down: 8 bit/s are below 1 kbit/s",
         ),
+        ("latency_s: 0\nbandwidth_bps: 1e18\nmodel: raw", "2: bandwidth_bps: 1e+18 bit/s are above 1000 Tbit/s"),
         ("step_s: 0.004", None),
         ("step_s: 40", "1: step_s: a step of 40 s is above 10 s; given in ms? Then write 40 ms"),
         ("step_s: 0", "1: step_s: a step of exactly 0 s"),

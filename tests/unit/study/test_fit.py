@@ -268,6 +268,7 @@ def test_printed(place: Path, tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", ["t.csv:1: the first line is to name the columns, at least case and time_s"]),
+        ("case;time_s\nP=5;1", ["t.csv:1: the first line is to name the columns, divided by commas, at least case"]),
         ("case,time_s\n", ["t.csv:1: there are no rows"]),
         ("case,times,iterations\nP=5,1,5\n", ["t.csv:1: unknown key 'times'; did you mean 'time_s'?"]),
         ("case,case,time_s\nP=5,P=5,1\n", ["t.csv:1: the column 'case' stands twice"]),
