@@ -334,7 +334,7 @@ def test_a_study_begun_elsewhere_is_not_mixed(place: Path, tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         studied(place, out=out)
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match="begun with other versions, data or device; --force begins it anew"):
+    with pytest.raises(ConfigError, match="begun otherwise: precision is bf16 and not fp32; --force begins it anew"):
         run_study(tmp_path / "s.yaml", out, library=place / "trials", device="cpu", precision="bf16")
     assert len(studied(place, out=out).times) == 8 * 2 * 2 * 2
 
