@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hsgd_emu.errors import ConfigError
@@ -54,13 +55,10 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory) -> list[Wanted]:
-    import numpy as np
-
     folder = tmp_path_factory.mktemp("run")
     (folder / "run.yaml").write_text(RUN.replace("NOTES", str(folder / "notes")))
     (folder / "net.py").write_text(NET)
-    x, y = np.random.default_rng(1).normal(size=(80, 6)).astype(np.float32), np.arange(80) % 4
-    np.savez(folder / "d.npz", train_x=x, train_y=y, test_x=x, test_y=y)
+    _save(folder / "d.npz", 1)
     experiment, here = load_experiment(folder / "run.yaml"), resources("cpu")
     return [wanted(experiment, case.name, seed, here) for case in experiment.cases for seed in experiment.seeds]
 
@@ -155,3 +153,29 @@ def test_a_node_with_other_versions_or_data_is_refused(connected, trials, tmp_pa
     elsewhere = replace(trials[0], data_root=str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match=r"node .*npz was not found"):
         train([elsewhere], Library(tmp_path), "ray", ray_address=connected)
+
+
+def test_a_node_that_sees_other_data_or_code_is_refused_and_its_process_sees_the_right_ones_again(
+    connected, trials, tmp_path
+):
+    folder, one, library = Path(trials[0].base), replace(trials[0], until=4), Library(tmp_path)
+    for name, changed, what in (
+        ("d.npz", lambda path: _save(path, 2), "data has changed"),
+        (
+            "net.py",
+            lambda path: path.write_text(path.read_text().replace(", 8)", ", 9)")),
+            "own module net has changed",
+        ),
+    ):
+        kept = (folder / name).read_bytes()
+        changed(folder / name)
+        with pytest.raises(ConfigError, match=rf"node .*is not like where the study was started: {what}"):
+            train([one], library, "ray", ray_address=connected)
+        (folder / name).write_bytes(kept)
+        assert library.progress_of(one) is None
+    assert train([one], library, "ray", ray_address=connected)[one.key].iteration == 4
+
+
+def _save(path: Path, seed: int) -> None:
+    x, y = np.random.default_rng(seed).normal(size=(80, 6)).astype(np.float32), np.arange(80) % 4
+    np.savez(path, train_x=x, train_y=y, test_x=x, test_y=y)
