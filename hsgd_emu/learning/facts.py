@@ -50,12 +50,7 @@ def require_alike(expected: Facts, saw: Facts, begun: str) -> None:
 
 def _in_words(name: str, before: Facts, now: Facts) -> str:
     if name == "format" or name in LIBRARIES:
-        return f"{name} is {_version(now.get(name))} and not {_version(before.get(name))}"
+        return f"{name} is {now.get(name)} and not {before.get(name)}"
     if name not in before:
         return f"{name} is new"
     return f"{name} is no longer used" if name not in now else f"{name} has changed"
-
-
-def _version(value: Any) -> str:
-    """Return a version, or those of all trials of a study."""
-    return listed(value) if isinstance(value, list) else str(value)

@@ -35,7 +35,7 @@ STUDY_DATABASE = "study.sqlite"
 _OURS = {DATABASE_FILE: ("curve", "trials", "targets"), STUDY_DATABASE: ("scenarios", "trials", "times")}
 """By database: tables that one of any version has."""
 _KINDS: dict[str, type] = {"timing_only": bool, "message_bytes": int, "threads": int}
-_KINDS |= dict.fromkeys(("parent", "retimed_with", "weights"), dict)
+_KINDS |= dict.fromkeys(("parent", "retimed_with", "saw", "weights"), dict)
 _KINDS |= dict.fromkeys(
     ("name", "run_sha256", "precision", "engine", "device", "command", "commit", "python", "platform"), str
 )

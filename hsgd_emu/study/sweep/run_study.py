@@ -198,13 +198,13 @@ def _check_same_learning(folder: Path, prepared: Prepared) -> None:
     raise ConfigError.of(str(folder), "", text)
 
 
-def _saw(prepared: Prepared) -> dict[str, list[str]]:
+def _saw(prepared: Prepared) -> dict[str, str]:
     """Return the facts of all trials: by what they tell of, every version or hash of it."""
     found: dict[str, set[str]] = {}
     for one in prepared.wanted:
         for name, value in one.facts:
             found.setdefault(name, set()).add(value)
-    return {name: sorted(values) for name, values in sorted(found.items())}
+    return {name: " ".join(sorted(values)) for name, values in sorted(found.items())}
 
 
 def _scenario_rows(prepared: Prepared) -> Iterator[tuple[Any, ...]]:
