@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hsgd_emu.beside import Helped, Orders
 from hsgd_emu.errors import ConfigError, listed
@@ -30,7 +31,7 @@ from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.spawning import num_cores
-from hsgd_emu.trials import Progress, Session, Team, run_trials, trial_keys
+from hsgd_emu.trials import Progress, Recorded, Session, Team, run_trials, trial_keys
 
 if TYPE_CHECKING:
     from hsgd_emu.learning.world import World
@@ -47,6 +48,18 @@ __all__ = [
 
 _DECISIVE = ("device", "precision", "threads", "engine")
 _LIBRARIES = ("hsgd-emu", "numpy", "simpy", "networkx", "scikit-learn", "pandas", "plotly")
+
+
+class Shelf(Protocol):
+    """Where trials that were learned before are found, whatever run or study learned them."""
+
+    def find(self) -> Mapping[TrialKey, Recorded]:
+        """Return those of this run that are there."""
+        ...
+
+    def keep(self, store: RunStore) -> None:
+        """Put there what this run has learned."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -80,10 +93,12 @@ def run_experiment(
     options: Options | None = None,
     progress: Progress | None = None,
     expected: Facts | None = None,
+    shelf_of: Callable[[Session], Shelf | None] | None = None,
 ) -> Path:
     """Run every trial of an experiment and return its folder (default: runs/out/<name>).
 
-    expected: the facts under which others will find what is learned (see `Material.facts`).
+    expected: the facts under which others will find what is learned (see `Material.facts`).  shelf_of: where
+    trials that were learned before are found.
     Raises:  ConfigError: the folder holds a run and neither resume nor force is set; data or model do not fit, or are
              not what is expected, or what the run in the folder was begun with.
     """
@@ -110,7 +125,11 @@ def run_experiment(
             if before is not None:
                 store.grow(experiment.resolved(), keys, targets, _full_length(experiment))
                 _note_growth(folder, environment)
+            shelf = shelf_of(session) if shelf_of and session.world else None
+            session.recorded = shelf.find() if shelf else {}
             run_trials(session, store, options.stop_at, _team(session, options))
+            if shelf:
+                shelf.keep(store)
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return folder
@@ -184,6 +203,7 @@ def run(
     engine: str = "auto",
     jobs: int | None = None,
     trust_code: bool = False,
+    shelf_of: Callable[[Session], Shelf | None] | None = None,
 ) -> Any:
     """Run a run file and return its results (see `hsgd_emu.read`).
 
@@ -197,7 +217,7 @@ def run(
     options = Options(
         *(device, precision, engine, resume, force, timing_only, threads), jobs=jobs, trust_code=trust_code
     )
-    return read_run(run_experiment(experiment, Path(out) if out else None, options))
+    return read_run(run_experiment(experiment, Path(out) if out else None, options, shelf_of=shelf_of))
 
 
 def _check_folder(folder: Path, experiment: Experiment, options: Options) -> Experiment:
@@ -358,9 +378,10 @@ def timing_message_bytes(experiment: Experiment) -> int:
 
 
 class _Verb(ModuleType):
-    """Importing this module binds it to `hsgd_emu.run`, which users call: so the module can be called."""
+    """Importing this module binds it to `hsgd_emu.run`, which users call: so the module can be called, as a verb."""
 
-    __call__ = staticmethod(run)
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return import_module("hsgd_emu.verbs").run(*arguments, **options)
 
 
 sys.modules[__name__].__class__ = _Verb

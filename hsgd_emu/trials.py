@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hsgd_emu.engine.emulate import IsEnough, emulate
@@ -114,7 +114,7 @@ class Recorded:
 
 @dataclass
 class Session:
-    """What all trials of a run share. They learn in `world`, replay what is `recorded`, or (neither) only take time."""
+    """What all trials of a run share. They replay what is `recorded`, learn in `world`, or (neither) only take time."""
 
     experiment: Experiment
     progress: Progress
@@ -124,7 +124,7 @@ class Session:
     cases: dict[str, tuple[Schedule, dict[int, tuple[Hop, ...]]]]
     """By name: the schedule, and every node's route to the server that aggregates it."""
     world: World | None = None
-    recorded: Mapping[TrialKey, Recorded] | None = None
+    recorded: Mapping[TrialKey, Recorded] = field(default_factory=dict)
     is_for_others: bool = False
     """What is learned will be found by others under what it saw: nothing is kept if that changed meanwhile."""
 
@@ -151,7 +151,7 @@ class Session:
         cases = {s.name: (s, experiment.routes(s, network)) for s in experiment.schedules}
         for schedule, routes in cases.values():
             check_clock(experiment.plan(schedule, network, routes, message_bytes, experiment.seeds[0]))
-        return cls(experiment, progress, message_bytes, environment, network, cases, world, recorded)
+        return cls(experiment, progress, message_bytes, environment, network, cases, world, recorded or {})
 
     def learning(self) -> AbstractContextManager[None]:
         """Let own code find its modules; all learning is done inside."""
@@ -203,6 +203,9 @@ def run_trials(
     for key in sorted(trial_keys(experiment), key=lambda key: experiment.seeds.index(key.seed)):
         state = store.trial_state(key)
         if state.status == "finished" or (stop_at is not None and state.iteration >= stop_at):
+            session.progress.end(key)
+        elif key in session.recorded:
+            run_trial(session, store, key, stop_at)
             session.progress.end(key)
         else:
             waiting.append(key)
@@ -258,7 +261,7 @@ class _Trial:
 
     def _run(self) -> None:
         begin = time.perf_counter()
-        recorded = self.session.recorded[self.key] if self.session.recorded is not None else None
+        recorded = self.session.recorded.get(self.key)
         learner = RecordedLearner(recorded.metrics) if recorded else self._learner(self.session.world)
         period = self.plan.schedule.global_period
         self.session.progress.begin(self.key, self.plan.num_rounds, self.done // period)

@@ -1,14 +1,19 @@
-"""The verbs of the Python API that end in results: read, retime, run_study."""
+"""The verbs of the Python API that end in results: read, run, retime, run_study."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hsgd_emu import run as runs
 from hsgd_emu.results.read import RunResults, read_run
 from hsgd_emu.study import retime as retiming
 from hsgd_emu.study.sweep import run_study as studies
 from hsgd_emu.study.sweep.store import StudyResults, is_study_folder, read_study
+from hsgd_emu.trials import Session
+
+if TYPE_CHECKING:
+    from hsgd_emu.study.training.shelf import Shelf
 
 
 def read(folder: Path | str) -> RunResults | StudyResults:
@@ -17,6 +22,20 @@ def read(folder: Path | str) -> RunResults | StudyResults:
     Raises:  ConfigError: the folder holds neither.
     """
     return read_study(folder) if is_study_folder(Path(folder)) else read_run(folder)
+
+
+def run(path: Path | str, out: Path | str | None = None, *, library: Path | str | None = None, **options: Any) -> Any:
+    """Run a run file and return its results; see `hsgd_emu.run.run`.
+
+    library: of learned trials (default: runs/out/trials; "none": neither look for trials there nor keep any).
+    """
+
+    def shelf(session: Session) -> Shelf | None:
+        from hsgd_emu.study.training.shelf import shelf_of  # with it comes torch
+
+        return shelf_of(session, library)
+
+    return runs.run(path, out, shelf_of=shelf, **options)
 
 
 def retime(folder: Path | str, out: Path | str, **changes: Any) -> RunResults:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hsgd_emu.results.summary import CaseSummary
-    from hsgd_emu.trials import Progress
+    from hsgd_emu.study.training.shelf import Shelf
+    from hsgd_emu.trials import Progress, Session
 
 
 @app.command(epilog="Example:  hsgd-emu run runs/demo.yaml --set train.iterations=200 --out runs/out/quick")
@@ -85,6 +86,14 @@ def run(
             "emulated time; below by_time/ Step is emulated milliseconds. With --resume too, to go on with them.",
         ),
     ] = False,
+    library: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of learned trials, shared with studies (default: runs/out/trials): what is there is not "
+            "learned again, and what is learned is put there. none: neither.",
+            show_default=False,
+        ),
+    ] = None,
     trust_code: Annotated[
         bool,
         typer.Option(
@@ -111,11 +120,17 @@ def run(
             from hsgd_emu.cli.tensorboard import with_tensorboard
 
             progress = stack.enter_context(with_tensorboard(progress, experiment, out))
-        folder = run_experiment(experiment, out, options, progress)
+        folder = run_experiment(experiment, out, options, progress, shelf_of=lambda session: _shelf(session, library))
         path = write_report_of(folder, progress)
     print_results(folder, path)
     if progress.is_over():
         print("Stopped, for its time was over; the same command with --resume goes on where trials are unfinished.")
+
+
+def _shelf(session: Session, library: Path | None) -> Shelf | None:
+    from hsgd_emu.study.training.shelf import shelf_of
+
+    return shelf_of(session, library)
 
 
 def write_report_of(folder: Path, progress: Progress) -> Path:

@@ -121,6 +121,8 @@ class World:
         self.worker_names, self.groups = worker_names, groups
         self.device, self.precision = device, precision
         self.choice: Choice | None = None
+        self.usual: Choice | None = None
+        """What would be chosen by rule."""
         self.dtype = torch.float64 if train.dtype == "float64" else torch.float32
         self._warn, self._warned = warn or (lambda text: None), set[str]()
         self.material = Material(data, model, base, progress, self._warn_once)
@@ -174,8 +176,9 @@ class World:
         if min(data.order.size(worker) for worker in range(len(self.worker_names))) == 1:
             _try_one_sample(model, self.dataset.train_x.shape[1:])
         network = Network(model, data, self._setup(seed, {}), self.precision)
+        self.usual = usual_choice(network)
         if engine == "usual":
-            self.choice = usual_choice(network)
+            self.choice = self.usual
         else:
             self.choice = choice_of(engine, network) if engine != "auto" else tuned_choice(network, data)
         return self.choice

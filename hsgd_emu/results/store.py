@@ -231,6 +231,11 @@ class RunStore:
                 f"UPDATE trials SET wall_s = coalesce(wall_s, 0) + ? WHERE {_OF_TRIAL}", (wall_s, *astuple(key))
             )
 
+    def wall_s(self, key: TrialKey) -> float:
+        """Return what a trial has cost the hosts that learned it."""
+        row = self._connection.execute(f"SELECT wall_s FROM trials WHERE {_OF_TRIAL}", astuple(key)).fetchone()
+        return row[0] or 0.0
+
     def finish_trial(
         self, key: TrialKey, weights_hash: str | None, timeline_hash: str, engine: str, wall_s: float
     ) -> None:

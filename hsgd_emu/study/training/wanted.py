@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,23 +84,24 @@ def wanted(
     resources: Resources,
     until: int | None = None,
     look: bool = True,
+    facts: Mapping[str, str] | None = None,
 ) -> Wanted:
     """Return the trial of a case and seed, to be learned up to iteration `until` (default: all of it).
 
     until: the next global aggregation at or after it is meant.  look: load the data set (once per data section) and
     build an own model, running its code, which the key covers; without, the key tells the trials of one file apart and
-    is not to be stored under.
+    is not to be stored under.  facts: what a process that has loaded them already saw.
     Raises:  ConfigError: the data cannot be loaded, or the model cannot be built.
     """
     schedule = next(one for one in experiment.schedules if one.name == case)
     run = _canonical(experiment, schedule, seed)
     try:
-        facts = facts_of(experiment, seed) if look else ()
+        saw = tuple(facts.items()) if facts else facts_of(experiment, seed) if look else ()
     except ConfigError as error:
         raise relocated(error, experiment) from error
     period, iterations = schedule.global_period, experiment.train.iterations
     last = iterations if until is None else min(iterations, -(-until // period) * period)
-    identity = {"resources": asdict(resources), "facts": dict(facts)}
+    identity = {"resources": asdict(resources), "facts": dict(saw)}
     own = ("cases", "seeds", "evaluation")
     work = {key: value for key, value in run.items() if key not in own}
     work["train"] = {key: value for key, value in run["train"].items() if key != "iterations"}
@@ -113,7 +115,7 @@ def wanted(
         until=last,
         seed=seed,
         resources=resources,
-        facts=facts,
+        facts=saw,
         kind=_hash(identity | {"run": work}),
         evaluated_every=max(period, experiment.evaluation.every_iterations),
     )
