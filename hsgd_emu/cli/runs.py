@@ -123,8 +123,19 @@ def run(
         folder = run_experiment(experiment, out, options, progress, shelf_of=lambda session: _shelf(session, library))
         path = write_report_of(folder, progress)
     print_results(folder, path)
+    if not timing_only:
+        print_lines([_how_learned(folder, jobs)])
     if progress.is_over():
         print("Stopped, for its time was over; the same command with --resume goes on where trials are unfinished.")
+
+
+def _how_learned(folder: Path, jobs: int | None) -> str:
+    from hsgd_emu.results.folder import read_environment
+
+    threads = read_environment(folder)["threads"]
+    each = "one thread" if threads == 1 else f"{threads} threads"
+    beside = "side by side where that pays" if jobs is None else f"{jobs} side by side" if jobs > 1 else "one by one"
+    return f"Learned: {each} for each trial, {beside} (--threads, --jobs)"
 
 
 def _shelf(session: Session, library: Path | None) -> Shelf | None:

@@ -60,8 +60,9 @@ def test_run_prints_table_and_answer_and_is_quiet_on_stderr_in_a_pipe(folder):
     assert (done.returncode, done.stderr) == (0, "")
     assert "H-SGD" in done.stdout
     assert "Report:  runs/out/small/report.html" in done.stdout
+    assert "Learned: one thread for each trial" in done.stdout
     assert sorted(p.name for p in (folder / "runs/out/small").iterdir()) == [
-        "environment.json", "lock", "report.html", "run.sqlite", "run.yaml",
+        "checkpoints", "environment.json", "lock", "report.html", "run.sqlite", "run.yaml",
     ]  # fmt: skip
     environment = json.loads((folder / "runs/out/small/environment.json").read_text())
     assert environment["device"] == "cpu"
