@@ -158,8 +158,8 @@ class Content:
 
     @property
     def was_trained(self) -> bool:
-        """Whether any metric is there."""
-        return any(self.has(metric) for metric in METRICS)
+        """Whether any metric is there, or diverged."""
+        return any(self.has(metric) for metric in METRICS) or any(summary.diverged for summary in self.summaries)
 
 
 @contextlib.contextmanager

@@ -43,15 +43,14 @@ def curves(content: Content) -> Figure | None:
     """Return the figure of all curves, or None where nothing was evaluated yet.
 
     One picture per thing shown and axis, the first: test accuracy against emulated time. A run that was not trained
-    has its emulated time instead of a metric.
+    has its emulated time instead of a metric, and so has one in which all diverged at once.
     """
     rows = list(_rows(content))
     if not rows:
         return None
     shown = [metric for metric in METRICS if content.has(metric)] or ["time_s"]
-    axes = [
-        axis for axis in AXES if _has_axis(content, axis) and (content.was_trained or axis in ("iteration", "bytes"))
-    ]
+    against: tuple[Axis, ...] = ("iteration", "bytes") if shown == ["time_s"] else (*AXES,)
+    axes = [axis for axis in against if _has_axis(content, axis)]
     return Figure(
         id="curves",
         title="Curves",
@@ -299,7 +298,7 @@ def _note(content: Content) -> str:
     """Return what is left out."""
     parts = []
     without = [case.name for case in content.cases if not any(_spread(p, m) for p in case.points for m in METRICS)]
-    if content.was_trained and without:
+    if content.was_trained and without and len(without) < len(content.cases):
         parts.append(f"Without a curve, for nothing was measured: {listed(without)}.")
     if any(len(case.drawn) < len(case.points) for case in content.cases):
         most = max(len(case.points) for case in content.cases)

@@ -26,6 +26,13 @@ CONFIG: dict[str, Any] = {
     "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
 }
 
+MEDIAN_NOTE = (
+    "Over seeds, everywhere on this page: a time, with its iterations and parts, is that of the seed in the middle "
+    "(of an even number, the mean of the two); a seed that never gets there is later than all others, so more than "
+    "half must. At the end: at the last evaluation of each seed; in the curves a seed that has ended goes on counting "
+    "with it. A model that is not finite is worse than all others."
+)
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -58,6 +65,8 @@ def render(content: Content) -> str:
             answer=wording.first_answer(content.summaries),
             diverged=wording.diverged_in_words(wording.diverged_of(content.summaries)),
             unfinished=unfinished(content),
+            several_seeds=any(case.summary.num_seeds > 1 for case in content.cases),
+            median_note=MEDIAN_NOTE,
             heads=target_heads(content),
             rows=target_rows(content),
             targets=targets,

@@ -51,14 +51,14 @@ def curves_in_words(content: Content, metric: str, axis: Axis) -> str:
 
 
 def time_in_words(content: Content, axis: Axis) -> str:
-    """Say how long each case takes, where nothing was trained; axis: what the time is drawn against."""
+    """Say how long each case takes, where there is no metric; axis: what the time is drawn against."""
     parts = []
     for case in sorted((case for case in content.cases if case.end), key=lambda case: end_at(case, "time_s") or 0.0):
         done = f"{end_at(case, 'iteration'):,.0f} iterations"
         if axis == "bytes" and case.traffic:
             done += f", in which it sends {bytes_in_words(end_at(case, 'bytes') or 0.0)}"
         parts.append(f"{case.name} takes {_seconds(end_at(case, 'time_s') or 0.0)} for {done}")
-    return f"Timing only, nothing was trained: {listed(parts)}."
+    return f"{'All diverged at once' if content.was_trained else 'Timing only, nothing was trained'}: {listed(parts)}."
 
 
 def place_of(point: Point, axis: Axis) -> float | None:

@@ -89,10 +89,7 @@ def time_spent(content: Content) -> Figure | None:
 def _note(content: Content) -> str:
     if not any(len(case.seeds) > 1 for case in content.cases):
         return ""
-    return (
-        "Each bar is the seed in the middle, by its time: the median, whose parts add up (of an even number of seeds "
-        "the mean of the two in the middle). A target counts as reached where half of the seeds reached it."
-    )
+    return "Each bar is the seed in the middle, by its time, as in the table above: its parts add up."
 
 
 def _untils(content: Content) -> Iterator[_Until]:

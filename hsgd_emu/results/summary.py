@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hsgd_emu.results.folder import local_sgd_cases, read_run_file
 from hsgd_emu.results.rows import CurveRow, TrialKey, first_reaching
@@ -29,6 +29,7 @@ __all__ = [
     "summarise_from",
 ]
 
+T = TypeVar("T")
 Level = tuple[str, float]
 """(metric, target)."""
 
@@ -127,12 +128,11 @@ def summarise_target(
 def middle(rows: Sequence[CurveRow | None]) -> tuple[CurveRow, ...]:
     """Return the row of the seed in the middle, by time; of an even number of seeds the two in the middle.
 
-    A seed without a row (None) is later than all others. So there is none where fewer than half have one; where exactly
-    half do, the later of the two in the middle does not exist, and the other stands alone. Leaving these seeds out
-    instead would favour a case that only its luckiest seed reaches.
+    A seed without a row (None) is later than all others, so there is none unless more than half have one. Leaving these
+    seeds out instead would favour a case that only its luckiest seeds reach.
     """
     known = sorted((row for row in rows if row is not None), key=lambda row: row.time_s)
-    return tuple(known[(len(rows) - 1) // 2 : len(rows) // 2 + 1])
+    return tuple(_two_in_the_middle(known, len(rows)))
 
 
 def mean(rows: Sequence[CurveRow], field: str) -> float | None:
@@ -143,8 +143,13 @@ def mean(rows: Sequence[CurveRow], field: str) -> float | None:
 def median_reached(values: Sequence[float | None], larger_is_better: bool = False) -> float | None:
     """Return the median over seeds by the rule of `middle`: a null is worse than all others."""
     known = sorted((value for value in values if value is not None), reverse=larger_is_better)
-    there = known[max(0, len(values) - 1) // 2 : len(values) // 2 + 1]
+    there = _two_in_the_middle(known, len(values))
     return sum(there) / len(there) if there else None
+
+
+def _two_in_the_middle(known: Sequence[T], num: int) -> Sequence[T]:
+    """Return the value in the middle of `num`, of which the first are `known`, or the two; none where one is not."""
+    return known[(num - 1) // 2 : num // 2 + 1] if len(known) > num // 2 else ()
 
 
 def median_figure(rows: Sequence[CurveRow], metric: str) -> float | None:

@@ -15,9 +15,9 @@ DIVERGED = "diverged"
 class TargetSummary:
     """When the seeds of one case reached one target.
 
-    num_seeds: the finished ones; median_time_s: None where fewer than half of them reached it; least_time_s
-    and most_time_s: over those that did; communication_share: of the time until then, median (0 to 1);
-    published_time_s: what others measured.
+    num_seeds: the finished ones; median_time_s: None unless more than half of them reached it; least_time_s
+    and most_time_s: over those that did; median_iterations, communication_share (of the time until then, 0 to 1): of
+    the seed in the middle, by its time (`results.summary.middle`); published_time_s: what others measured.
     """
 
     metric: str
@@ -214,7 +214,7 @@ def first_answer(summaries: Sequence[CaseSummary]) -> str:
             return _answer_in_target(entries, target)
     easiest = sorted(targets, key=_hardness)[-1]
     label = target_label(easiest.metric, easiest.target)
-    return f"No case reached {label} with half of its seeds or more. {_answer_in_accuracy(summaries)}"
+    return f"No case reached {label} with more than half of its seeds. {_answer_in_accuracy(summaries)}"
 
 
 def _hardness(target: TargetSummary) -> tuple[int, float]:

@@ -100,7 +100,7 @@ def target_of(text: str) -> Target:
 
 
 def hardest_reached(run: FinishedRun) -> Target:
-    """Return the hardest target of the run file that some case reached with half of its seeds or more.
+    """Return the hardest target of the run file that some case reached with more than half of its seeds.
 
     Raises:  ConfigError: there is none.
     """
@@ -115,7 +115,7 @@ def hardest_reached(run: FinishedRun) -> Target:
 
 
 def require_reached(run: FinishedRun, target: Target) -> None:
-    """Raise ConfigError unless some case reached the target with half of its seeds or more."""
+    """Raise ConfigError unless some case reached the target with more than half of its seeds."""
     if not _reaching(run, target):
         raise _never_reached(run, target)
 
@@ -137,7 +137,7 @@ def _never_reached(run: FinishedRun, target: Target) -> ConfigError:
     best = (max if metric == "test_accuracy" else min)(known, default=None)
     hint = "" if best is None else f"; the best of any seed is {metric} {number(best)}"
     label = target_label(metric, level)
-    return ConfigError.of(str(run.folder), "", f"no case reached {label} with half of its seeds or more{hint}")
+    return ConfigError.of(str(run.folder), "", f"no case reached {label} with more than half of its seeds{hint}")
 
 
 # --- times ------------------------------------------------------------------------------------------

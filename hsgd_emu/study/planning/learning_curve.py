@@ -12,11 +12,7 @@ Floats = NDArray[np.float64]
 
 
 def median_time(times_s: Floats) -> float:
-    """Return the median of times, inf = never.
-
-    Where exactly half of them are never, so is the median: a plan does not rest on the lucky half (the table of a run
-    shows the slowest of them then).
-    """
+    """Return the median of times, inf = never (the rule of `results.summary.median_reached`)."""
     low, high = middle(times_s)
     return (low + high) / 2
 

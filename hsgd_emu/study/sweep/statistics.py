@@ -39,8 +39,8 @@ class Stats:
 def summarise(times_s: Floats, num_replications: int = 1) -> Stats:
     """Return the median, the 10% and 90% quantiles and the median's 95% bootstrap interval of each row.
 
-    Median: as `results.summary.median_reached`; never where fewer than half reach the target. Quantiles: linear between
-    two neighbours; where the later one is never, the earlier one (the median's rule).
+    Median: as `results.summary.median_reached`; never unless more than half reach the target. Quantiles: linear between
+    two neighbours; never where the later one is (the median's rule).
 
     Interval: percentile bootstrap of the median, as `scipy.stats.bootstrap(method="percentile")` with 999 resamples
     (the tests compare them); no value between two, so that never needs no arithmetic. Seeds are resampled, each with
@@ -109,10 +109,9 @@ def _quantile(sorted_RN: Floats, q: float) -> Floats:
 
 
 def _between(low: Floats, high: Floats, fraction: float) -> Floats:
-    """Return the value at a fraction (0 to 1) of the way from low to high; low where high is never."""
+    """Return the value at a fraction (0 to 1) of the way from low to high; never (inf) where high is."""
     if fraction == 0:
         return low
-    high = np.where(np.isinf(high), low, high)
     # Clipped: the two products' rounding must not leave [low, high], and equal values must stay as they are.
     return np.clip(low * (1 - fraction) + high * fraction, low, high)
 

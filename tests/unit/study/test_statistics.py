@@ -54,13 +54,15 @@ def test_quantiles_of_reached_rows_are_numpys(times_s):
 
 
 def test_never_is_later_than_all_others():
-    # Of 10 values the 90% place is 8.1: with one never between the 9th value and never, so the 9th; with two never.
-    one, two = np.arange(1.0, 11), np.arange(1.0, 11)
-    one[9:], two[8:] = INF, INF
-    stats = summarise(np.array([one, two]))
-    assert list(stats.num_reached) == [9, 8]
-    assert list(stats.q90_s) == [9, INF]
-    assert list(stats.median_s) == [5.5, 5.5]
+    # Of 10 values the 90% place is 8.1: with one never between the 9th value and never, so never. The middle, 4.5, lies
+    # between the 5th value and never where five of them are.
+    one, five = np.arange(1.0, 11), np.arange(1.0, 11)
+    one[9:], five[5:] = INF, INF
+    stats = summarise(np.array([one, five]))
+    assert list(stats.num_reached) == [9, 5]
+    assert list(stats.q90_s) == [INF, INF]
+    assert list(stats.median_s) == [5.5, INF]
+    assert list(stats.q10_s) == [1.9, 1.9]
 
 
 # --- the interval -------------------------------------------------------------------------------------
