@@ -178,8 +178,7 @@ _OF_WHAT: dict[Axis, str] = {"time_s": "", "communication_s": " of communication
 
 
 def _diverged(case: Case, metric: str) -> bool:
-    known = [point.metric(metric) is not None for point in case.points]
-    return any(known) and not known[-1]
+    return bool(case.summary.diverged) and case.points[-1].metric(metric) is None
 
 
 # --- words ------------------------------------------------------------------------------------------
