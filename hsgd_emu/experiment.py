@@ -26,7 +26,7 @@ from hsgd_emu.config.run_schema import (
 )
 from hsgd_emu.config.schema import ComputeProfile, CostValue
 from hsgd_emu.config.writer import to_yaml
-from hsgd_emu.engine.plan import Network, Plan, check_clock
+from hsgd_emu.engine.plan import Network, Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
 from hsgd_emu.errors import ConfigError, Problem, listed
@@ -378,6 +378,8 @@ def _check_clock(experiment: Experiment, draft: RunDraft) -> None:
     """Report cases that take longer than the clock can hold, as far as that is known before the model is."""
     num_bytes = experiment.message_bytes or 1
     network = experiment.network(num_bytes)
+    if surely_fits(network, experiment.train.iterations):
+        return
     for schedule in experiment.schedules:
         plan = experiment.plan(schedule, network, experiment.routes(schedule, network), num_bytes, experiment.seeds[0])
         try:

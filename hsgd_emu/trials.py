@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hsgd_emu.engine.emulate import IsEnough, emulate
-from hsgd_emu.engine.plan import Network, Plan, check_clock
+from hsgd_emu.engine.plan import Network, Plan, check_clock, surely_fits
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
@@ -149,7 +149,8 @@ class Session:
         except ValueError as error:
             raise ConfigError.of("", "profiles", str(error)) from None
         cases = {s.name: (s, experiment.routes(s, network)) for s in experiment.schedules}
-        for schedule, routes in cases.values():
+        fits = surely_fits(network, experiment.train.iterations)
+        for schedule, routes in () if fits else cases.values():
             check_clock(experiment.plan(schedule, network, routes, message_bytes, experiment.seeds[0]))
         return cls(experiment, progress, message_bytes, environment, network, cases, world, recorded or {})
 

@@ -9,6 +9,7 @@ import pytest
 from oracle.drive import experiment_of, plan_of, run_data
 from oracle.worlds import tied_world
 
+from hsgd_emu.engine import plan
 from hsgd_emu.engine.plan import expected_end_ns
 from hsgd_emu.engine.times import simulated_times
 from hsgd_emu.errors import ConfigError
@@ -28,8 +29,8 @@ def world(iterations: int, compute: Any, rtt: Any = 0, period: int = 1, levels: 
 
 def ends_ns(experiment: Experiment) -> list[int]:
     """Return when each clock says that the run ends."""
-    plan = plan_of(experiment)
-    both = [times([plan], clock="auto"), times([plan], clock="simpy")]
+    trial = plan_of(experiment)
+    both = [times([trial], clock="auto"), times([trial], clock="simpy")]
     return [int(one.time_ns_SR[0, -1]) for one in both]
 
 
@@ -75,10 +76,10 @@ def test_bandwidth_counts_once_the_size_of_the_model_is_known() -> None:
     data["topology"]["levels"][0]["uplink"] = {"latency_s": 0, "bandwidth_bps": 9e-3, "model": "raw"}
     experiment = experiment_of(data)
     # 100 exchanges of 2 x 8 x 10^6 bits at 0.009 bit/s: 1.8 x 10^11 s.
-    plan = plan_of(experiment, message_bytes=10**6)
+    trial = plan_of(experiment, message_bytes=10**6)
     for clock in ("auto", "simpy"):
         with pytest.raises(ConfigError, match=r"would take|ends later"):
-            times([plan], clock=clock)
+            times([trial], clock=clock)
 
 
 @pytest.mark.parametrize("cost", [{"distribution": "uniform", "low": 0, "high": LONG}, {"samples": [LONG, 0.0]}])
@@ -89,11 +90,11 @@ def test_a_tail_that_passes_the_end_is_refused_where_it_does(cost: Any, period: 
     data = world(18, cost, period=period)
     data["topology"]["levels"][0]["count"] = 1
     for seed in range(12):
-        plan = plan_of(experiment_of(data), seed=seed)
+        trial = plan_of(experiment_of(data), seed=seed)
         ends = []
         for clock in ("auto", "simpy"):
             try:
-                ends.append(int(times([plan], clock=clock).time_ns_SR[0, -1]))
+                ends.append(int(times([trial], clock=clock).time_ns_SR[0, -1]))
             except ConfigError as error:
                 ends.append(str(error).partition("ends later")[1])
         assert ends[0] == ends[1]
@@ -110,9 +111,13 @@ def test_a_run_without_randomness_never_ends_before_it_is_expected_to() -> None:
         experiment = experiment_of(data)
         end_ns = int(simulated_times([plan_of(experiment)], SilentLearner()).time_ns_SR[0, -1])
         assert expected_end_ns(plan_of(experiment)) <= end_ns
+        # The quick look never lets anything pass that the exact one would not.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plan, "MOST_NS", end_ns)
+            assert not plan.surely_fits(experiment.network(1), experiment.train.iterations)
 
 
 def test_many_scenarios_of_very_many_rounds_are_refused_before_memory_is_taken() -> None:
-    plan = plan_of(experiment_of(world(10**8, 0.001)))
+    trial = plan_of(experiment_of(world(10**8, 0.001)))
     with pytest.raises(ConfigError, match="100000000 global aggregations in each of 3 scenarios"):
-        times([plan] * 3)
+        times([trial] * 3)
