@@ -202,7 +202,7 @@ def plan(
             topologies=topologies or [],
             groupings=groupings or [],
             periods=_periods(periods) if periods else None,
-            budget=share_of(budget),
+            budget=share_of(budget, "--budget"),
             replications=replications,
             executor=executor.value,
             jobs=jobs,
@@ -236,7 +236,7 @@ def sensitivity(
     from hsgd_emu.study.sensitivity import sensitivity as sensitivity_of
     from hsgd_emu.study.sensitivity import share_of
 
-    found = sensitivity_of(run_dir, share_of(improve), None if target is None else target_of(target))
+    found = sensitivity_of(run_dir, share_of(improve, "--improve"), None if target is None else target_of(target))
     print_table([found.table(details=True), found.table(details=False)])
     print_lines(found.lines())
 

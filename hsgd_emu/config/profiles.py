@@ -154,7 +154,7 @@ def shown_path(path: Path) -> Path:
     """Return the path relative to the current folder where it lies below it."""
     try:
         return path.resolve().relative_to(Path.cwd())
-    except ValueError:
+    except (ValueError, OSError, RuntimeError):  # below another folder; links that lead round in a circle
         return path
 
 

@@ -188,8 +188,8 @@ def _elasticity(below_s: float | None, now_s: float | None) -> float | None:
 # --- words -------------------------------------------------------------------------------------------
 
 
-def share_of(text: str) -> float:
-    """Return the share that `10%` or `0.1` names.
+def share_of(text: str, option: str) -> float:
+    """Return the share that `10%` or `0.1`, given to an option, names.
 
     Raises:  ConfigError: it is not between 0 and 1.
     """
@@ -200,7 +200,7 @@ def share_of(text: str) -> float:
     except ValueError:
         share = math.nan
     if not 0 < share < 1:
-        raise ConfigError.of(f"--improve {text}", "", f"found '{text}'; expected a share such as 10% or 0.1")
+        raise ConfigError.of(f"{option} {text}", "", f"found '{text}'; expected a share such as 10% or 0.1")
     return share
 
 
