@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import stat
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -97,6 +100,15 @@ ODD: list[Any] = [
     {"options": {"a": [float("nan"), "1e3", {}]}, "name": "a:b"},
     {"name": "vgg11"},
 ]
+EXTREMES: list[Any] = [
+    *(0, 1, -1, 10**9, 10**15, 10**18, 2**63 - 1, 2**63, 2**64, 10**40, -(10**15), -(2**63)),
+    *(-0.0, 5e-324, 1e-300, 1e-9, 1e9, 1.1e9, 1e18, 1e300, 1e308, -1e308, float("inf"), float("-inf"), float("nan")),
+]
+SPECIAL = ["pipe.yaml", "loop.yaml", "socket.yaml", "folder.yaml", "zero.yaml", "null.yaml"]
+"""Names of what is no file; `make_special` makes them."""
+ODD += [f"./{name}" for name in SPECIAL]
+ODD += [{"csv": name, "column": "n"} for name in SPECIAL]
+
 TOKENS = [
     "\t",
     ": ",
@@ -147,6 +159,35 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
+def make_special(folder: Path) -> None:
+    """Put into a folder what has the names of SPECIAL."""
+    os.mkfifo(folder / "pipe.yaml")
+    (folder / "loop.yaml").symlink_to("loop.yaml")
+    (folder / "zero.yaml").symlink_to("/dev/zero")
+    (folder / "null.yaml").symlink_to("/dev/null")
+    (folder / "folder.yaml").mkdir()
+    os.mknod(folder / "socket.yaml", stat.S_IFSOCK | 0o600)
+
+
+@st.composite
+def extreme_files(draw: st.DrawFn) -> dict[str, bytes]:
+    """Valid files in which up to three numbers are extreme ones, mostly one."""
+    files = draw(st.sampled_from([FILES, SMALL]))
+    data = {name: yaml.safe_load(files[name]) for name in SPOILT if name in files}
+    for _ in range(draw(st.sampled_from([1, 1, 1, 3]))):
+        numbers = [path for path in places(data) if isinstance(_at(data, path), int | float)]
+        path = draw(st.sampled_from(numbers))
+        _at(data, path[:-1])[path[-1]] = draw(st.sampled_from(EXTREMES))
+    content = {name: text.encode() for name, text in files.items()}
+    return content | {name: yaml.safe_dump(value, allow_unicode=True).encode() for name, value in data.items()}
+
+
+def _at(data: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        data = data[key]
+    return data
+
+
 @st.composite
 def spoilt_files(draw: st.DrawFn) -> dict[str, bytes]:
     """Valid files with up to four changes to their data, mostly one."""
@@ -161,8 +202,7 @@ def spoilt_files(draw: st.DrawFn) -> dict[str, bytes]:
 def _spoil(draw: st.DrawFn, data: dict[str, Any]) -> None:
     path = draw(st.sampled_from(places(data)))
     holder = data
-    for key in path[:-1]:
-        holder = holder[key]
+    holder = _at(holder, path[:-1])
     key = path[-1]
     action = draw(st.sampled_from(["odd", "odd", "delete", "copy", "typo", "insert", "graft"]))
     if action == "odd":
@@ -172,10 +212,7 @@ def _spoil(draw: st.DrawFn, data: dict[str, Any]) -> None:
     elif action == "delete":
         del holder[key]
     elif action == "graft":
-        source: Any = data
-        for step in draw(st.sampled_from(places(data))):
-            source = source[step]
-        holder[key] = copy.deepcopy(source)
+        holder[key] = copy.deepcopy(_at(data, draw(st.sampled_from(places(data)))))
     elif isinstance(holder, list):
         holder.insert(key, copy.deepcopy(holder[key] if action == "copy" else draw(st.sampled_from(ODD))))
     elif action == "typo":

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
-from spoilt import FILES, SMALL, garbled_files, set_arguments, spoilt_files
+from spoilt import FILES, SMALL, SPECIAL, extreme_files, garbled_files, make_special, set_arguments, spoilt_files
 from typer.testing import CliRunner
 
 from hsgd_emu.check import check_file
@@ -45,7 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def lay_out(files: dict[str, bytes], folder: Path) -> None:
     for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    make_special(folder)
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -179,3 +180,51 @@ def test_show_command_ends_well(files: dict[str, bytes], text: str, folder: Path
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code in (0, 2), result.output
         assert "hsgd-emu itself" not in result.output
+
+
+@fuzz(80)
+@given(files=extreme_files())
+def test_extreme_numbers_are_explained(files: dict[str, bytes], folder: Path) -> None:
+    lay_out(files, folder)
+    experiment = loaded(Path("run.yaml"), [])
+    event("valid" if experiment else "refused")
+    if experiment is not None:
+        assert_resolved_is_itself(experiment, folder)
+
+
+@fuzz(25)
+@given(files=extreme_files())
+def test_every_command_ends_well_with_extreme_numbers(files: dict[str, bytes], folder: Path) -> None:
+    lay_out(files, folder)
+    for arguments in (["check"], ["show"], ["run", "--timing-only", "--force", "--out", "out"]):
+        began = time.process_time()
+        result = CliRunner().invoke(app, [*arguments, "run.yaml"])
+        assert result.exit_code in (0, 2), (arguments, result.output)
+        assert "hsgd-emu itself" not in result.output
+        assert time.process_time() - began < 20, files
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "check {}",
+        "show {}",
+        "run {} --timing-only",
+        "study {} --dry-run",
+        "plan {} --target test_accuracy=0.5",
+        "check run.yaml --set topology=./{}",
+        "check run.yaml --set profiles.near=./{}",
+        "check run.yaml --set compute=./{}",
+        "check run.yaml --set published={}",
+        "check run.yaml --set profiles.far.rtt_s={{csv: {}, column: n}}",
+    ],
+)
+def test_what_is_no_file_is_refused_wherever_a_file_is_named(name: str, arguments: str, folder: Path) -> None:
+    lay_out(as_bytes(SMALL), folder)
+    command = [part.replace("~", " ") for part in arguments.replace(": ", ":~").replace(", ", ",~").split()]
+    began = time.process_time()
+    result = CliRunner().invoke(app, [part.format(name) for part in command])
+    assert result.exit_code == 2, result.output
+    assert f"{name}: " in result.output
+    assert time.process_time() - began < 5
