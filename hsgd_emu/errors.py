@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+_BAD_NAMES = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
+"""What the system answers where a name is wrong, and nothing of its own."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,12 @@ class ConfigError(HsgdError):
 
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def unwritable(path: Path | str, error: OSError) -> HsgdError:
+    """Return the error of what cannot be written: bad input where the name is wrong, else a fault of the system."""
+    text = f"cannot be written ({error.strerror or error})"
+    return ConfigError.of(str(path), "", text) if error.errno in _BAD_NAMES else RunError(f"{path}: {text}")
 
 
 class RunError(HsgdError):

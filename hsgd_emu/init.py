@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hsgd_emu.atomic import write_atomically
 from hsgd_emu.config.profiles import examples_root
-from hsgd_emu.errors import ConfigError, listed
+from hsgd_emu.errors import ConfigError, listed, unwritable
 
 _KINDS = ("topologies", "latency_profiles", "runs", "runs/paper", "runs/studies")
 
@@ -32,5 +32,5 @@ def write_examples(folder: Path, force: bool = False) -> list[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, source.read_bytes())
     except OSError as error:
-        raise ConfigError.of(str(folder), "", f"cannot be written: {error.strerror}") from None
+        raise unwritable(folder, error) from None
     return targets

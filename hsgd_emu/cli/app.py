@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
 import typer
 
-from hsgd_emu.errors import HsgdError
+from hsgd_emu.errors import ConfigError, HsgdError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,25 +77,45 @@ def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             command(*args, **kwargs)
             sys.stdout.flush()
         except HsgdError as error:
-            _complain(str(error))
-            raise typer.Exit(error.exit_code) from None
+            _give_up(error, kwargs.values())
         except KeyboardInterrupt:
             _complain("interrupted; what was finished is kept, and `--resume` goes on with a run")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # Who reads our output has seen enough. Nothing more may be written at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _silence()
             raise typer.Exit(0) from None
         except typer.Exit:
             raise
         except Exception as error:
             if os.environ.get("HSGD_EMU_DEBUG"):
                 raise
-            _complain(f"a failure of hsgd-emu itself: {type(error).__name__}: {error}")
-            _complain("set HSGD_EMU_DEBUG=1 to see where it happened")
-            raise typer.Exit(1) from None
+            _give_up(error, kwargs.values())
 
     return wrapper
+
+
+def _give_up(error: Exception, arguments: Iterable[object]) -> NoReturn:
+    """Say what went wrong and exit."""
+    from hsgd_emu.cli.faults import complaint_about, explained
+
+    if isinstance(error, OSError) and error.filename is None:
+        _silence()  # it may be our output that cannot be written
+    code, text = 1, explained(error)
+    if isinstance(error, HsgdError):
+        code, text = error.exit_code, str(error)
+    if code != ConfigError.exit_code and (complaint := complaint_about(arguments)) is not None:
+        code, text = complaint.exit_code, str(complaint)
+    if text is None:
+        text = f"a failure of hsgd-emu itself: {type(error).__name__}: {error}\n"
+        text += "set HSGD_EMU_DEBUG=1 to see where it happened"
+    _complain(text)
+    raise typer.Exit(code) from None
+
+
+def _silence() -> None:
+    """Let nothing more be written to standard output, at exit neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_table(tables: Sequence[Table]) -> None:

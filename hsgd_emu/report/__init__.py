@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hsgd_emu.atomic import refuse_foreign, write_atomically
-from hsgd_emu.errors import ConfigError
+from hsgd_emu.errors import ConfigError, unwritable
 from hsgd_emu.results.folder import REPORT_FILE
 from hsgd_emu.study.sweep.store import is_study_folder
 
@@ -32,7 +32,7 @@ def write_report(folders: Path | Sequence[Path], out: Path | None = None, force:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, html)
     except OSError as error:
-        raise ConfigError.of(str(path), "", f"cannot be written ({error.strerror})") from error
+        raise unwritable(path, error) from error
     return path
 
 

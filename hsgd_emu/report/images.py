@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hsgd_emu.atomic import refuse_foreign, write_atomically
-from hsgd_emu.errors import ConfigError, listed, nearest
+from hsgd_emu.errors import ConfigError, listed, nearest, unwritable
 from hsgd_emu.report import only_study
 from hsgd_emu.report.content import gather
 from hsgd_emu.report.figure import Figure, Picture
@@ -52,7 +52,7 @@ def write_images(
                 for path, source in zip(paths, drawn, strict=True):
                     write_atomically(path, _marked(source.read_bytes(), format))
             except OSError as error:
-                raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
+                raise unwritable(out, error) from error
     return paths
 
 

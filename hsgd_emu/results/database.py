@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hsgd_emu.atomic import write_atomically
-from hsgd_emu.errors import ConfigError, listed
+from hsgd_emu.errors import ConfigError, RunError, listed
 
 ColumnType = Literal["TEXT", "INTEGER", "REAL"]
 
@@ -100,6 +100,27 @@ def connect_to_write(path: Path, format: Format) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
         return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
+    """Write to a database, all or nothing.
+
+    Raises:  RunError: the disk is full, the folder is gone, or the like; what was written before is kept.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException as error:
+        # Where the disk is full, SQLite has rolled back by itself.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise RunError(f"{path}: cannot be written ({error}); what was written before is kept") from error
+        raise
+    if not path.exists():
+        raise RunError(f"{path}: is gone; somebody removed or moved it while it was written")
 
 
 def fold(connection: sqlite3.Connection) -> None:

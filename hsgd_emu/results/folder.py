@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsgd_emu.atomic import is_leftover, remove_leftovers, write_atomically
-from hsgd_emu.errors import ConfigError, Problem, Problems, RunError
+from hsgd_emu.errors import ConfigError, Problem, Problems, RunError, unwritable
 from hsgd_emu.files import read_text_bounded
 from hsgd_emu.locks import is_marked, try_lock
 from hsgd_emu.results.database import has_tables, remove_database
@@ -62,6 +62,14 @@ def require_run_folder(folder: Path) -> None:
         found = "is a file" if folder.exists() else "is no folder"
         right = str(folder.parent) if is_run_folder(folder.parent) else right
     raise ConfigError.of(str(folder), "", f"{found}; right would be {right}")
+
+
+def new_folder(folder: Path) -> None:
+    """Make a folder, those around it too, where there is none. Raises as `unwritable`: it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def lock_folder(folder: Path) -> int:

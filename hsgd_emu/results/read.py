@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsgd_emu.atomic import refuse_foreign, replacing, replacing_text
-from hsgd_emu.errors import ConfigError, nearest
+from hsgd_emu.errors import ConfigError, nearest, unwritable
 from hsgd_emu.results.folder import read_environment, read_run_file, require_run_folder
 from hsgd_emu.results.summary import summarise
 from hsgd_emu.results.tables import TABLES, Column, connect_to_read, select
@@ -159,7 +159,7 @@ def export_tables(
         for path, (table, columns) in zip(paths, tables.items(), strict=True):
             write(path, columns, rows_of(connection, table))
     except OSError as error:
-        raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
+        raise unwritable(out, error) from error
     return paths
 
 

@@ -17,12 +17,13 @@ from typing import Any
 
 from hsgd_emu.atomic import write_atomically
 from hsgd_emu.errors import RunError
-from hsgd_emu.results.database import connect_to_write, create_database, fold
+from hsgd_emu.results.database import connect_to_write, create_database, fold, transaction
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
     RUN_FILE,
     is_run_folder,
     lock_folder,
+    new_folder,
     require_run_folder,
     write_environment,
 )
@@ -66,7 +67,7 @@ class RunStore:
         Args:    trials: in run order.  targets: (metric, level) pairs.
         Raises:  RunError: the folder holds a run already (`remove_run` deletes it), or another run writes it.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        new_folder(folder)
         lock = lock_folder(folder)
         try:
             if is_run_folder(folder):
@@ -303,13 +304,8 @@ class RunStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        with transaction(self._connection, self.folder / DATABASE_FILE) as connection:
+            yield connection
 
 
 def _waiting(key: TrialKey) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.atomic import make_folder
-from hsgd_emu.errors import ConfigError
+from hsgd_emu.errors import ConfigError, unwritable
 from hsgd_emu.results.folder import TENSORBOARD, remove_events, require_run_folder
 from hsgd_emu.results.rows import CurveRow, TrialKey
 from hsgd_emu.results.tables import connect_to_read, curve_rows, select
@@ -149,7 +149,8 @@ class RunEvents:
 def export_events(folder: Path, out: Path) -> list[Path]:
     """Write the curves of a run, finished or not, below `out` and return the trials' folders.
 
-    Raises:  ConfigError: the folder holds no run, `out` cannot be written, or tensorboard is not installed.
+    Raises:  ConfigError: the folder holds no run, or tensorboard is not installed.
+             As `unwritable`: `out` cannot be written.
     """
     require_run_folder(folder)
     require_tensorboard("--format tensorboard")
@@ -166,7 +167,7 @@ def export_events(folder: Path, out: Path) -> list[Path]:
                             file.add(row)
                     paths.append(path)
     except OSError as error:
-        raise ConfigError.of(str(out), "", f"cannot be written ({error.strerror})") from error
+        raise unwritable(out, error) from error
     return paths
 
 

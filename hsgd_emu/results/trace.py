@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hsgd_emu.atomic import refuse_foreign, replacing_text
-from hsgd_emu.errors import ConfigError, listed, nearest
+from hsgd_emu.errors import ConfigError, listed, nearest, unwritable
 from hsgd_emu.results.folder import TRACE_FILE, read_environment, read_run_file
 from hsgd_emu.results.rows import METRICS, CurveRow, TimelineRow, TrialKey
 from hsgd_emu.results.tables import connect_to_read, select
@@ -94,7 +94,7 @@ def write_trace(
                 trace.write(connection, *_condition(cases, seeds, rounds))
                 _check_found(folder, trace.found, cases)
         except OSError as error:
-            raise ConfigError.of(str(path), "", f"cannot be written ({error.strerror})") from error
+            raise unwritable(path, error) from error
     only_global = read_run_file(folder).get("timeline") == "rounds"
     num_unfinished = sum(status[key] != "finished" for key in chosen)
     return TraceSummary(path, len(trace.found), trace.num_events, trace.num_tracks, only_global, num_unfinished)

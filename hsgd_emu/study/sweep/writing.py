@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Any
 
 from hsgd_emu.atomic import write_atomically
-from hsgd_emu.results.database import connect_to_write, create_database, fold, remove_database
+from hsgd_emu.results.database import connect_to_write, create_database, fold, remove_database, transaction
 from hsgd_emu.results.folder import (
     ENVIRONMENT_FILE,
     REPORT_FILE,
     STUDY_DATABASE,
     STUDY_FILE,
     lock_folder,
+    new_folder,
     write_environment,
 )
 from hsgd_emu.study.sweep.store import FORMAT, TABLES, require_study_folder
@@ -35,7 +36,7 @@ class StudyStore:
     @classmethod
     def create(cls, folder: Path, study_yaml: str, environment: Mapping[str, Any], rows: Rows) -> StudyStore:
         """Make a new study in `folder`, its tables empty but for `rows` (by table)."""
-        folder.mkdir(parents=True, exist_ok=True)
+        new_folder(folder)
         lock = lock_folder(folder)
         try:
             remove_study(folder, locked=True)
@@ -77,14 +78,9 @@ class StudyStore:
 
     def write_part(self, name: str, rows: Rows) -> None:
         """Write the rows (by table) of one part of the study, all or nothing."""
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            _insert(self.connection, rows)
-            self.connection.execute("INSERT INTO parts VALUES (?)", (name,))
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
+        with transaction(self.connection, self.folder / STUDY_DATABASE) as connection:
+            _insert(connection, rows)
+            connection.execute("INSERT INTO parts VALUES (?)", (name,))
 
     def finish(self) -> None:
         """Fold the write-ahead log into study.sqlite, so that the study is one file that can be copied."""

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hsgd_emu.cli import app
-from hsgd_emu.errors import ConfigError
+from hsgd_emu.errors import ConfigError, RunError
 from hsgd_emu.results import trace as trace_module
 from hsgd_emu.results.rows import CurveRow, TimelineRow, TrialKey
 from hsgd_emu.results.store import RunStore
@@ -405,7 +405,7 @@ def test_a_failure_midway_leaves_the_old_trace(folder: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(trace_module, "_us", fail)
-    with pytest.raises(ConfigError, match="cannot be written \\(No space left on device\\)"):
+    with pytest.raises(RunError, match="cannot be written \\(No space left on device\\)"):
         write_trace(folder)
     assert (folder / TRACE_FILE).read_bytes() == before
     assert not (folder / f"{TRACE_FILE}.new").exists()
