@@ -319,6 +319,7 @@ def session_of(
     worlds.make_deterministic(device, threads, precision)
     if device.type == "cuda" and (options.jobs or 1) > 1:
         worlds.limit_memory(1 / (options.jobs or 1))
+    world.check(experiment.seeds)
     progress.say("choosing how to learn")
     engine = world.choose(experiment.seeds[0], options.engine)
     environment = worlds.environment(device, threads, precision, engine) | {SAW: saw}

@@ -20,7 +20,10 @@ def check_learning(experiments: Iterable[Experiment], notes: list[Problem], trus
             continue
         tried.add(learning)
         if trust_code:
-            _try(experiment)
+            try:
+                _try(experiment, notes)
+            except ConfigError as error:
+                raise relocated(error, experiment) from error
         elif experiment.own_code:
             text = f"the code of {listed(experiment.own_code)} was not run, so not looked at is whether model and data"
             text += " fit; --trust-code runs it and tries"
@@ -29,16 +32,22 @@ def check_learning(experiments: Iterable[Experiment], notes: list[Problem], trus
             notes += [] if note in notes else [note]
 
 
-def _try(experiment: Experiment) -> None:
-    from hsgd_emu.learning.data import load_dataset, partition
-    from hsgd_emu.learning.models import try_batch
+def _try(experiment: Experiment, notes: list[Problem]) -> None:
+    """Load the data, spread them for every seed, and take a trial step; what a person should know goes to the notes."""
+    from hsgd_emu.learning import world as worlds
 
-    groups = experiment.topology.groups()
-    try:
-        dataset = load_dataset(experiment.data, experiment.base)
-        for seed in experiment.seeds:
-            partition(experiment.data, dataset.train_y, dataset.writers, groups, seed)
-        shape = dataset.train_x.shape[1:]
-        try_batch(experiment.model, shape, dataset.num_classes, experiment.seeds[0], experiment.base)
-    except ConfigError as error:
-        raise relocated(error, experiment) from error
+    def note(text: str) -> None:
+        notes.append(experiment.source.problem((), text))
+
+    world = worlds.World(
+        experiment.data,
+        experiment.model,
+        experiment.train,
+        experiment.worker_names,
+        experiment.topology.groups(),
+        experiment.base,
+        worlds.choose_device("cpu"),
+        warn=note,
+    )
+    world.check(experiment.seeds)
+    world.choose(experiment.seeds[0], "usual")

@@ -77,6 +77,9 @@ class DataSpec(Strict):
     """Keyword arguments for a `module:factory`."""
 
 
+OutputKey = Annotated[Annotated[int, Tag("<number>")] | Annotated[str, Tag("<word>")], word_or_number]
+
+
 class ModelSpec(Strict):
     """A classifier by name: ours, torchvision's, or the user's own `module:factory`."""
 
@@ -85,6 +88,8 @@ class ModelSpec(Strict):
     """mlp only: widths of the hidden layers (default 200)."""
     num_outputs: Width | None = None
     """Outputs of the last layer (default: the data set's classes; vgg11: 1000, as the paper)."""
+    output: OutputKey | None = None
+    """Which one holds the logits, where the network returns several outputs: its index or its name."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for a torchvision model or a `module:factory`."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from hsgd_emu.learning.dropout import MaskedDropout
+from hsgd_emu.learning.examine import has_hooks
 from hsgd_emu.learning.models import ChannelNorm
 
 Link = tuple[str, nn.Module]
@@ -39,11 +40,6 @@ def find_chain(model: nn.Module, x: torch.Tensor) -> list[Link] | None:
             return None
         links = _follow(graph, dict(model.named_modules()))
         return links if links is not None and _is_same(model, links, x) else None
-
-
-def has_hooks(model: nn.Module, kinds: Sequence[str] = ("forward", "forward_pre", "backward", "backward_pre")) -> bool:
-    """Return whether some part of a network has hooks of some kinds."""
-    return any(getattr(module, f"_{kind}_hooks") for module in model.modules() for kind in kinds)
 
 
 def _same_buffers(model: nn.Module, traced: nn.Module) -> bool:

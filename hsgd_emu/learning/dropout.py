@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 
+from hsgd_emu.learning.examine import copied, is_plain
+from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.rng import seed_of
 
 _LAST_SEED = 2**63 - 1
@@ -33,22 +35,60 @@ _KINDS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout
 def with_masked_dropout(model: nn.Module, sample: torch.Tensor) -> list[str]:
     """Replace every dropout layer in place and return the names of those with p > 0, in the module's order.
 
-    sample: a batch (B, ...) to run once. If some layer is not used exactly once in a forward pass, one mask per layer
-    would be wrong: then nothing is replaced (and the learner seeds torch's generator per worker and step instead).
+    sample: a batch (B, ...) to run a few times. If some layer is not used exactly once in a forward pass, or does not
+    follow train() and eval(), one mask per layer would be wrong: then nothing is replaced (and the learner seeds the
+    global generators per worker and step instead). The network's mode afterwards is training.
     """
     layers: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if type(module) in _KINDS:
             layers.setdefault(module, []).append(name)
-    if any(len(shapes) != 1 for shapes in _inputs(model, list(layers), sample)):
+    if not layers or not _follow(model, layers) or not _are_used_once(model, layers, sample):
         return []
+    instead = {layer: _instead(layer) for layer in layers}
+    _replace(model, layers, instead)
+    masked = [layer for layer in instead.values() if isinstance(layer, MaskedDropout)]
+    if _follow(model, masked) and all(len(shapes) == 1 for shapes in _inputs(model, masked, sample)):
+        return [names[0] for layer, names in layers.items() if _probability(layer)]
+    # The network does not reach its layers by their names.
+    _replace(model, layers, {layer: layer for layer in layers})
+    return []
+
+
+def _instead(layer: nn.Module) -> nn.Module:
+    p = _probability(layer)
+    return MaskedDropout(p, _KINDS[type(layer)]) if p else nn.Identity()
+
+
+def _replace(
+    model: nn.Module, layers: Mapping[nn.Module, Sequence[str]], instead: Mapping[nn.Module, nn.Module]
+) -> None:
     for layer, names in layers.items():
-        p = _probability(layer)
-        instead = MaskedDropout(p, _KINDS[type(layer)]) if p else nn.Identity()
         for name in names:
             parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, instead)
-    return [names[0] for layer, names in layers.items() if _probability(layer)]
+            setattr(model.get_submodule(parent), last, instead[layer])
+
+
+def _follow(model: nn.Module, layers: Iterable[nn.Module]) -> bool:
+    """Return whether train() and eval() reach the layers; the mode afterwards is training."""
+    layers = list(layers)
+    model.eval()
+    evaluate = not any(layer.training for layer in layers)
+    model.train()
+    return evaluate and all(layer.training for layer in layers)
+
+
+def _are_used_once(model: nn.Module, layers: Mapping[nn.Module, Sequence[str]], sample: torch.Tensor) -> bool:
+    """Return whether each layer is used exactly once in a forward pass, in evaluation and in training."""
+    in_evaluation = _inputs(model, list(layers), sample)
+    if any(len(shapes) != 1 for shapes in in_evaluation):
+        return False
+    if is_plain(model):
+        return True
+    trial = copied(model)
+    same = [trial.get_submodule(names[0]) for names in layers.values()]
+    with seeded_generators(0):
+        return _inputs(trial, same, sample, training=True) == in_evaluation
 
 
 def _probability(layer: nn.Module) -> float:
@@ -58,7 +98,9 @@ def _probability(layer: nn.Module) -> float:
     return p
 
 
-def _inputs(model: nn.Module, layers: Sequence[nn.Module], x: torch.Tensor) -> list[list[tuple[int, ...]]]:
+def _inputs(
+    model: nn.Module, layers: Sequence[nn.Module], x: torch.Tensor, training: bool = False
+) -> list[list[tuple[int, ...]]]:
     """Return for each layer the shapes of its inputs while the model sees a batch once."""
     seen: list[list[tuple[int, ...]]] = [[] for _ in layers]
     hooks = [
@@ -68,7 +110,7 @@ def _inputs(model: nn.Module, layers: Sequence[nn.Module], x: torch.Tensor) -> l
     was_training = model.training
     try:
         with torch.no_grad():
-            model.eval()(x)
+            model.train(training)(x.clone())
     finally:
         model.train(was_training)
         for hook in hooks:

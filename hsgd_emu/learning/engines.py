@@ -6,7 +6,8 @@ one worker after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,13 +17,16 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from hsgd_emu.learning.blocks import BlockConv
+from hsgd_emu.learning.examine import dense
 from hsgd_emu.learning.layers import Layer, Pass
-from hsgd_emu.learning.models import logits_of
+from hsgd_emu.learning.outputs import logits_of
+from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.learning.sgd import Sgd
 from hsgd_emu.learning.stacks import Part, Tensors
 
 Way = Literal["layered", "vmap", "one_by_one"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Gradients = Mapping[str, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class Engine(Protocol):
         """Take one SGD step and return each worker's mini-batch loss before it (W,)."""
         ...
 
-    def logits(self, model: Tensors, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, C) of a model in evaluation mode."""
+    def logits(self, model: Tensors, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
+        """Return the logits (B, C) of a model in evaluation mode; seed: of what the network draws there."""
         ...
 
 
@@ -90,7 +94,7 @@ class Layered:
                 gradient = below
 
     @torch.no_grad()
-    def logits(self, model: Tensors, x: torch.Tensor) -> torch.Tensor:
+    def logits(self, model: Tensors, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
         stacked = {name: tensor[None] for name, tensor in model.items()}
         run = Pass(1, stacked, False, self.low)
         return self.forward(x if x.dim() == 4 else x[None], run)[0].to(x.dtype)
@@ -118,18 +122,21 @@ class ByModule:
     def __init__(self, model: nn.Module, batched: bool, precision: Precision = "fp32") -> None:
         """batched: all workers at once by vmap, else chunks of one worker."""
         self.model, self.batched, self.low = model, batched, precision == "bf16"
+        self._parameters = dict(model.named_parameters())
+        names = [*self._parameters, *dict(model.named_buffers())]
+        # Of a module with two names functional_call leaves the tensors that it worked on.
+        self._twice = [
+            (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], tensor)
+            for name, tensor in _with_all_names(model)
+            if name not in names
+        ]
+        self._places = {name: (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names}
 
     def step(self, part: Part, sgd: Sgd, step: Step) -> torch.Tensor:
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in part.trained.items()}
-        # The network updates its buffers in place.
-        tensors = leaves | part.fixed | part.buffers | step.masks
-        with torch.autocast(step.x.device.type, torch.bfloat16, enabled=self.low):
-            logits = self._forward(tensors, part.buffers, step.x, step.seed).to(step.x.dtype)
-        losses = F.cross_entropy(logits.flatten(0, 1), step.y.flatten(), reduction="none").view(step.y.shape).mean(1)
+        losses, gradients = self._batched(part, step) if self.batched else self._alone(part, step)
         scale = sgd.begin_step(step.rate)
-        gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
         with torch.no_grad():
-            for name, gradient in zip(leaves, gradients, strict=True):
+            for name, gradient in gradients.items():
                 # As torch.optim.SGD: a parameter that the loss does not depend on stays as it is, weight decay or not.
                 if gradient is not None and isinstance(scale, float):
                     sgd.apply(name, gradient, scale)
@@ -137,29 +144,75 @@ class ByModule:
                     sgd.apply(name, gradient * scale)
         return losses.detach()
 
-    def _forward(self, tensors: Tensors, buffers: Tensors, x: torch.Tensor, seed: int) -> torch.Tensor:
-        """Return logits (W, B, C); buffers are updated in place."""
-        if self.batched:
+    def _batched(self, part: Part, step: Step) -> tuple[torch.Tensor, Gradients]:
+        """Return each worker's loss (W,) and its gradients (W, *shape); buffers are updated in place."""
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in part.trained.items()}
+        tensors = leaves | part.fixed | part.buffers | step.masks
+        with torch.autocast(step.x.device.type, torch.bfloat16, enabled=self.low):
             forward: Callable[..., torch.Tensor] = vmap(self._one, randomness="error")
-            return forward(tensors, x)
-        # Randomness inside the network other than dropout layers comes from torch's global generator.
-        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            own = {name: tensor[0] for name, tensor in tensors.items()}
-            logits = self._one(own, x[0])[None]
-        for name, buffer in buffers.items():
-            if own[name].data_ptr() != buffer.data_ptr():  # the network put a new one in its place
-                buffer[0] = own[name].detach()
-        return logits
+            logits = forward(tensors, step.x).to(step.x.dtype)
+        for module, own_name, tensor in self._twice:
+            setattr(module, own_name, tensor)
+        losses = F.cross_entropy(logits.flatten(0, 1), step.y.flatten(), reduction="none").view(step.y.shape).mean(1)
+        gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+        return losses, dict(zip(leaves, gradients, strict=True))
 
     def _one(self, tensors: Tensors, x: torch.Tensor) -> torch.Tensor:
         return logits_of(functional_call(self.model, tensors, (x,)))
 
-    @torch.inference_mode()
-    def logits(self, model: Tensors, x: torch.Tensor) -> torch.Tensor:
+    def _alone(self, part: Part, step: Step) -> tuple[torch.Tensor, Gradients]:
+        """Return the loss and gradients of one worker, found by the network itself with that worker's tensors in it."""
+        tensors = {name: t[0] for name, t in (part.trained | part.fixed | part.buffers | step.masks).items()}
+        self.model.zero_grad()
+        with self._lent(tensors), seeded_generators(step.seed):
+            with torch.autocast(step.x.device.type, torch.bfloat16, enabled=self.low):
+                logits = logits_of(self.model(step.x[0])).to(step.x.dtype)
+            losses = F.cross_entropy(logits, step.y[0], reduction="none").view(step.y.shape).mean(1)
+            if losses.requires_grad:
+                torch.autograd.backward(losses.sum())
+            found = {name: dense(self._tensor(name).grad) for name in part.trained}
+            self.model.zero_grad()
+        return losses, {name: None if gradient is None else gradient[None] for name, gradient in found.items()}
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        module, own_name = self._places[name]
+        found = getattr(module, own_name)
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    @contextmanager
+    def _lent(self, tensors: Tensors) -> Iterator[None]:
+        """Let the network work on these parameters and buffers, in place; what it replaces is copied back."""
+        mine = {name: self._tensor(name) for name in tensors}
+        before = {name: tensor.data for name, tensor in mine.items()}
+        for name, tensor in tensors.items():
+            mine[name].data = tensor.detach()
+        try:
+            yield
+            for name, tensor in tensors.items():
+                now = self._tensor(name)
+                if now.data_ptr() != tensor.data_ptr():
+                    tensor.copy_(now.detach())
+        finally:
+            for name, tensor in mine.items():
+                tensor.data = before[name]
+                module, own_name = self._places[name]
+                if getattr(module, own_name) is not tensor:
+                    setattr(module, own_name, tensor)
+
+    def logits(self, model: Tensors, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
         self.model.eval()
         try:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.low):
-                return self._one(model, x.clone()).to(x.dtype)  # a first layer may work in place
+            # Copies, as an evaluation changes no model: a network may update its buffers then too.
+            own = {name: t if name in self._parameters else t.clone() for name, t in model.items()}
+            low = torch.autocast(x.device.type, torch.bfloat16, enabled=self.low)
+            with torch.no_grad(), self._lent(own), seeded_generators(seed), low:
+                return logits_of(self.model(x.clone())).to(x.dtype)  # a first layer may work in place
         finally:
             self.model.train()
+
+
+def _with_all_names(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield parameters and buffers, those that have several names under each."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)

@@ -16,18 +16,25 @@ BATCH = 250
 GPU_BATCH = 5000
 
 
-def evaluate(engine: Engine, models: Sequence[Tensors], data: ResidentData) -> list[tuple[float, float]]:
+def evaluate(
+    engine: Engine, models: Sequence[Tensors], data: ResidentData, seed: int = 0, batch: int | None = None
+) -> list[tuple[float, float]]:
     """Return (mean cross-entropy, accuracy) of each model on the test set, without augmentation.
 
-    Each batch is prepared once for all models.
+    Each batch is prepared once for all models. A sample whose loss is not finite does not count as right, whatever the
+    largest of its logits is.
+
+    seed: of what a network draws in evaluation; batch: samples at a time (default: what the device does best).
     """
+    size = batch or (GPU_BATCH if data.device.type == "cuda" else BATCH)
     losses = torch.zeros(len(models), dtype=torch.float64, device=data.device)
     correct = torch.zeros(len(models), dtype=torch.int64, device=data.device)
     with torch.no_grad():
-        for x, y in data.test_batches(GPU_BATCH if data.device.type == "cuda" else BATCH, engine.blocks):
+        for place, (x, y) in enumerate(data.test_batches(size, engine.blocks)):
             for number, model in enumerate(models):
-                found = engine.logits(model, x)
-                losses[number] += F.cross_entropy(found, y, reduction="none").double().sum()
-                correct[number] += (found.argmax(1) == y).sum()
+                found = engine.logits(model, x, seed + place)
+                loss_B = F.cross_entropy(found, y, reduction="none")
+                losses[number] += loss_B.double().sum()
+                correct[number] += ((found.argmax(1) == y) & loss_B.isfinite()).sum()
     num = len(data.test_y)
     return [(loss / num, right / num) for loss, right in zip(losses.tolist(), correct.tolist(), strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hsgd_emu.learning.models import logits_of
+from hsgd_emu.learning.examine import copied
+from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.seeded import seeded_generators
 
 _STEPS = 2
@@ -48,7 +48,7 @@ def _behaviour(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[str]:
     for dtype in (torch.float64, torch.float32):
         try:
             with _alone():
-                return _figures(_computed(copy.deepcopy(model).to(dtype), x.to(dtype), y))
+                return _figures(_computed(copied(model).to(dtype), x.to(dtype), y))
         except Exception as error:  # the user's own code
             kinds.append(type(error).__name__)
     return kinds

@@ -281,23 +281,27 @@ class ByAutograd(Layer):
 
 
 class BatchNorm(Layer):
-    """Normalises each worker's channels over its own batch; running statistics are updated in place."""
+    """Normalises each worker's channels over its own batch; running statistics are updated in place.
+
+    Where the network holds it in evaluation mode in training too, it normalises by its running statistics.
+    """
 
     def __init__(self, number: int, name: str, module: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         super().__init__(number, name)
         assert module.momentum is not None
-        self.eps, self.momentum = module.eps, module.momentum
+        self.eps, self.momentum, self.is_held = module.eps, module.momentum, not module.training
 
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
         flat = x.transpose(0, 1).flatten(1) if x.dim() == 3 else x
         weight, bias, mean, var = (
             run.tensors[self.prefix + name].reshape(-1) for name in ("weight", "bias", "running_mean", "running_var")
         )
-        if run.training:
+        by_batch = run.training and not self.is_held
+        if by_batch:
             run.tensors[f"{self.prefix}num_batches_tracked"].add_(1)
         with torch.set_grad_enabled(run.training):
             leaves = [tensor.detach().requires_grad_(run.training) for tensor in (flat, weight, bias)]
-            y = F.batch_norm(leaves[0], mean, var, leaves[1], leaves[2], run.training, self.momentum, self.eps)
+            y = F.batch_norm(leaves[0], mean, var, leaves[1], leaves[2], by_batch, self.momentum, self.eps)
         run.keep(self, leaves, y)
         return self._like(y.detach(), x, run)
 

@@ -12,26 +12,39 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from hsgd_emu.config.run_schema import ModelSpec
-from hsgd_emu.errors import ConfigError
+from hsgd_emu.errors import ConfigError, listed
+from hsgd_emu.learning.examine import copied
 from hsgd_emu.learning.factory import import_factory
+from hsgd_emu.learning.outputs import Choose, Key, OutputError, described, is_first, logits_of, parts_of
 from hsgd_emu.learning.own_code import modules_of
+from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.rng import seed_of
+
+_NUM_TRIED = 4
+"""Samples in the batches that a model is tried with."""
 
 
 def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, seed: int, base: Path) -> nn.Module:
     """Return a freshly initialised classifier on the CPU; the same for every case of a seed.
 
+    What a factory draws from the generators of PyTorch, NumPy or Python follows the seed as well; lazy modules have
+    got their shapes; of several outputs the network returns the one that is meant.
+
     input_shape: of one sample, (C, H, W) for images.
     Raises:  ConfigError: the model does not fit the data, or the user's factory fails.
     """
     num_outputs = _num_outputs(spec, num_classes)
-    # Layers draw their first weights from torch's global generator: lend it to them, seeded, and put it back.
-    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base), _own_modules(spec, base):
-        torch.manual_seed(seed_of(seed, "model"))
-        model = _make(spec, tuple(input_shape), num_outputs, base)
-        _try(model, input_shape, num_classes)
+    with _explained(spec, input_shape, base), _own_modules(spec, base):
+        make = _maker(spec, tuple(input_shape), num_outputs, base)
+        # Layers draw their first weights from the global generators: lend them, seeded, and put them back.
+        with seeded_generators(seed_of(seed, "model")):
+            model = make()
+            _materialise(model, input_shape)
+            if _has_several_outputs(model, spec, input_shape, num_classes):
+                model.register_forward_hook(Choose(spec.output))
     return model
 
 
@@ -57,7 +70,8 @@ def _explained(spec: ModelSpec, input_shape: Sequence[int], base: Path) -> Itera
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
-        text = f"'{spec.name}' does not work on samples of shape {tuple(input_shape)}: {in_short(error)}"
+        why = str(error) if isinstance(error, OutputError) else in_short(error)
+        text = f"'{spec.name}' does not work on samples of shape {tuple(input_shape)}: {why}"
         text += f" (modules are sought in {base} first)" if ":" in spec.name else ""
         raise ConfigError.of("", "model", text) from error
 
@@ -67,59 +81,99 @@ def in_short(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
-def _try(model: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
-    """Run one sample through, so that a model that does not fit is found before a long run."""
+def _materialise(model: nn.Module, input_shape: Sequence[int]) -> None:
+    """Run samples through, so that lazy modules get their shapes; what has its shape already keeps its values."""
+    for training in (False, True):  # some parts are used in training only
+        tensors = [*model.parameters(), *model.buffers()]
+        if not any(is_lazy(tensor) for tensor in tensors):
+            break
+        before = [(tensor, tensor.detach().clone()) for tensor in tensors if not is_lazy(tensor)]
+        with torch.no_grad():
+            model.train(training)(torch.rand(_NUM_TRIED, *input_shape, dtype=_dtype(model)))
+            for tensor, value in before:
+                tensor.copy_(value)
+    else:
+        lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+        if lazy:
+            raise OutputError(f"it never uses its lazy parameters {listed(lazy)}, which so have no shape")
+    model.train()
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(iter(model.parameters())).dtype
+
+
+def _has_several_outputs(model: nn.Module, spec: ModelSpec, input_shape: Sequence[int], num_classes: int) -> bool:
+    """Run a few samples through, so that a model that does not fit is found before a long run.
+
+    Returns whether what it returns is more than a tensor.
+    """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("it has no parameters to train")
+    name = next((name for name, parameter in model.named_parameters() if parameter.is_complex()), None)
+    if name is not None:
+        raise OutputError(f"its parameter '{name}' is complex; keep the two parts as real numbers (view_as_complex)")
+    if ":" not in spec.name and not spec.options:
+        output = _output(model, torch.zeros(1, *input_shape, dtype=_dtype(model)), False)
+        _check_logits(output, 1, spec.output, num_classes)
+        return _are_several([output], spec.output)
+    found = []
+    for num_samples, training in ((_NUM_TRIED, False), (1, False), (_NUM_TRIED, True)):
+        x = torch.rand(num_samples, *input_shape, dtype=_dtype(model))
+        found.append(_output(copied(model), x, training))
+        _check_logits(found[-1], num_samples, spec.output, num_classes)
+    return _are_several(found, spec.output)
+
+
+def _output(model: nn.Module, x: torch.Tensor, training: bool) -> Any:
     was_training = model.training
-    model.eval()
     with torch.no_grad():
-        logits = logits_of(model(torch.zeros(1, *input_shape, dtype=next(iter(model.parameters())).dtype)))
+        output = model.train(training)(x)
     model.train(was_training)
-    if logits.dim() != 2 or logits.shape[1] < num_classes:
-        raise ValueError(f"its output has shape {tuple(logits.shape)}; (samples, {num_classes} or more) is needed")
+    return output
 
 
-def try_batch(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, seed: int, base: Path) -> None:
-    """Build a model and train it on a batch of two samples.
-
-    Raises:  ConfigError: it does not give one row of logits for each sample.
-    """
-    model = build_model(spec, input_shape, num_classes, seed, base)
-    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base):
-        batch = torch.zeros(2, *input_shape, dtype=next(iter(model.parameters())).dtype)
-        logits = logits_of(model(batch))
-        if logits.shape[0] != 2:
-            rows = tuple(logits.shape)
-            raise ValueError(f"of a batch of 2 samples it makes {rows[0]} rows (its output has shape {rows})")
-        torch.autograd.backward(logits.sum())
+def _check_logits(output: Any, num_samples: int, chosen: Key | None, num_classes: int) -> None:
+    """Raise OutputError where an output holds no logits of a batch."""
+    logits = logits_of(output, chosen)
+    if not logits.is_floating_point():
+        raise OutputError(f"its output is {logits.dtype}; logits are floating-point numbers")
+    if logits.dim() != 2 or len(logits) != num_samples or logits.shape[1] < num_classes:
+        shapes = f"shape {tuple(logits.shape)}; ({num_samples}, {num_classes} or more) is needed"
+        raise OutputError(f"its output of {num_samples} sample{'s' * (num_samples > 1)} has {shapes}")
 
 
-def logits_of(output: Any) -> torch.Tensor:
-    """Return the logits of a model's output; of several outputs (auxiliary classifiers) the first.
+def _are_several(outputs: Sequence[Any], chosen: Key | None) -> bool:
+    """Return whether outputs in evaluation and in training are more than a tensor, and hold them to each other."""
+    several = [output for output in outputs if not isinstance(output, torch.Tensor)]
+    if not several and chosen is not None:
+        raise OutputError(f"it has a single output, none that is called {chosen!r}; leave model.output out")
+    if 0 < len(several) < len(outputs) and not is_first(several[0], chosen):
+        text = f"sometimes its outputs are {described(parts_of(several[0]))}, sometimes it has a single one"
+        raise OutputError(f"{text} (in training or in evaluation); only the first is always there")
+    return bool(several)
 
-    Raises:  TypeError: they are no tensor.
-    """
-    first = output[0] if isinstance(output, tuple) else output
-    if not isinstance(first, torch.Tensor):
-        raise TypeError(f"its output is a {type(first).__name__}; a tensor, or a tuple that begins with it, is needed")
-    return first
 
-
-def _make(spec: ModelSpec, input_shape: tuple[int, ...], num_outputs: int, base: Path) -> nn.Module:
+def _maker(spec: ModelSpec, input_shape: tuple[int, ...], num_outputs: int, base: Path) -> Callable[[], nn.Module]:
+    """Return what makes the model; the user's own module is imported with the same random numbers for every seed."""
     if ":" in spec.name:
-        factory = import_factory(spec.name, base)
-        model = factory(input_shape=input_shape, num_classes=num_outputs, **spec.options)
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"the factory returned a {type(model).__name__}, not a torch.nn.Module")
-        return model
+        with seeded_generators(0):
+            factory = import_factory(spec.name, base)
+        return functools.partial(_made, factory, input_shape=input_shape, num_classes=num_outputs, **spec.options)
     own: dict[str, Callable[[], nn.Module]] = {
         "softmax_regression": lambda: softmax_regression(input_shape, num_outputs),
         "mlp": lambda: mlp(input_shape, spec.hidden or (200,), num_outputs),
         "cifar_cnn": lambda: cifar_cnn(num_outputs),
         "femnist_cnn": lambda: femnist_cnn(num_outputs),
     }
-    return own[spec.name]() if spec.name in own else _torchvision(spec, num_outputs)
+    return own.get(spec.name) or functools.partial(_torchvision, spec, num_outputs)
+
+
+def _made(factory: Callable[..., Any], **options: Any) -> nn.Module:
+    model = factory(**options)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the factory returned a {type(model).__name__}, not a torch.nn.Module")
+    return model
 
 
 def _torchvision(spec: ModelSpec, num_outputs: int) -> nn.Module:
@@ -204,8 +258,8 @@ def message_bytes(spec: ModelSpec, input_shape: Sequence[int], num_classes: int,
         # Of what its own code makes nothing is known: lazy modules have no size before a sample went through.
         return model_bytes(build_model(spec, input_shape, num_classes, 0, base))
     num_outputs = _num_outputs(spec, num_classes)
-    with torch.random.fork_rng(devices=[]), _explained(spec, input_shape, base), torch.device("meta"):
-        model = _make(spec, tuple(input_shape), num_outputs, base)
+    with seeded_generators(0), _explained(spec, input_shape, base), torch.device("meta"):
+        model = _maker(spec, tuple(input_shape), num_outputs, base)()
     return model_bytes(model)
 
 

@@ -55,6 +55,8 @@ def check_model_spec(spec: ModelSpec) -> list[tuple[str, str]]:
     weights = sum(below * above for below, above in pairwise(spec.hidden or ()))
     if weights > _MOST_WEIGHTS:
         found.append(("model.hidden", f"{weights} weights between the hidden layers; at most {_MOST_WEIGHTS}"))
+    if spec.output is not None and spec.name in OWN_MODELS:
+        found.append(("model.output", f"'{spec.name}' has one output only"))
     if spec.options and spec.name in OWN_MODELS and spec.name != "vgg11":
         found.append(("model.options", f"'{spec.name}' takes no options"))
     return found

@@ -5,7 +5,6 @@ Slow and obvious. Tests hold the stacked learner to it; benchmarks compare the t
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -17,10 +16,12 @@ from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
 from hsgd_emu.learning.evaluation import evaluate
-from hsgd_emu.learning.models import logits_of
+from hsgd_emu.learning.examine import WHOLE, copied, examine
 from hsgd_emu.learning.network import TrialSetup
+from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.samples import ResidentData
+from hsgd_emu.learning.seeded import seeded_generators
 
 
 class ReadableLearner:
@@ -29,9 +30,11 @@ class ReadableLearner:
     def __init__(self, model: nn.Module, data: ResidentData, setup: TrialSetup) -> None:
         self.data, self.setup, self.train = data, setup, setup.train
         model = model.to(data.device, data.dtype).train()
+        ((x, y),) = data.batches(data.trial_draws(2))
+        self.batch = WHOLE if examine(model, x[0], y[0]).mixes else None
         dropouts = with_masked_dropout(model, data.sample())
         self.masks = DropoutMasks(model, dropouts, setup.seed, setup.worker_names, data.sample())
-        self.models = {slot: copy.deepcopy(model) for slot in setup.slots.values()}
+        self.models = {slot: copied(model) for slot in setup.slots.values()}
         self.optimisers = {
             worker: torch.optim.SGD(
                 [p for p in self.models[worker].parameters() if p.requires_grad],
@@ -51,8 +54,7 @@ class ReadableLearner:
             ((x, y),) = self.data.batches(self.data.draws([slot], t, 1))
             for name, mask in self.masks.draw(len(y[0]), [slot], t).items():
                 model.get_submodule(name.removesuffix(".mask")).mask = mask[0]
-            with torch.random.fork_rng():
-                torch.manual_seed(self.masks.seed(slot, t))
+            with seeded_generators(self.masks.seed(slot, t)):
                 loss = F.cross_entropy(logits_of(model(x[0])), y[0])
             optimiser.param_groups[0]["lr"] = learning_rate(self.train, t)
             optimiser.zero_grad()
@@ -80,5 +82,6 @@ class ReadableLearner:
         model = self.models[self.setup.slots[server]]
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         finite = all(bool(torch.isfinite(tensors[name]).all()) for name in self.can_diverge)
-        loss, accuracy = evaluate(ByModule(model, batched=False), [tensors], self.data)[0]
+        engine, seed = ByModule(model, batched=False), self.setup.evaluation_seed
+        loss, accuracy = evaluate(engine, [tensors], self.data, seed, self.batch)[0]
         return Metrics(train_loss, loss if finite else math.nan, accuracy)

@@ -174,6 +174,20 @@ class ResidentData:
         """Return two training samples as the network sees them (images without their padding)."""
         return self._sample
 
+    def trial_draws(self, num_samples: int) -> Draws:
+        """Return one batch for each of two workers: the first training samples, and the last."""
+        num = len(self.train_y)
+        first = torch.arange(min(num_samples, num), device=self.device)
+        indices = torch.stack([first, num - 1 - first], 1)[None]
+        if not self.augmentation.is_on or not self.is_image:
+            return Draws(0, indices, None, None)
+        middle = torch.full((*indices.shape, 2), self.augmentation.augment.crop, device=self.device)
+        return Draws(0, indices, middle, torch.zeros(indices.shape, dtype=torch.bool, device=self.device))
+
+    def trial_test_x(self, num_samples: int, blocks: bool) -> torch.Tensor:
+        """Return the first test samples, as `test_batches` has them."""
+        return next(self._make_test_batches(num_samples, blocks))[0]
+
     def test_batches(self, size: int, blocks: bool = False) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """Return the test set in order, as normalised samples (N, ...) and labels; images channels last in memory.
 

@@ -1,9 +1,9 @@
-"""The generators that the user's own code may draw from without a seed of its own."""
+"""The global generators, which the user's own code may draw from without a seed of its own."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,8 +19,7 @@ def seeded_generators(seed: int) -> Iterator[None]:
     import torch
 
     before, numpy_before = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(_devices()):
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
@@ -29,3 +28,19 @@ def seeded_generators(seed: int) -> Iterator[None]:
         finally:
             random.setstate(before)
             np.random.set_state(numpy_before)
+
+
+def drawn_so_far() -> int:
+    """Return a figure that changes with every draw from one of the global generators."""
+    import torch
+
+    states: list[object] = [random.getstate(), torch.get_rng_state().tolist()]
+    states += [torch.cuda.get_rng_state(device).tolist() for device in _devices()]
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return hash(str([*states, kind, np.asarray(keys).tolist(), rest]))
+
+
+def _devices() -> Sequence[int]:
+    import torch
+
+    return range(torch.cuda.device_count()) if torch.cuda.is_available() else ()

@@ -14,13 +14,14 @@ from torch import nn
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.engines import Precision, Way
 from hsgd_emu.learning.evaluation import evaluate
+from hsgd_emu.learning.examine import WHOLE
 from hsgd_emu.learning.graphs import Periods
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.requests import Average, HandDown, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
 from hsgd_emu.learning.steps import Taker
-from hsgd_emu.learning.tuning import Choice, usual_choice
+from hsgd_emu.learning.tuning import Choice, can_be, usual_choice
 
 
 class StackedLearner:
@@ -45,7 +46,7 @@ class StackedLearner:
         self.data, self.setup = data, setup
         self.network = Network(model, data, setup, precision)
         num_workers = len(setup.worker_names)
-        self.choice = choice or usual_choice(self.network)
+        self.choice = choice if choice and can_be(choice, self.network) else usual_choice(self.network)
         self.engine = self.network.engine(self.choice.way)
         self.stacks = self.network.stacks(self.choice.way, len(setup.slots), num_workers)
         self.loss_sums = torch.zeros(num_workers, dtype=torch.float64, device=data.device)
@@ -78,8 +79,9 @@ class StackedLearner:
         train_loss = float(self.loss_sums.sum()) / self.num_losses if self.num_losses else None
         self.loss_sums.zero_()
         self.num_losses = 0
-        slot = self.setup.slots[server]
-        loss, accuracy = evaluate(self.engine, [self.stacks.model(slot)], self.data)[0]
+        slot, batch = self.setup.slots[server], WHOLE if self.network.findings.mixes else None
+        model = self.stacks.model(slot)
+        loss, accuracy = evaluate(self.engine, [model], self.data, self.setup.evaluation_seed, batch)[0]
         return Metrics(train_loss, loss if self.stacks.is_finite(slot) else math.nan, accuracy)
 
     def flush(self) -> None:

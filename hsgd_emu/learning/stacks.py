@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,18 @@ class Stacks:
     S: the nodes' rows, workers first. Tensors keep the memory layout of the initial model's.
     """
 
-    def __init__(self, trained: Tensors, fixed: Tensors, buffers: Tensors, num_rows: int, num_momenta: int) -> None:
-        """trained, fixed, buffers: the initial model by name; num_momenta: workers, or 0 without momentum."""
-        self.fixed = fixed
+    def __init__(
+        self,
+        trained: Tensors,
+        fixed: Tensors,
+        buffers: Tensors,
+        num_rows: int,
+        num_momenta: int,
+        private: Collection[str] = (),
+    ) -> None:
+        """trained, fixed, buffers: the initial model by name; num_momenta: workers, or 0 without momentum; private:
+        buffers that are no part of a model's state: each node keeps its own."""
+        self.fixed, self.private = fixed, frozenset(private)
         self.trained = {name: _repeated(start, num_rows) for name, start in trained.items()}
         self.buffers = {name: _repeated(start, num_rows) for name, start in buffers.items()}
         self.momenta = {name: torch.zeros_like(stack[:num_momenta]) for name, stack in self.trained.items()}
@@ -41,21 +50,32 @@ class Stacks:
         # A mask may hold -inf from the start; that is no divergence.
         self._can_diverge = [n for n, start in (trained | buffers).items() if bool(torch.isfinite(start).all())]
 
+    def in_double(self) -> Stacks:
+        """Return them in float64 (counters as they are)."""
+        for tensors in (self.trained, self.fixed, self.buffers, self.momenta):
+            tensors.update({name: tensor.double() for name, tensor in tensors.items() if tensor.is_floating_point()})
+        return self
+
     @property
     def moving(self) -> Tensors:
         """What differs between nodes."""
         return self.trained | self.buffers
 
+    @property
+    def sent(self) -> Tensors:
+        """What is sent and averaged."""
+        return {name: stack for name, stack in self.moving.items() if name not in self.private}
+
     def average(self, server: int, children: Sequence[int], weights: torch.Tensor) -> None:
         """Set a server's model to the weighted mean of its children's; counters to the largest."""
-        for stack in self.moving.values():
+        for stack in self.sent.values():
             flat = _flat(stack)
             below = _select(flat, children)[0]
             flat[server] = weights.to(stack.dtype) @ below if stack.is_floating_point() else below.amax(0)
 
     def hand_down(self, server: int, children: Sequence[int]) -> None:
         """Copy a server's model to nodes in ascending order."""
-        for stack in self.moving.values():
+        for stack in self.sent.values():
             _put(stack, children, stack[server].clone())
 
     def model(self, row: int) -> Tensors:
@@ -99,28 +119,38 @@ class Stacks:
                 _put(stacks[name], workers, value)
 
     def state(self, row: int) -> dict[str, Tensors]:
-        """Return one node's model and all momenta, on the CPU."""
-        model = {name: stack[row].detach().cpu().clone() for name, stack in self.moving.items()}
-        return {"model": model, "momenta": {name: stack.cpu().clone() for name, stack in self.momenta.items()}}
+        """Return one node's model, and of every node what is its own, on the CPU."""
+        model = {name: stack[row].detach().cpu().clone() for name, stack in self.sent.items()}
+        own = {name: _without_repeats(self.buffers[name]).cpu().clone() for name in sorted(self.private)}
+        momenta = {name: stack.cpu().clone() for name, stack in self.momenta.items()}
+        return {"model": model, "momenta": momenta, **({"own": own} if own else {})}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Set every node to a stored model."""
-        for name, stack in self.moving.items():
+        for name, stack in self.sent.items():
             stack.copy_(state["model"][name].expand_as(stack))
+        for name in self.private:
+            self.buffers[name].copy_(state["own"][name].expand_as(self.buffers[name]))
         for name, stack in self.momenta.items():
             stack.copy_(state["momenta"][name])
 
 
 def _repeated(start: torch.Tensor, num_rows: int) -> torch.Tensor:
     start = start.detach()
-    if start.is_contiguous():
-        return start.repeat(num_rows, *(1,) * start.dim())
+    if start.dim() != 4 or start.is_contiguous():
+        return start.contiguous().repeat(num_rows, *(1,) * start.dim())
     return start.permute(0, 2, 3, 1).repeat(num_rows, 1, 1, 1, 1).permute(0, 1, 4, 2, 3)
 
 
 def _flat(stack: torch.Tensor) -> torch.Tensor:
     """Return a stack as (S, numel), in the order of its memory: contiguous, or channels last."""
-    return (stack if stack.is_contiguous() else stack.permute(0, 1, 3, 4, 2)).view(len(stack), -1)
+    num = stack[0].numel()  # which may be 0
+    return (stack if stack.is_contiguous() else stack.permute(0, 1, 3, 4, 2)).view(len(stack), num)
+
+
+def _without_repeats(stack: torch.Tensor) -> torch.Tensor:
+    """Return a stack of equal rows as its first alone."""
+    return stack[:1] if torch.equal(stack, stack[:1].expand_as(stack)) else stack
 
 
 def _parts(stacks: Tensors, workers: Sequence[int]) -> Tensors:

@@ -59,13 +59,22 @@ def choice_of(text: str, network: Network) -> Choice:
     Raises:  ConfigError: it names none, or the network cannot be trained in that way.
     """
     name, _, chunk = text.partition(":")
-    possible: list[Way] = ["layered"] if network.layers is not None else []
-    possible += ["vmap", "one_by_one"] if network.can_batch else ["one_by_one"]
+    possible = _possible(network)
     if name not in possible or (chunk and not (chunk.isdecimal() and int(chunk))):
         known = f"this network can be trained by {listed(possible)}, with a number of workers such as {possible[0]}:5"
         raise ConfigError.of(f"--engine {text}", "", "; ".join(filter(None, [known, network.why_not_batched])))
     way = next(way for way in possible if way == name)
     return Choice(way, 1 if way == "one_by_one" else int(chunk) if chunk else _fitting(network, way))
+
+
+def _possible(network: Network) -> list[Way]:
+    found: list[Way] = ["layered"] if network.layers is not None else []
+    return found + (["vmap", "one_by_one"] if network.can_batch else ["one_by_one"])
+
+
+def can_be(choice: Choice, network: Network) -> bool:
+    """Return whether a network can be trained by a choice, which may have been made for that of another seed."""
+    return choice.way == "one_by_one" or (network.layers is not None if choice.way == "layered" else network.can_batch)
 
 
 def _fitting(network: Network, way: Way) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import ctypes
 import os
 from collections.abc import Callable, Sequence
@@ -15,15 +14,17 @@ import numpy as np
 import torch
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
-from hsgd_emu.errors import ConfigError
-from hsgd_emu.learning.data import partition
+from hsgd_emu.errors import ConfigError, listed
+from hsgd_emu.learning.data import Dataset, partition
 from hsgd_emu.learning.engines import Precision
+from hsgd_emu.learning.examine import copied
 from hsgd_emu.learning.material import Material
 from hsgd_emu.learning.models import model_bytes
 from hsgd_emu.learning.names import torchvision_version
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
+from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.learning.stacked import StackedLearner
 from hsgd_emu.learning.tuning import Choice, choice_of, tuned_choice, usual_choice
 
@@ -162,20 +163,40 @@ class World:
     def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
         return TrialSetup(seed, self.worker_names, slots, self.train)
 
+    def check(self, seeds: Sequence[int]) -> None:
+        """Find out before anything runs whether the network takes what each seed's partition gives to it.
+
+        Raises:  ConfigError: it refuses batches of one sample, as BatchNorm does, and some worker has no others.
+        """
+        alone: dict[int, list[str]] = {}
+        for seed in seeds:
+            order = BatchOrder(seed, self.worker_names, self.shards(seed), self.train.batch_size)
+            found = [name for worker, name in enumerate(self.worker_names) if order.size(worker) == 1]
+            if found:
+                alone[seed] = found
+        if not alone:
+            return
+        with self.material.active():
+            refusal = _refusal_of_one_sample(self.build(seeds[0]), self.dataset)
+        if refusal:
+            text = f"the network cannot be trained on batches of one sample: {refusal}"
+            where = [f"seed {seed}: {listed(names, 3)}" for seed, names in alone.items()]
+            workers = "" if self.train.batch_size == 1 else f"; workers that have only one are, with {listed(where, 4)}"
+            raise ConfigError.of("", "train.batch_size", text + workers)
+
     def choose(self, seed: int, engine: str = "auto") -> Choice:
         """Decide how steps are taken in all trials: as `engine` says, "usual" by rule, "auto" by a short trial (see
         `learning.tuning`).
 
-        Raises:  ConfigError: the network cannot be trained on the smallest batch, or not in the way asked for.
+        Raises:  ConfigError: the network cannot be trained, or not in the way asked for.
         """
         with self.material.active():
             return self._chosen(seed, engine)
 
     def _chosen(self, seed: int, engine: str) -> Choice:
         model, data = self.build(seed), self.resident(seed)
-        if min(data.order.size(worker) for worker in range(len(self.worker_names))) == 1:
-            _try_one_sample(model, self.dataset.train_x.shape[1:])
         network = Network(model, data, self._setup(seed, {}), self.precision)
+        self._warn_of(network)
         self.usual = usual_choice(network)
         if engine == "usual":
             self.choice = self.usual
@@ -183,11 +204,18 @@ class World:
             self.choice = choice_of(engine, network) if engine != "auto" else tuned_choice(network, data)
         return self.choice
 
+    def _warn_of(self, network: Network) -> None:
+        for note in network.findings.notes():
+            self._warn_once(note)
+
     def learner(self, seed: int, slots: dict[int, int]) -> StackedLearner:
         """Return the learner of one trial; slots: see `TrialSetup`."""
         choice = self.choice or self.choose(seed)
-        model = self.material.model_to_learn(seed)
-        return StackedLearner(model, self.resident(seed), self._setup(seed, slots), choice, self.precision)
+        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots)
+        with self.material.active():
+            learner = StackedLearner(model, self.resident(seed), setup, choice, self.precision)
+        self._warn_of(learner.network)
+        return learner
 
     def readable_learner(self, seed: int, slots: dict[int, int]) -> ReadableLearner:
         """Return the readable twin of the learner."""
@@ -202,14 +230,14 @@ def _check_batch_size(train: TrainSpec, num_samples: int) -> None:
         raise ConfigError.of("", "train.batch_size", text)
 
 
-def _try_one_sample(model: torch.nn.Module, shape: Sequence[int]) -> None:
-    """Find out before a long run whether a network refuses batches of one sample, as BatchNorm does."""
+def _refusal_of_one_sample(model: torch.nn.Module, dataset: Dataset) -> str:
+    """Return why a network cannot be trained on batches of one sample; empty if it can."""
     try:
-        with torch.no_grad():
-            copy.deepcopy(model).train()(torch.zeros(1, *shape))
-    except ValueError as error:
-        text = f"the network cannot be trained on batches of one sample: {error}"
-        raise ConfigError.of("", "train.batch_size", text) from None
+        with torch.no_grad(), seeded_generators(0):
+            logits = copied(model).train()(torch.rand(1, *dataset.train_x.shape[1:]))
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return "its output is NaN" if logits.isnan().any() else ""
 
 
 def environment(device: torch.device, threads: int, precision: Precision, choice: Choice) -> dict[str, Any]:

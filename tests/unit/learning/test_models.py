@@ -33,7 +33,7 @@ def fixed(input_shape, num_classes):
 
 class Dict(nn.Linear):
     def forward(self, x):
-        return {"logits": super().forward(x)}
+        return {"hidden": x, "logits": super().forward(x)}
 
 def dictionary(input_shape, num_classes):
     return Dict(input_shape[0], num_classes)
@@ -171,7 +171,8 @@ def test_a_model_for_other_data():
         ("own_models:fixed", "ValueError: it has no parameters to train"),
         (
             "own_models:dictionary",
-            "TypeError: its output is a dict; a tensor, or a tuple that begins with it, is needed",
+            "its outputs are hidden (4, 64), logits (4, 10); say which one holds the logits, as in model: {name: ..., "
+            "output: logits}",
         ),
     ],
 )
@@ -182,7 +183,7 @@ def test_a_factory_that_fails(base, name, why):
 
 def test_a_factory_with_too_few_outputs_or_wrong_options(base):
     message = refusal("own_models:linear", base=base, options={"scale": 0.5})
-    assert "its output has shape (1, 5); (samples, 10 or more) is needed" in message
+    assert "its output of 4 samples has shape (4, 5); (4, 10 or more) is needed" in message
     assert "unexpected keyword argument 'size'" in refusal("own_models:linear", base=base, options={"size": 1})
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hsgd_emu.learning.outputs import Choose
+
 from .twins import Trial, steps_away, synthetic
 
 FLAT, IMAGE = (6,), (3, 8, 8)
@@ -91,6 +93,12 @@ class TwoOutputs(nn.Module):
         return logits, logits.sum()
 
 
+def two_outputs():
+    network = TwoOutputs()
+    network.register_forward_hook(Choose(0))
+    return network
+
+
 class Tied(nn.Module):
     """One weight under two names."""
 
@@ -142,7 +150,7 @@ STACKABLE = {
     "batch_norm": (batch_norm, FLAT),
     "dropouts": (dropouts, IMAGE),
     "partly_used": (PartlyUsed, FLAT),
-    "two_outputs": (TwoOutputs, FLAT),
+    "two_outputs": (two_outputs, FLAT),
     "tied": (Tied, FLAT),
     "buffers": (Buffers, FLAT),
     "dropout_under_two_names": (DropoutUnderTwoNames, FLAT),
