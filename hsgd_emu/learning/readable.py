@@ -16,7 +16,7 @@ from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
 from hsgd_emu.learning.evaluation import evaluate
-from hsgd_emu.learning.examine import WHOLE, copied, examine
+from hsgd_emu.learning.examine import WHOLE, copied, examine, tensors_of
 from hsgd_emu.learning.network import TrialSetup
 from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.rates import learning_rate
@@ -44,7 +44,7 @@ class ReadableLearner:
             )
             for worker in range(len(setup.worker_names))
         }
-        self.can_diverge = [name for name, start in model.state_dict().items() if bool(torch.isfinite(start).all())]
+        self.can_diverge = [name for name, start in tensors_of(model).items() if bool(torch.isfinite(start).all())]
         self.losses: list[float] = []
 
     def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
@@ -80,7 +80,7 @@ class ReadableLearner:
         train_loss = sum(self.losses) / len(self.losses) if self.losses else None
         self.losses.clear()
         model = self.models[self.setup.slots[server]]
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = tensors_of(model)
         finite = all(bool(torch.isfinite(tensors[name]).all()) for name in self.can_diverge)
         engine, seed = ByModule(model, batched=False), self.setup.evaluation_seed
         loss, accuracy = evaluate(engine, [tensors], self.data, seed, self.batch)[0]
