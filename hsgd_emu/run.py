@@ -16,7 +16,7 @@ from hsgd_emu.beside import Helped, Orders
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.growth import as_recorded, other_than_added
-from hsgd_emu.learning.facts import SAW, Facts, differences, require_alike, without_new_seeds
+from hsgd_emu.learning.facts import SAW, Facts, differences, require_alike
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
     check_free,
@@ -257,7 +257,7 @@ def _check_saw(folder: Path, saw: Facts, expected: Facts | None, before: dict[st
     if before is not None and SAW not in before:
         text = "begun by a version that did not record the data and the code it saw: they cannot be compared"
         raise _begun_otherwise(folder, text)
-    differ = [] if before is None else differences(before[SAW], without_new_seeds(saw, before[SAW]))
+    differ = [] if before is None else differences(before[SAW], saw)
     if differ:
         raise _begun_otherwise(folder, f"begun otherwise: {listed(differ)}")
 
@@ -300,7 +300,7 @@ def session_of(
 ) -> Session:
     """Return the session of a run that learns, or only takes time.
 
-    check: told what it sees, as soon as that is known.
+    check: told what it sees as soon as that is known; all but models where these cannot be made.
     """
     if options.timing_only:
         num_bytes = known_message_bytes(experiment, options.trust_code)
@@ -312,9 +312,13 @@ def session_of(
     device = worlds.choose_device(options.device)
     precision = worlds.choose_precision(options.precision, device, experiment.train.dtype)
     world = _world(experiment, device, precision, progress)
-    saw = world.material.facts(experiment.seeds)
-    if check is not None:
-        check(saw)
+    check = check or (lambda saw: None)
+    try:
+        saw = world.material.facts(experiment.seeds)
+    except ConfigError:
+        check(world.material.loaded())  # that code has changed says more than what came of it
+        raise
+    check(saw)
     threads = options.threads or 1
     worlds.make_deterministic(device, threads, precision)
     if device.type == "cuda" and (options.jobs or 1) > 1:

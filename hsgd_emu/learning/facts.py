@@ -28,17 +28,16 @@ def of_modules(hashes: Mapping[str, str]) -> dict[str, str]:
 
 
 def differences(before: Facts, now: Facts) -> list[str]:
-    """Return in words what of the facts of two times or places is not alike; of hashes only that they differ."""
+    """Return in words what of the facts of two times or places is not alike; of hashes only that they differ.
+
+    Models count where both tell of them: those of other seeds may have been asked for, or none could be made.
+    """
     names = [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
+    names = [name for name in names if not name.startswith(_MODEL) or (name in before and name in now)]
     # That another module, or other data to try it on, makes another model says nothing more.
     if any(name == DATA or name.startswith(_MODULE) for name in names):
         names = [name for name in names if not name.startswith(_MODEL)]
     return [_in_words(name, before, now) for name in names]
-
-
-def without_new_seeds(now: Facts, before: Facts) -> dict[str, Any]:
-    """Return facts without those of models of seeds that were not asked for before."""
-    return {name: value for name, value in now.items() if name in before or not name.startswith(_MODEL)}
 
 
 def require_alike(expected: Facts, saw: Facts, begun: str) -> None:

@@ -101,12 +101,17 @@ class Material:
         Data are told by their content, wherever they lie. Own code is told by every module that was really imported,
         and by the models that it made: their weights may come from a file, what they compute from the environment.
         """
-        found = {"format": str(FORMAT), **{name: version(name) for name in LIBRARIES}, DATA: self.data_hash}
+        models: dict[str, str] = {}
         if self.has_own_model:
             for seed in seeds:
-                found |= of_model(seed, self.model_hash(seed))
+                models |= of_model(seed, self.model_hash(seed))
         self._told = self._modules()
-        return found | self._told
+        return self.loaded() | models
+
+    def loaded(self) -> dict[str, str]:
+        """Return the facts without those of models: versions, the data, and the modules imported so far."""
+        versions = {"format": str(FORMAT), **{name: version(name) for name in LIBRARIES}}
+        return versions | {DATA: self.data_hash} | self._modules()
 
     def _modules(self) -> dict[str, str]:
         return of_modules(self._code.hashes()) if self._code else {}
