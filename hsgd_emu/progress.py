@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
@@ -18,6 +17,7 @@ from hsgd_emu.study.sweep.prepared import StudyPlan
 from hsgd_emu.study.sweep.run_study import StudyProgress
 from hsgd_emu.study.training.executors import Reached
 from hsgd_emu.study.training.wanted import Wanted
+from hsgd_emu.terminal import Terminal, say
 from hsgd_emu.trials import Progress
 
 
@@ -25,7 +25,7 @@ class QuietProgress(Progress):
     """Says only what must not be overlooked."""
 
     def warn(self, text: str) -> None:
-        print(f"hsgd-emu: {text}", file=sys.stderr)
+        say(f"hsgd-emu: {text}", file=sys.stderr)
 
 
 class TerminalProgress(Progress):
@@ -77,7 +77,7 @@ class QuietStudyProgress(StudyProgress, PlanProgress):
     """Says only what must not be overlooked."""
 
     def warn(self, text: str) -> None:
-        print(f"hsgd-emu: {text}", file=sys.stderr)
+        say(f"hsgd-emu: {text}", file=sys.stderr)
 
 
 class TerminalStudyProgress(StudyProgress, PlanProgress):
@@ -138,7 +138,7 @@ def show_study_progress() -> Iterator[QuietStudyProgress | TerminalStudyProgress
 
 @contextmanager
 def _bars() -> Iterator[Bars | None]:
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not console.is_terminal:
         yield None
         return

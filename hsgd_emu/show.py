@@ -25,6 +25,7 @@ from hsgd_emu.errors import Problem, Problems, listed
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
+from hsgd_emu.terminal import Terminal
 from hsgd_emu.timing.costs import TransferModel, constant_s, is_constant, mean_s
 from hsgd_emu.topology.routes import Hop
 from hsgd_emu.topology.tree import Link, Node, Topology
@@ -44,7 +45,7 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str], trust_
     """
     kind, document = open_file(path, sets)
     require_kind(document, "topology", "run")
-    console = Console() if Console().is_terminal else Console(width=160)
+    console = Terminal() if Terminal().is_terminal else Terminal(width=160)
     if kind == "run":
         experiment = build_experiment(draft_run(document))
         size = message_bytes or _model_bytes(experiment, trust_code)

@@ -120,10 +120,11 @@ def _silence() -> None:
 
 def print_table(tables: Sequence[Table]) -> None:
     """Print the first of several forms of a table that fits the terminal, else the last; in a pipe the first."""
-    from rich.console import Console
     from rich.measure import Measurement
 
-    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    from hsgd_emu.terminal import Terminal
+
+    console = Terminal() if sys.stdout.isatty() else Terminal(width=1000)
     fit = (t for t in tables if Measurement.get(console, console.options, t).maximum < console.width)
     console.print()
     console.print(next(fit, tables[-1]))
@@ -132,17 +133,20 @@ def print_table(tables: Sequence[Table]) -> None:
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines, wrapped where there is a terminal."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    from hsgd_emu.terminal import Terminal
+
+    console = Terminal() if sys.stdout.isatty() else Terminal(width=1000)
     for line in lines:
         console.print(Text(line))
 
 
 def _complain(text: str) -> None:
+    from hsgd_emu.terminal import say
+
     for line in text.splitlines():
-        print(f"hsgd-emu: {line}" if not line.startswith(" ") else line, file=sys.stderr)
+        say(f"hsgd-emu: {line}" if not line.startswith(" ") else line, file=sys.stderr)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,6 +9,7 @@ import typer
 
 from hsgd_emu.cli.app import Force, RunDir, app, guarded
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.terminal import say
 
 
 @app.command(epilog="Example:  hsgd-emu trace runs/out/demo --rounds 2")
@@ -35,4 +36,4 @@ def trace(
         text = "is a study, and only a run has a timeline; `hsgd-emu run` its run file, then trace that run's folder"
         raise ConfigError.of(str(run_dir), "", text)
     for line in write_trace(run_dir, out, cases or [], seeds or [], rounds, force).lines():
-        print(line)
+        say(line)

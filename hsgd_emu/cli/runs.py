@@ -28,6 +28,7 @@ from hsgd_emu.cli.app import (
     print_table,
 )
 from hsgd_emu.errors import ConfigError, Problem
+from hsgd_emu.terminal import say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,7 +127,7 @@ def run(
     if not timing_only:
         print_lines([_how_learned(folder, jobs)])
     if progress.is_over():
-        print("Stopped, for its time was over; the same command with --resume goes on where trials are unfinished.")
+        say("Stopped, for its time was over; the same command with --resume goes on where trials are unfinished.")
 
 
 def _how_learned(folder: Path, jobs: int | None) -> str:
@@ -153,7 +154,7 @@ def write_report_of(folder: Path, progress: Progress) -> Path:
 
 def print_results(folder: Path, report: Path) -> None:
     _print_table(folder)
-    print(f"\nResults: {folder}\nReport:  {report}")
+    say(f"\nResults: {folder}\nReport:  {report}")
 
 
 def _print_table(folder: Path) -> None:
@@ -199,9 +200,9 @@ def check(
     for file in files:
         try:
             notes: list[Problem] = []
-            print(f"{file}: {check_file(file, sets or [], notes, trust_code)}")
+            say(f"{file}: {check_file(file, sets or [], notes, trust_code)}")
             for note in notes:
-                print(f"note: {note}")
+                say(f"note: {note}")
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -254,11 +255,11 @@ def export(
         from hsgd_emu.results.tensorboard import export_events
 
         for path in export_events(run_dir, out):
-            print(path)
+            say(path)
         return
     export_tables = export_study if is_study_folder(run_dir) else export_run
     for path in export_tables(run_dir, format.value, out, force):
-        print(path)
+        say(path)
 
 
 @app.command(epilog="Example:  hsgd-emu report runs/out/demo --out demo.html")
@@ -287,12 +288,12 @@ def report(
 
         if figures:
             raise ConfigError.of("--figure", "", "is for images; give --format png or svg as well")
-        print(write_report(run_dirs, out, force))
+        say(write_report(run_dirs, out, force))
         return
     from hsgd_emu.report.images import write_images
 
     for path in write_images(run_dirs, format.value, out or run_dirs[0] / "figures", figures or [], force):
-        print(path)
+        say(path)
 
 
 @app.command(epilog="Example:  hsgd-emu init my_study")
@@ -305,6 +306,6 @@ def init(
     from hsgd_emu.init import write_examples
 
     for path in write_examples(folder, force):
-        print(path)
-    print(f"\nNext:  hsgd-emu show {folder}/topologies/two_sites.yaml")
-    print(f"       hsgd-emu run {folder}/runs/demo.yaml")
+        say(path)
+    say(f"\nNext:  hsgd-emu show {folder}/topologies/two_sites.yaml")
+    say(f"       hsgd-emu run {folder}/runs/demo.yaml")

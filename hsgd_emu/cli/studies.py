@@ -24,6 +24,7 @@ from hsgd_emu.cli.app import (
 )
 from hsgd_emu.cli.runs import print_results, write_report_of
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.terminal import say
 
 
 class ExecutorName(StrEnum):
@@ -151,7 +152,7 @@ def study(
     for table in result_tables(folder):
         print_table([rich_table(table)])
     print_lines(answers(folder))
-    print(f"\nResults: {folder}\nReport:  {path}")
+    say(f"\nResults: {folder}\nReport:  {path}")
 
 
 @app.command(epilog="Example:  hsgd-emu plan runs/demo.yaml --target test_accuracy=0.5 --periods 10,50 --set seeds=[1]")
@@ -264,4 +265,4 @@ def fit(
     print_table([found.result_table()])
     print_lines(found.lines())
     if found.snippet():
-        print(f"\nFor a run file:\n\n{found.snippet()}", end="")
+        say(f"\nFor a run file:\n\n{found.snippet()}", end="")

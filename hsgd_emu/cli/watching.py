@@ -22,13 +22,12 @@ def watch(
 
     Only reads. Ends by itself when the run is finished, or when nobody writes it any more.
     """
-    from rich.console import Console
-
+    from hsgd_emu.terminal import Terminal
     from hsgd_emu.watch import watch as watch_folder
 
     terminal = sys.stdout.isatty()
     try:
-        watch_folder(run_dir, Console() if terminal else Console(width=1000), live=terminal and not once)
+        watch_folder(run_dir, Terminal() if terminal else Terminal(width=1000), live=terminal and not once)
     except KeyboardInterrupt:
         print("hsgd-emu: no longer watching; the run itself is as it was", file=sys.stderr)
         raise typer.Exit(130) from None

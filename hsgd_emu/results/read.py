@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "parquet")
 _PARQUET_MARK = "exported by hsgd_emu"
 """In the metadata of a table that we write."""
+_FORMULA = re.compile("'*[=+@\t\r-]")
+_ARMED = re.compile("^'(?='*[=+@\t\r-])")
 _BATCH = 100_000
 """Rows held at a time while exporting: a timeline can have millions."""
 
@@ -128,7 +131,9 @@ def read_run(folder: Path | str) -> RunResults:
 def export(folder: Path, format: str, out: Path, force: bool = False) -> list[Path]:
     """Write one file per table into `out` and return their paths.
 
-    CSV: floats with all their digits, nulls and empty strings as nothing. A node may be called NA, which
+    CSV: floats with all their digits, nulls and empty strings as nothing. Texts that a spreadsheet would take for a
+    formula (they begin with = + - @, a tab or a carriage return) have an apostrophe before them, which `read_csv` here
+    takes away again; Parquet has them as they are. A node may be called NA, which
     `pandas.read_csv` takes for a null unless told `keep_default_na=False`: `read_csv` here reads them right.
 
     Args:    format: csv or parquet.  force: overwrite files that are no such tables.
@@ -170,6 +175,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     # Text first, then numbers by Python's own rule: pandas' fast parsers may miss the last digit.
     frame = pd.read_csv(path, keep_default_na=False, dtype="str")
     for column in TABLES[path.stem]:
+        if column.type == "TEXT":
+            frame[column.name] = frame[column.name].str.replace(_ARMED, "", regex=True)
         if column.null:
             frame[column.name] = frame[column.name].mask(frame[column.name] == "")
     return frame.astype(dtypes(TABLES[path.stem]))
@@ -178,7 +185,21 @@ def read_csv(path: Path) -> pd.DataFrame:
 def _write_csv(path: Path, columns: Sequence[Column], rows: Iterator[tuple[Any, ...]]) -> None:
     with replacing_text(path, newline="") as file:
         file.write(_header(columns))
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        writer = csv.writer(file, lineterminator="\n")
+        texts = [number for number, column in enumerate(columns) if column.type == "TEXT"]
+        for row in rows:
+            writer.writerow(_disarmed(row, texts))
+
+
+def _disarmed(row: tuple[Any, ...], texts: Sequence[int]) -> Sequence[Any]:
+    """Return a row whose texts no spreadsheet takes for formulas: an apostrophe stands before them (OWASP)."""
+    if not any(row[number] and _FORMULA.match(row[number]) for number in texts):
+        return row
+    disarmed = list(row)
+    for number in texts:
+        if row[number] and _FORMULA.match(row[number]):
+            disarmed[number] = f"'{row[number]}"
+    return disarmed
 
 
 def _header(columns: Sequence[Column]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,7 @@ from hsgd_emu.results.folder import read_environment
 from hsgd_emu.results.rows import TrialStatus
 from hsgd_emu.results.summary import answer, summarise, summarise_target
 from hsgd_emu.results.wording import DIVERGED, TargetSummary, accuracy_cell, number, target_label
+from hsgd_emu.terminal import Terminal
 from hsgd_emu.watch.board import RunNow, TrialNow
 
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -112,7 +113,7 @@ def _status(status: str, run: RunNow) -> str:
 def _fitting_table(run: RunNow, rows: Sequence[TrialNow], width: int, whole_names: bool) -> Table:
     """Return the fullest form of the table that fits, else the shortest."""
     # Measured where there is room for all: in a narrow console a table has the console's width.
-    console = Console(width=10_000)
+    console = Terminal(width=10_000)
     tables = (_table(run, rows, form, whole_names) for form in _FORMS)
     fitting = (t for t in tables if Measurement.get(console, console.options, t).maximum <= width)
     return next(fitting, None) or _table(run, rows, _FORMS[-1], whole_names)

@@ -36,7 +36,9 @@ function dataTable({ title, columns }, container) {
 
 function csvText(columns) {
   const cell = (value) => {
-    const text = value === null || value === undefined ? "" : String(value);
+    let text = value === null || value === undefined ? "" : String(value);
+    // A spreadsheet would take such a text for a formula.
+    if (typeof value === "string" && /^'*[=+@\t\r-]/.test(text)) text = `'${text}`;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const lines = [columns.map(([name]) => cell(name)).join(",")];

@@ -22,6 +22,7 @@ from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.spawning import bare_main, portable
 from hsgd_emu.study.training.library import Library
 from hsgd_emu.study.training.wanted import Wanted
+from hsgd_emu.terminal import say
 from hsgd_emu.trials import Progress
 
 MOST_DEATHS = 3
@@ -205,7 +206,7 @@ class _Reporting(Progress):
         if self.wanted is not None:  # by the name that the user knows
             own = f"{self.wanted.trial.case}, seed {self.wanted.seed}"
             text = text.replace(own, self.wanted.label, 1)
-        print(f"hsgd-emu: {text}", file=sys.stderr)
+        say(f"hsgd-emu: {text}", file=sys.stderr)
 
 
 def _work(pipe: Connection, folder: Path, share: float | None) -> None:
