@@ -284,7 +284,8 @@ def _wrong_sections(data: Any, source: Source) -> Iterator[Problem]:
         return
     problems = Problems()
     hints = typing.get_type_hints(RunSpec, include_extras=True)
-    for key in data.keys() & hints.keys() - {"cases"}:
+    # What a profile is, of links or of steps, only the topology tells: who builds the run checks that.
+    for key in data.keys() & hints.keys() - {"cases", "profiles"}:
         check(hints[key], data[key], source.at(key), problems)
     cases = data.get("cases", [])
     if not isinstance(cases, list):
