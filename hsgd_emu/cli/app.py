@@ -15,22 +15,26 @@ import typer
 from hsgd_emu.errors import ConfigError, HsgdError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 app = typer.Typer(
     name="hsgd-emu",
     help="Emulate Hierarchical SGD on a network: which schedule reaches the target accuracy first?",
-    epilog="Start here:  hsgd-emu init my_study  &&  hsgd-emu run my_study/runs/demo.yaml",
+    epilog="Start here:  hsgd-emu init my_study && hsgd-emu run my_study/runs/demo.yaml",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 Arguments = ParamSpec("Arguments")
+_PIPE_COLUMNS = 120
 
 RunFile = Annotated[Path, typer.Argument(help="A run file, as runs/demo.yaml.", show_default=False)]
 RunDir = Annotated[Path, typer.Argument(help="The folder of a run, as runs/out/demo.", show_default=False)]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the run file.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the run file, or of a file it names."),
 ]
 TrustCode = Annotated[
     bool,
@@ -118,28 +122,49 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def print_table(tables: Sequence[Table]) -> None:
-    """Print the first of several forms of a table that fits the terminal, else the last; in a pipe the first."""
+def print_table(forms: Sequence[Sequence[Table]]) -> None:
+    """Print the first of several forms of a table (one or more tables each) that fits in the width, else the last."""
     from rich.measure import Measurement
 
-    from hsgd_emu.terminal import Terminal
+    from hsgd_emu.terminal import say
 
-    console = Terminal() if sys.stdout.isatty() else Terminal(width=1000)
-    fit = (t for t in tables if Measurement.get(console, console.options, t).maximum < console.width)
-    console.print()
-    console.print(next(fit, tables[-1]))
-    console.print()
+    console = _console()
+    unbounded = console.options.update(width=10_000)
+
+    def fits(form: Sequence[Table]) -> bool:
+        return all(Measurement.get(console, unbounded, table).maximum <= console.width for table in form)
+
+    for table in next(filter(fits, forms), forms[-1]):
+        if sys.stdout.isatty():
+            console.print()
+            console.print(table)
+            continue
+        with console.capture() as drawn:
+            console.print(table)
+        say("\n" + "\n".join(line.rstrip() for line in drawn.get().splitlines()))
+    say("")
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines, wrapped where there is a terminal."""
     from rich.text import Text
 
+    from hsgd_emu.terminal import say
+
+    for line in lines:
+        if sys.stdout.isatty():
+            _console().print(Text(line))
+        else:
+            say(line)
+
+
+def _console() -> Console:
+    """Return where tables are drawn: as wide as the terminal, in a pipe as COLUMNS says or 120 columns."""
     from hsgd_emu.terminal import Terminal
 
-    console = Terminal() if sys.stdout.isatty() else Terminal(width=1000)
-    for line in lines:
-        console.print(Text(line))
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return Terminal()
+    return Terminal(width=_PIPE_COLUMNS)
 
 
 def _complain(text: str) -> None:

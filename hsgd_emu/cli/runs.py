@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,14 +30,11 @@ from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.terminal import say
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from hsgd_emu.results.summary import CaseSummary
     from hsgd_emu.study.training.shelf import Shelf
     from hsgd_emu.trials import Progress, Session
 
 
-@app.command(epilog="Example:  hsgd-emu run runs/demo.yaml --set train.iterations=200 --out runs/out/quick")
+@app.command(epilog="Example:  hsgd-emu run runs/demo.yaml --set train.iterations=200 --out quick")
 @guarded
 def run(
     file: RunFile,
@@ -159,26 +155,12 @@ def print_results(folder: Path, report: Path) -> None:
 
 def _print_table(folder: Path) -> None:
     from hsgd_emu.results.summary import answer, published_line, summarise
+    from hsgd_emu.results.text_table import rich_table
+    from hsgd_emu.results.wording import tables
 
     summaries = summarise(folder)
-    forms = ((True, " "), (False, " "), (False, "\n"))
-    print_table([_table(summaries, details, separator) for details, separator in forms])
+    print_table([[rich_table(table) for table in form] for form in tables(summaries)])
     print_lines([*published_line(folder, summaries), answer(summaries)])
-
-
-def _table(summaries: Sequence[CaseSummary], details: bool, separator: str) -> Table:
-    """Return the time-to-target table; separator: between a median and its spread."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from hsgd_emu.results.summary import header, render_rows
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for place, head in enumerate(header(summaries, details)):
-        table.add_column(Text(head), justify="left" if place == 0 else "right", overflow="fold")
-    for row in render_rows(summaries, details):
-        table.add_row(Text(row[0]), *(Text(cell.replace(" (", f"{separator}(")) for cell in row[1:]))
-    return table
 
 
 @app.command(epilog="Example:  hsgd-emu check runs/demo.yaml topologies/two_sites.yaml")
@@ -266,7 +248,7 @@ def export(
 @guarded
 def report(
     run_dirs: Annotated[
-        list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders of runs, or of one study.", show_default=False)
+        list[Path], typer.Argument(metavar="RUN_DIR", help="Folders of runs, or of one study.", show_default=False)
     ],
     out: Annotated[
         Path | None,
@@ -281,7 +263,7 @@ def report(
 ) -> None:
     """Write the report again as one self-contained HTML file; several runs are compared on one page.
 
-    Or write its figures as PNG or SVG (needs hsgd-emu[images] and Chrome or Chromium).
+    Or write its figures as PNG or SVG (needs hsgd-emu\\[images] and Chrome or Chromium).
     """
     if format is ReportFormat.html:
         from hsgd_emu.report import write_report

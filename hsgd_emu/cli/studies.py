@@ -58,7 +58,7 @@ Target = Annotated[
 ]
 
 
-@app.command(epilog="Example:  hsgd-emu retime runs/out/demo --out runs/out/slower --scale far=2 --profile near=wifi")
+@app.command(epilog="Example:  hsgd-emu retime runs/out/demo --out slower --scale far=2")
 @guarded
 def retime(
     run_dir: RunDir,
@@ -118,8 +118,9 @@ def study(
     """
     from hsgd_emu.progress import show_study_progress
     from hsgd_emu.report import write_report
+    from hsgd_emu.results.text_table import rich_table
     from hsgd_emu.study.sweep.run_study import plan_of_study, run_study
-    from hsgd_emu.study.sweep.wording import answers, result_tables, rich_table
+    from hsgd_emu.study.sweep.wording import answers, result_tables
     from hsgd_emu.study.training.library import DEFAULT_FOLDER
 
     if dry_run:
@@ -149,13 +150,12 @@ def study(
         )
         progress.say("writing the report")
         path = write_report(folder)
-    for table in result_tables(folder):
-        print_table([rich_table(table)])
+    print_table([[rich_table(table) for table in result_tables(folder)]])
     print_lines(answers(folder))
     say(f"\nResults: {folder}\nReport:  {path}")
 
 
-@app.command(epilog="Example:  hsgd-emu plan runs/demo.yaml --target test_accuracy=0.5 --periods 10,50 --set seeds=[1]")
+@app.command(epilog="Example:  hsgd-emu plan runs/demo.yaml --target test_accuracy=0.5")
 @guarded
 def plan(
     file: RunFile,
@@ -192,6 +192,7 @@ def plan(
     Every clock is known beforehand; only what looks fast is learned, and no further than it takes to tell.
     """
     from hsgd_emu.progress import show_study_progress
+    from hsgd_emu.results.text_table import rich_table
     from hsgd_emu.study.finished import target_of
     from hsgd_emu.study.planning.plan import plan_schedule
     from hsgd_emu.study.sensitivity import share_of
@@ -214,6 +215,7 @@ def plan(
             library=library or DEFAULT_FOLDER,
             progress=progress,
         )
+    print_table([[rich_table(found.table())]])
     print_lines(found.lines())
 
 
@@ -238,7 +240,7 @@ def sensitivity(
     from hsgd_emu.study.sensitivity import share_of
 
     found = sensitivity_of(run_dir, share_of(improve, "--improve"), None if target is None else target_of(target))
-    print_table([found.table(details=True), found.table(details=False)])
+    print_table([[found.table(details=True)], [found.table(details=False)]])
     print_lines(found.lines())
 
 
@@ -262,7 +264,7 @@ def fit(
     from hsgd_emu.study.fitting.fit import parse_fixed
 
     found = fit_table(run_dir, table, parse_fixed(fixes or []))
-    print_table([found.result_table()])
+    print_table([[found.result_table()]])
     print_lines(found.lines())
     if found.snippet():
         say(f"\nFor a run file:\n\n{found.snippet()}", end="")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hsgd_emu.errors import listed
+from hsgd_emu.results.text_table import TextTable
 
 DIVERGED = "diverged"
 """What a figure of a model that is not finite is said to be."""
@@ -169,6 +170,30 @@ def render_rows(summaries: Sequence[CaseSummary], details: bool = True) -> list[
         cells.append("-" if time_s is None else f"{number(time_s)} s")
         rows.append(cells)
     return rows
+
+
+def tables(summaries: Sequence[CaseSummary]) -> list[list[TextTable]]:
+    """Return the time-to-target table in several forms, each one or more tables, the widest first.
+
+    The last has a table for each target and fits 80 columns.
+    """
+    wide = [TextTable(header(summaries, details), render_rows(summaries, details)) for details in (True, False)]
+    return [[wide[0]], [wide[1]], list(_table_by_target(summaries))]
+
+
+def _table_by_target(summaries: Sequence[CaseSummary]) -> Iterator[TextTable]:
+    heads, published = target_heads(summaries), has_published(summaries)
+    for place, (head, is_published) in enumerate(zip(heads, published, strict=True)):
+        rows = []
+        for summary in summaries:
+            target = summary.targets[place]
+            time, _, spread = time_cell(target).rstrip(")").partition(" (")
+            beside = [published_cell(target)] if is_published else []
+            rows.append([summary.case, time, spread, *beside, iterations_cell(target)])
+        columns = ["case", "median", "least-most", *["published"] * is_published, "iterations"]
+        yield TextTable(columns, rows, title=head)
+    rows = [[row[0], *row[-2:]] for row in render_rows(summaries, details=False)]
+    yield TextTable(["case", "final accuracy", "final time"], rows, title="at the end")
 
 
 # --- the answer -------------------------------------------------------------------------------------

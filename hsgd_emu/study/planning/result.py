@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hsgd_emu.errors import listed
+from hsgd_emu.results.text_table import TextTable
 from hsgd_emu.results.wording import number, percent, target_label
 from hsgd_emu.study.planning.contest import Candidate
 from hsgd_emu.study.planning.search import DOUBT, Fate, Finding
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_NAMED = 6
+_MOST_ROWS = 15
+_FATES = {"never": "not reached", "open": "still open"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,28 @@ class PlanResult:
                 }
             )
         return pd.DataFrame(rows).sort_values(["time_s", "looks_s"], kind="stable", ignore_index=True)
+
+    def table(self) -> TextTable:
+        """Return the candidates by rank: those that reached the target, the fastest first, then as they looked."""
+        looks = [place for place in range(len(self.findings)) if place not in self.ranking]
+        looks.sort(key=lambda place: self.findings[place].time_s)
+        order = [*self.ranking, *looks]
+        rows = [self._row(rank, place) for rank, place in enumerate(order[:_MOST_ROWS], 1)]
+        if len(order) > _MOST_ROWS:
+            rows.append(("", f"and {len(order) - _MOST_ROWS} more", "", "", "", ""))
+        return TextTable(("", "schedule", "median", "low-high", "reached", "learned"), rows, num_left=2)
+
+    def _row(self, rank: int, place: int) -> tuple[str, ...]:
+        candidate, found = self.candidates[place], self.findings[place]
+        learned = float(np.mean(found.until)) / candidate.variant.experiment.train.iterations
+        reached = int(np.isfinite(found.times_s).all(axis=1).sum())
+        seeds = f"{reached} of {len(self.seeds)}"
+        if found.fate != "reached":
+            looks = f"looked {_s(found.time_s)}" if np.isfinite(found.time_s) else ""
+            return "", candidate.name, _FATES.get(found.fate, found.fate), looks, seeds, percent(round(learned, 2))
+        known = found.times_s[np.isfinite(found.times_s)]
+        spread = f"{number(known.min(), 3)}-{number(known.max(), 3)}" if np.ptp(known) else ""
+        return str(rank), candidate.name, _s(found.time_s), spread, seeds, percent(round(learned, 2))
 
     def lines(self) -> list[str]:
         """Return the answer in words, most important first."""
@@ -221,7 +246,7 @@ class PlanResult:
 
     def _not_tried(self) -> str:
         variants = list(dict.fromkeys(candidate.variant.label for candidate in self.candidates))
-        periods = sorted({p for one in self.candidates if not one.is_own for p in one.schedule.period.values()})
+        periods = sorted({p for one in self.candidates for p in one.schedule.period.values()})
         parts = [
             f"periods other than {listed(periods)}",
             "servers of one level with different periods",

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hsgd_emu.results.text_table import TextTable
 from hsgd_emu.results.wording import number, percent, target_label
 from hsgd_emu.study.sweep.crossover import Crossover, sentences
 from hsgd_emu.study.sweep.store import connect_to_read, fixed_of, read_study, select
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MOST_ROWS = 30
 """A study of more scenarios is told case by case."""
 MOST_SENTENCES = 8
 _NEVER = "not reached"
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table as text; the first `num_left` columns are aligned left."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    num_left: int = 1
 
 
 def result_tables(folder: Path) -> list[TextTable]:
@@ -60,7 +47,7 @@ def _by_scenario(title: str, scenarios: Sequence[Any], medians: dict[Any, Any], 
         case, margin = best.get(scenario, (None, None))
         time_s = _NEVER if case is None else f"{number(medians[scenario, case])} s"
         rows.append((*texts, case or "-", time_s, "-" if margin is None else f"{margin:.2f} x"))
-    return TextTable(title, (*axes, "best case", "time", "next takes"), rows, len(axes) + 1)
+    return TextTable((*axes, "best case", "time", "next takes"), rows, len(axes) + 1, title)
 
 
 def _by_case(title: str, medians: dict[Any, Any], best: dict[int, Any]) -> TextTable:
@@ -71,7 +58,7 @@ def _by_case(title: str, medians: dict[Any, Any], best: dict[int, Any]) -> TextT
         times = [time_s for (_, other), time_s in medians.items() if other == case and time_s is not None]
         spread = f"{number(min(times))}-{number(max(times))} s" if times else _NEVER
         rows.append((case, f"{wins:,} ({percent(round(wins / num, 3))})", _typical(times, num), spread))
-    return TextTable(title, ("case", "best in", "median", "least-most"), rows)
+    return TextTable(("case", "best in", "median", "least-most"), rows, title=title)
 
 
 def _typical(times: Sequence[float], num: int) -> str:
@@ -97,18 +84,3 @@ def _numeric_axes(axes: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         values = axis["values"]
         if isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             yield axis["name"], "s" if "rtt_s" in axis or str(axis.get("set")).endswith("_s") else ""
-
-
-def rich_table(table: TextTable) -> Table:
-    """Return a table as the command line prints it."""
-    from rich.table import Table
-    from rich.text import Text
-
-    found = Table(
-        box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=table.title, title_justify="left"
-    )
-    for place, head in enumerate(table.header):
-        found.add_column(Text(head), justify="left" if place < table.num_left else "right", overflow="fold")
-    for row in table.rows:
-        found.add_row(*map(Text, row))
-    return found
