@@ -27,6 +27,9 @@ class QuietProgress(Progress):
     def warn(self, text: str) -> None:
         say(f"hsgd-emu: {text}", file=sys.stderr)
 
+    def note(self, text: str) -> None:
+        self.warn(f"note: {text}")
+
 
 class TerminalProgress(Progress):
     """One bar for the whole run, one for each trial at work."""
@@ -44,6 +47,9 @@ class TerminalProgress(Progress):
 
     def warn(self, text: str) -> None:
         self.bars.console.print(Text(f"hsgd-emu: {text}"))
+
+    def note(self, text: str) -> None:
+        self.warn(f"note: {text}")
 
     def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
         begun = self.iterations // num_rounds * done

@@ -109,7 +109,7 @@ def run_experiment(
     if before is not None:
         options = _as_begun(options, before)
     for note in experiment.notes:
-        progress.warn(f"note: {note}")
+        progress.note(str(note))
     try:
         session = session_of(experiment, options, progress, lambda saw: _check_saw(folder, saw, expected, before))
         environment = _environment(session, options.timing_only)
@@ -344,7 +344,7 @@ def _world(experiment: Experiment, device: Any, precision: Any, progress: Progre
         device,
         precision,
         progress.say,
-        progress.warn,
+        progress.note,
     )
 
 

@@ -50,6 +50,9 @@ class Progress:
     def warn(self, text: str) -> None:
         """Something that must not be overlooked."""
 
+    def note(self, text: str) -> None:
+        """Something in files or data that must not be overlooked. All processes of a run find it; the first says it."""
+
     def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
         """A trial begins, or goes on after `done` rounds."""
 
@@ -74,6 +77,9 @@ class Passing(Progress):
 
     def warn(self, text: str) -> None:
         self.inner.warn(text)
+
+    def note(self, text: str) -> None:
+        self.inner.note(text)
 
     def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
         self.inner.begin(key, num_rounds, done)

@@ -19,7 +19,7 @@ from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.files import open_regular
 from hsgd_emu.learning.data.cache import Told, cached
 from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays
-from hsgd_emu.learning.data.limits import check_fits, check_unpacked
+from hsgd_emu.learning.data.limits import BOMB_RATIO, check_fits, check_unpacked
 from hsgd_emu.learning.data.roots import find_folder
 from hsgd_emu.learning.data.tree import Unused, files_below, is_passed_over
 
@@ -137,7 +137,7 @@ def decode(files: Sequence[Path], image_size: Size | None, tell: Told) -> Array:
     """
     tell.say(f"decoding {len(files)} images")
     with _quiet_pillow():
-        size = image_size or _read(files[0], _size_of)
+        size = image_size or _read(files[0], lambda image: (image.height, image.width))
         pixels = _allocate(files, size, is_resized=image_size is not None)
         is_grey, bad = np.zeros(len(files), bool), list[Problem]()
         decoder = _Decoder(size, None if image_size else files[0])
@@ -193,6 +193,7 @@ def _read(file: Path, take: Callable[[Image.Image], T]) -> T:
             raise ConfigError.of(str(file), "", f"has {num_bytes} bytes; an image may have at most {_MOST_BYTES}")
         try:
             with Image.open(stream, formats=FORMATS) as image:
+                _check_pixels(image, num_bytes)
                 return take(image)
         except _WrongImageError as wrong:
             raise ConfigError.of(str(file), "", str(wrong)) from None
@@ -210,10 +211,14 @@ class _WrongImageError(Exception):
 _TOO_MANY = f"more than {MOST_PIXELS // 1_000_000} million pixels; a smaller image is needed"
 
 
-def _size_of(image: Image.Image) -> Size:
-    if image.height * image.width > MOST_PIXELS:
+def _check_pixels(image: Image.Image, num_bytes: int) -> None:
+    """Refuse an image that is too large to be decoded, or far too large for its file."""
+    pixels = image.height * image.width
+    if pixels > MOST_PIXELS:
         raise _WrongImageError(f"is {image.height} x {image.width} pixels (height x width), {_TOO_MANY}")
-    return image.height, image.width
+    if pixels > _LARGE_PIXELS and 3 * pixels > BOMB_RATIO * num_bytes:
+        found = f"is {image.height} x {image.width} pixels (height x width) in {num_bytes} bytes"
+        raise _WrongImageError(f"{found} (a decompression bomb?); where it is right, make it smaller")
 
 
 class _Decoder:
@@ -225,7 +230,7 @@ class _Decoder:
 
     def pixels(self, image: Image.Image) -> tuple[Array, bool]:
         """Return (3, H, W) pixels and whether the image is grey; nothing is decoded that is not used."""
-        found = _size_of(image)
+        found = (image.height, image.width)
         if found != self.size and self.first is not None:
             raise _WrongImageError(
                 f"is {found[0]} x {found[1]} pixels (height x width) but {self.first} is {self.size[0]} x "

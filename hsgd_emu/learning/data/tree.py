@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hsgd_emu.errors import listed
+from hsgd_emu.errors import Problem, listed
 
 _SYSTEM_NAMES = ("__macosx", "thumbs.db", "desktop.ini", "lost+found", "@eadir")
 _SHOWN = 3
@@ -25,7 +25,8 @@ class Unused:
     def say(self, warn: Callable[[str], None]) -> None:
         """Tell each reason in one sentence."""
         for reason, paths in self._by_reason.items():
-            warn(f"{self.folder}: not used: {listed(paths, _SHOWN)} ({reason})")
+            note = Problem(str(self.folder), "", f"not used: {listed(paths, _SHOWN)} ({reason})")
+            warn(str(note.printable()))
 
 
 def is_passed_over(name: str) -> bool:

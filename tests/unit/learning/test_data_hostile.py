@@ -73,12 +73,27 @@ def test_images_with_too_many_pixels_are_refused_by_their_headers(tmp_path, heig
     assert "more than 50 million pixels" in message
 
 
-def test_images_that_unpack_to_hundreds_of_times_their_size_are_refused(tmp_path):
-    # Four images of 36 million pixels, below the limit of one: together 432 MB out of a few kB.
+@pytest.mark.parametrize("image_size", [None, (8, 8)])
+def test_a_large_image_in_a_few_bytes_is_refused(tmp_path, image_size):
     image_files(tmp_path, png(6000, 6000, bytes(1000)))
+    message = refusal(tmp_path, "image_folder", image_size=image_size)
+    assert "0.png: is 6000 x 6000 pixels (height x width) in " in message
+    assert "a decompression bomb?" in message
+
+
+def test_many_images_that_unpack_to_hundreds_of_times_their_size_are_refused(tmp_path):
+    image_files(tmp_path, png(2000, 2000, bytes(1000)), number=12)  # 288 MB
     message = refusal(tmp_path, "image_folder")
     assert "a decompression bomb?" in message
     assert "data.image_size" in message
+
+
+def test_names_cannot_write_to_the_terminal(tmp_path):
+    image_files(tmp_path, png(2, 2, bytes(6)))
+    (tmp_path / "images/train/x/\x1b[31m\nred.txt").write_text("")
+    said = []
+    load_dataset(DataSpec(dataset="image_folder", root=str(tmp_path)), tmp_path, warn=said.append)
+    assert "train/x/\\x1b[31m\\nred.txt" in said[0]
 
 
 @pytest.mark.parametrize("ending", ["gif", "bmp", "ppm", "tif"])
