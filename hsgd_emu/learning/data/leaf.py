@@ -13,7 +13,7 @@ import numpy as np
 
 from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError, listed
-from hsgd_emu.files import read_bounded
+from hsgd_emu.files import read_text_bounded
 from hsgd_emu.learning.data.cache import Told, cached
 from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays
 from hsgd_emu.learning.data.images import decode, decoding_options
@@ -28,6 +28,9 @@ MOST_BYTES = 2**29
 """Of one JSON file. FEMNIST's are about 100 MB where the whole set is in 36 files."""
 _MOST_LISTS = 4_000_000
 """In one file: a list takes 50 times the memory of its two brackets."""
+_MOST_OF_USER = 2**25
+"""Characters. A FEMNIST writer has about a million."""
+_MOST_BLANKS = 1000
 FEMNIST_PIXELS = 784
 FEMNIST_CLASSES = 62
 FEMNIST_NORMALISATION = {"mean": 0.1307, "std": 0.3081}
@@ -163,20 +166,30 @@ def _users_of_file(file: Path) -> dict[str, _User]:
 
 def _parse(file: Path) -> Any:
     """Return the content of a LEAF file, every user's inputs and labels as arrays as soon as they are read."""
-    text = read_bounded(file, MOST_BYTES, "a LEAF file")
-    if text.lstrip()[:1] != b"{":
+    text = read_text_bounded(file, MOST_BYTES, "a LEAF file")
+    if not text[:_MOST_BLANKS].lstrip().startswith("{"):
         raise _bad(file, f"is no mapping; {_RIGHT}")
     for key in _KEYS:  # before anything is built of a large file of another kind
-        if f'"{key}"'.encode() not in text:
+        if f'"{key}"' not in text:
             raise _bad(file, f"the key {key!r} is missing; {_RIGHT}")
-    if text.count(b"[") + text.count(b"{") > _MOST_LISTS:
+    if sum(map(text.count, "[{}")) > _MOST_LISTS:
         raise _bad(file, f"holds more than {_MOST_LISTS} lists; a LEAF file has one for each sample")
+    if _longest(text) > _MOST_OF_USER:
+        raise _bad(file, f"holds more than {_MOST_OF_USER // 2**20} MiB of text for one user; that is too much")
     try:
         return json.loads(text, object_pairs_hook=partial(_object, file))
     except RecursionError:
         raise _bad(file, "is nested too deeply for a LEAF file") from None
     except ValueError as error:
         raise _bad(file, f"is not readable JSON ({type(error).__name__}: {error})") from None
+
+
+def _longest(text: str) -> int:
+    """Return the length of the longest stretch that closes no mapping: what is built of it is all held at once."""
+    longest = start = 0
+    while (end := text.find("}", start)) >= 0:
+        longest, start = max(longest, end - start), end + 1
+    return max(longest, len(text) - start)
 
 
 def _object(file: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any] | _User:

@@ -311,6 +311,18 @@ def test_hostile_json_is_refused(tmp_path, text, says):
     assert "femnist_leaf" in message
 
 
+def test_one_user_of_many_megabytes_is_refused(tmp_path):
+    leaf(tmp_path, leaf_text('{"x": [' + "1," * 2**24 + '1], "y": [0]}'))
+    assert "more than 32 MiB of text for one user" in refusal(tmp_path, "leaf")
+
+
+def test_a_large_file_of_another_kind_is_not_built(tmp_path):
+    leaf(tmp_path, "[" + "1," * 2**22 + "1]")
+    assert "is no mapping" in refusal(tmp_path, "leaf")
+    leaf(tmp_path, '{"a": [' + "1," * 2**22 + "1]}")
+    assert "the key 'users' is missing" in refusal(tmp_path, "leaf")
+
+
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "..", "", ".hidden/a.png", "a\0b.png"])
 def test_an_image_name_that_leaves_the_folder_of_images_is_refused(tmp_path, name):
     leaf(tmp_path, {"users": ["u"], "num_samples": [1], "user_data": {"u": {"x": [name], "y": [0]}}})
