@@ -42,7 +42,7 @@ def load_dataset(
         right = " (grey images of floats are (N, 1, H, W))" if dataset.train_x.ndim == 3 else ""
         raise ConfigError.of("", "data.augment", text + right)
     for text in peculiarities(dataset):
-        tell.warn(f"data: {text}")
+        tell.warn(text)
     if spec.normalize is None:
         return dataset
     mean, std = normalisation(spec.normalize.mean, spec.normalize.std, dataset.train_x, "", "data.normalize")

@@ -84,14 +84,10 @@ def _say_remainder(name: str, labels: Array, parts: list[Indices], warn: Callabl
     remainder = len(labels) % len(parts)
     dropped = len(labels) - sum(map(len, parts))
     if remainder and not dropped:
-        text = (
-            f"data.partition: {name} usually drops the last {remainder} of {len(labels)} training samples, which here"
-        )
+        text = f"{name} usually drops the last {remainder} of {len(labels)} training samples, which here"
         warn(f"{text} hold all of a class: they are spread, one more to each of the first {remainder} parts")
     elif dropped > _MANY_DROPPED * len(labels):
-        text = (
-            f"data.partition: {name} in {len(parts)} equal parts leaves {dropped} of {len(labels)} training samples out"
-        )
+        text = f"{name} in {len(parts)} equal parts leaves {dropped} of {len(labels)} training samples out"
         warn(f"{text}; fewer workers, or a partition that spreads the remainder (shards, dirichlet), use more")
 
 

@@ -37,6 +37,12 @@ class Reached(NamedTuple):
     accuracy: float | None
 
 
+class Noted(NamedTuple):
+    """What `Progress.note` is told where a trial is learned."""
+
+    text: str
+
+
 class TrainingProgress:
     """Told how training goes, and does nothing with it. Trials that were found are not told of."""
 
@@ -58,6 +64,8 @@ class Crew:
 
     def __init__(self) -> None:
         self._idle: list[_Worker] = []
+        self.noted: set[str] = set()
+        """What was said already: trials of a study mostly share their data."""
 
     def __enter__(self) -> Crew:
         return self
@@ -106,6 +114,11 @@ def train_here(
                     raise said
                 if isinstance(said, Reached):
                     progress.round(worker.wanted, said)
+                    continue
+                if isinstance(said, Noted):
+                    if said.text not in crew.noted:
+                        crew.noted.add(said.text)
+                        progress.warn(f"note: {said.text}")
                     continue
                 at_work.remove(worker)
                 if said == _DONE:
@@ -160,10 +173,10 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.pipe.send(wanted)
 
-    def hear(self) -> Reached | str | BaseException | None:
+    def hear(self) -> Reached | Noted | str | BaseException | None:
         """Return how far it has come, _DONE, what went wrong, or None where it is dead."""
         try:
-            said: Reached | str | BaseException = self.pipe.recv()
+            said: Reached | Noted | str | BaseException = self.pipe.recv()
         except (EOFError, OSError):
             return None
         return said
@@ -194,6 +207,12 @@ class _Reporting(Progress):
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         try:
             self.pipe.send(Reached(record.iteration, record.metrics.test_accuracy if record.metrics else None))
+        except OSError:
+            sys.exit(1)
+
+    def note(self, text: str) -> None:
+        try:
+            self.pipe.send(Noted(text))
         except OSError:
             sys.exit(1)
 

@@ -130,7 +130,7 @@ def test_what_is_no_file_is_never_opened_and_said(tmp_path, kind):
     data = load_dataset(DataSpec(dataset="image_folder", root=str(tmp_path)), tmp_path, warn=said.append)
     assert len(data.train_y) == 2
     told = [f"{tmp_path / 'images'}: not used: train/x/2.png (no regular file, or a broken link)"]
-    assert said == ["data: there is one class only: every model is always right", *told][::-1][kind == "folder" :]
+    assert said == ["there is one class only: every model is always right", *told][::-1][kind == "folder" :]
 
 
 NAMES = {"pipe": "named pipe", "device": "device", "socket": "socket"}

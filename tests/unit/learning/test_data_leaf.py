@@ -188,7 +188,7 @@ def test_files_are_found_at_any_depth_and_what_is_not_read_is_said(tmp_path, fem
 def test_labels_that_only_test_samples_have_are_said(tmp_path, femnist):
     said = []
     load_dataset(DataSpec(dataset="leaf", root=str(tmp_path)), tmp_path, warn=said.append)
-    assert said == ["data: test samples have the labels 7, 9, which no training sample has and no model can learn"]
+    assert said == ["test samples have the labels 7, 9, which no training sample has and no model can learn"]
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("channels_first", (4, 6, 2)), ("channels_last", (2, 4, 6))])

@@ -421,7 +421,7 @@ def test_arrays_that_are_no_numbers_are_refused(own_arrays, how, says):
 def test_a_single_class_is_said(own_arrays):
     said = []
     own_arrays("one class", warn=said.append)
-    assert said == ["data: there is one class only: every model is always right"]
+    assert said == ["there is one class only: every model is always right"]
 
 
 def test_a_factory_that_draws_gives_the_same_every_time_and_changes_nobodys_draws(tmp_path, own_arrays):
