@@ -26,8 +26,6 @@ Indices = npt.NDArray[np.int64]
 Groups = Sequence[Sequence[int]]
 _MANY_DROPPED = 0.05
 """A share of the samples above which it is said that they are left out."""
-SMALLEST_ALPHA = 1e-300
-"""Below it log(u) / alpha overflows; one worker per class holds all of it long before."""
 
 
 def partition(
@@ -143,13 +141,12 @@ def dirichlet(labels: Array, num_workers: int, alpha: float, rng: np.random.Gene
 
 
 def _proportions(num_workers: int, alpha: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return one draw of the symmetric Dirichlet(alpha), finite for any alpha.
+    """Return one draw of the symmetric Dirichlet(alpha), finite for an alpha as small as 1e-6.
 
     In logarithms, since gamma draws of a small shape underflow to 0: in law, Gamma(a) is
     Gamma(a + 1) * U^(1 / a).
     """
-    shape = max(alpha, SMALLEST_ALPHA)
-    logs = np.log(rng.standard_gamma(shape + 1, num_workers)) + np.log1p(-rng.random(num_workers)) / shape
+    logs = np.log(rng.standard_gamma(alpha + 1, num_workers)) + np.log1p(-rng.random(num_workers)) / alpha
     weights = np.exp(logs - logs.max())
     return np.asarray(weights / weights.sum())
 
