@@ -90,6 +90,8 @@ ODD: list[Any] = [
     *("..", "/", ".", "/dev/null", "../run.yaml", "run.yaml", "topologies/tree.yaml", "a/\0.yaml", "no:where", ":"),
     *([], {}, [[]], [1], [0.1, 0.2], ["root", "phone"], {"a": 1}, _DEEP, {"": 1}, {"\n": {"\0": None}}),
     *({"rtt_s": 1}, {"step_s": 1}, {"samples": [1]}, {"csv": "costs.csv", "column": "n"}, {"csv": "\0", "column": ""}),
+    *("40 ms", "2.6 GB", "100 Mb/s", "1e9999 TB", "9" * 90 + " d", "1,5 s", "-3 MiB", "5 ??", "1e-400 h", "least_cost"),
+    {"csv": "costs.csv", "column": "n", "unit": "ms", "missing": "drop"},
     *({"distribution": "gamma", "shape": 1e9, "scale": 1e9}, {"distribution": []}, {"schedule": {}}),
     {"distribution": "normal", "mean": 1, "std": 1e-200},
     {"distribution": "normal", "mean": -1e9, "std": 1e-9},
