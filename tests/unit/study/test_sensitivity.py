@@ -220,13 +220,13 @@ def test_printed(found: Sensitivity) -> None:
 
 @pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("0.1", 0.1), (" 2.5 % ".strip(), 0.025)])
 def test_shares(text: str, share: float) -> None:
-    assert share_of(text) == pytest.approx(share)
+    assert share_of(text, "--improve") == pytest.approx(share)
 
 
 @pytest.mark.parametrize("text", ["0", "100%", "ten", "1_0%", "nan", "-10%", ""])
 def test_wrong_shares(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected a share such as 10% or 0\.1"):
-        share_of(text)
+        share_of(text, "--improve")
 
 
 def test_targets_by_name() -> None:
