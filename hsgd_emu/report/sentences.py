@@ -127,6 +127,8 @@ def _first_there(content: Content, wanted: TargetSummary) -> str:
         at = by_then[-1].metric(wanted.metric) if by_then else None
         if case is not best and at is not None:
             others.append(f"{case.name} is at {_value(wanted.metric, at.median)}")
+        elif case is not best and by_then and case.summary.diverged:
+            others.append(f"{case.name} has diverged")
     return f"{start}; by then {listed(others)}." if others else f"{start}."
 
 

@@ -147,6 +147,8 @@ def test_a_page_tells_which_trial_diverged_where_and_draws_it_no_further(tmp_pat
     curve = columns(figures["curves"])
     assert curve[curve["case"] == "A"]["test_accuracy"].isna().all(), "fewer than half of the seeds are finite"
     assert "A has diverged" in figures["curves"]["pictures"]["test_accuracy iteration"]["text"]
+    assert "C is first at 80%" in figures["curves"]["pictures"]["test_accuracy time_s"]["text"]
+    assert "by then A has diverged" in figures["curves"]["pictures"]["test_accuracy time_s"]["text"]
     run = read_run(folder)
     assert run.trials["diverged_at"].tolist()[:3] == [10, 130, 10]
     assert run.trials["diverged_at"].isna().tolist()[3:] == [True] * 3
