@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 
 from hsgd_emu.config.run_schema import CaseSpec, TargetSpec
-from hsgd_emu.config.schema import Count, Label, Name, NonEmpty, Strict, mapping_or
+from hsgd_emu.config.schema import MOST, Count, Label, Name, NonEmpty, Strict, mapping_or
 from hsgd_emu.config.wording import dimension_of
 from hsgd_emu.units import TIME, Dimension, quantity
 
@@ -19,8 +19,8 @@ KINDS = ("rtt_s", "scale", "profile", "set")
 class Range(Strict):
     """Numbers from one end to the other, both included, rounded to six digits."""
 
-    from_: Annotated[float, Field(alias="from")]
-    to: float
+    from_: Annotated[float, Field(alias="from", ge=-MOST, le=MOST)]
+    to: Annotated[float, Field(ge=-MOST, le=MOST)]
     num: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """How many of them; a sample needs none, for it draws from the whole range."""
     spacing: Spacing = "linear"

@@ -86,6 +86,12 @@ class Axis:
 
 def read_axes(spec: StudySpec, source: Source, problems: Problems) -> tuple[Axis, ...]:
     """Return the axes of a study file, without those that have a mistake (added to the problems)."""
+    if spec.sample is None and spec.scenarios is None:
+        num = math.prod(_num_values(one.values) for one in spec.axes)
+        if num > MAX_SCENARIOS:
+            text = f"{num:,} scenarios; at most {MAX_SCENARIOS:,} are supported: take fewer values, or a `sample`"
+            problems.append(source.problem(("axes",), text))
+            return ()
     found: list[Axis] = []
     for number, one in enumerate(spec.axes):
         axis = _axis(one, spec, source.at("axes", number), problems)
@@ -99,6 +105,10 @@ def read_axes(spec: StudySpec, source: Source, problems: Problems) -> tuple[Axis
                 problems.append(axis.source.problem((axis.kind,), text))
         found.append(axis)
     return tuple(found)
+
+
+def _num_values(values: Sequence[Any] | Range | None) -> int:
+    return (values.num or 1) if isinstance(values, Range) else len(values or (None,))
 
 
 def _axis(spec: AxisSpec, study: StudySpec, source: Source, problems: Problems) -> Axis | None:
@@ -161,9 +171,10 @@ def _spacing(values: Sequence[Value]) -> Spacing:
     numbers = [value.number for value in values if value.number is not None]
     if len(numbers) < len(values) or len(numbers) < 3 or min(numbers) <= 0:
         return "linear"
-    steps = np.abs(np.diff(np.sort(numbers)))
-    factors = np.diff(np.log(np.sort(numbers)))
-    return "log" if float(factors.std() / factors.mean()) < float(steps.std() / steps.mean()) else "linear"
+    with np.errstate(all="ignore"):  # of numbers so far apart that their squares overflow, nothing is known
+        steps = np.abs(np.diff(np.sort(numbers)))
+        factors = np.diff(np.log(np.sort(numbers)))
+        return "log" if float(factors.std() / factors.mean()) < float(steps.std() / steps.mean()) else "linear"
 
 
 def _check_repeats(values: Sequence[Value], problems: list[Problem]) -> None:
@@ -184,11 +195,6 @@ def read_scenarios(spec: StudySpec, axes: Sequence[Axis], source: Source, proble
             for value in column[:1]:
                 check_number(axis.kind, value.data, axis.source.at("values"), problems)
         return list(zip(*columns, strict=True))
-    num = math.prod(len(axis.values) for axis in axes)
-    if num > MAX_SCENARIOS:
-        text = f"{num:,} scenarios; at most {MAX_SCENARIOS:,} are supported: take fewer values, or a `sample`"
-        problems.append(source.problem(("axes",), text))
-        return []
     return list(product(*(axis.values for axis in axes)))
 
 
