@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kills import State, leftovers, moments_of, put_back
+from kills import State, leftovers, moments_of, put_back, state_of
 
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.learning.checkpoint import Checkpoints
