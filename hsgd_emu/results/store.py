@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from hsgd_emu.atomic import write_atomically
-from hsgd_emu.errors import RunError
+from hsgd_emu.errors import HsgdError, RunError
 from hsgd_emu.results.database import connect_to_write, create_database, fold, transaction
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
@@ -306,6 +306,13 @@ class RunStore:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with transaction(self._connection, self.folder / DATABASE_FILE) as connection:
             yield connection
+
+
+def finish_writing(folder: Path) -> None:
+    """Fold what a killed process left beside a database that needs nothing more; not while another process writes."""
+    if (folder / f"{DATABASE_FILE}-wal").exists():
+        with contextlib.suppress(HsgdError), RunStore.open(folder) as store:
+            store.finish_run()
 
 
 def _waiting(key: TrialKey) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.locks import try_lock
 from hsgd_emu.results.folder import is_run_folder, recorded_message_bytes
+from hsgd_emu.results.store import finish_writing
 from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.training.wanted import Wanted, experiment_of
@@ -56,6 +57,8 @@ class Library:
         found = self.progress_of(wanted)
         if found is None or not (found.finished or found.iteration >= wanted.until < wanted.iterations):
             return None
+        if found.finished:
+            finish_writing(self.folder_of(wanted))
         return found
 
     def progress_of(self, wanted: Wanted) -> Learned | None:
