@@ -228,7 +228,7 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
     for name, of_case in ways.items():
         cases_of.setdefault(ways_text(experiment.topology, of_case), []).append(f"'{name}'")
     for text, names in cases_of.items():
-        console.print(Text(f"ways of {listed(names)}: {text}"), soft_wrap=True)
+        console.print(Text(f"ways of {listed(names)}: {text}"), soft_wrap=not console.is_terminal)
 
 
 def _uplinks(topology: Topology) -> dict[int, Link]:
@@ -269,7 +269,7 @@ def _way(topology: Topology, node: int, route: Sequence[Hop], uplinks: Collectio
 
 def _print_notes(notes: Sequence[Problem], console: Console) -> None:
     for note in notes:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=not console.is_terminal)
 
 
 def _expected(network: Network) -> Network:
