@@ -14,6 +14,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 REQUIRED = ("train_x", "train_y", "test_x", "test_y")
 OPTIONAL = ("num_classes", "mean", "std", "writers", "layout")
 LAYOUTS = ("channels_first", "channels_last")
+_SMALLEST_STD, _LARGEST_FIGURE = 1e-6, 1e6
+"""Of mean and std, as in the run file: float32 holds what becomes of the pixels."""
 _MOST_CLASSES = 1000
 """More are accepted only where there are as many samples: a model gets one output per class."""
 
@@ -225,6 +227,8 @@ def _normalisation(mean: Any, std: Any, train_x: Array) -> tuple[tuple[float, ..
             raise _RefusedError(f"{name} has {len(figures)} figures for {channels} channels; {right} would be right")
     if min(stds) <= 0:
         raise _RefusedError(f"std holds {min(stds)}; it must be above 0")
+    if min(stds) < _SMALLEST_STD or max(map(abs, means + stds)) > _LARGEST_FIGURE:
+        raise _RefusedError(f"mean and std may be {_LARGEST_FIGURE:g} at most, and std {_SMALLEST_STD:g} at least")
     return means * (channels // len(means)), stds * (channels // len(stds))
 
 

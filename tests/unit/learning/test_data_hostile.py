@@ -117,9 +117,16 @@ def test_other_formats_with_huge_headers_are_refused(tmp_path, ending):
     assert f"0.{ending}" in refusal(tmp_path, "image_folder")
 
 
-def test_a_file_of_another_format_is_not_handed_to_the_program_that_draws_it(tmp_path):
-    image_files(tmp_path, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n")
-    assert "cannot be read as an image" in refusal(tmp_path, "image_folder")
+def test_a_file_of_another_format_is_not_opened(tmp_path):
+    # Of PostScript Pillow would let another program make an image.
+    made = io.BytesIO()
+    Image.new("L", (4, 4)).save(made, "PCX")
+    image_files(tmp_path, made.getvalue())
+    (tmp_path / "images/test/x/1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n")
+    assert refusal(tmp_path, "image_folder").count("cannot be read as an image") == 1
+    for file in (tmp_path / "images").rglob("0.png"):
+        file.write_bytes(png(4, 4, bytes(20)))
+    assert refusal(tmp_path, "image_folder").count("cannot be read as an image") == 2  # a PCX and the PostScript
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket", "folder", "circle", "nowhere"])

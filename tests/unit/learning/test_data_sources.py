@@ -233,6 +233,8 @@ def test_two_layouts_that_differ_and_words_that_are_none_are_refused(tmp_path):
         ({"num_classes": np.array(2)}, "at least 3 is right"),
         ({"mean": np.array([0.1])}, "std has 0 figures"),
         ({"mean": np.array([0.1]), "std": np.array([0.0])}, "above 0"),
+        ({"mean": np.array([0.1]), "std": np.array([1e-300])}, "std 1e-06 at least"),
+        ({"mean": np.array([1e300]), "std": np.array([1.0])}, "1e+06 at most"),
         ({"writers": np.array([1])}, "writers has shape (1,)"),
         ({"train_y": np.array([[0], [1], [2]])}, "train_y has shape (3, 1)"),
         ({"train_y": np.array([True, False, True])}, "train_y is bool"),
