@@ -14,12 +14,13 @@ import pytest
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.results.read import read_run
+from hsgd_emu.results.text_table import rich_table
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.retime import retime
 from hsgd_emu.study.sweep import race
 from hsgd_emu.study.sweep.run_study import StudyPlan, StudyProgress, plan_of_study, run_study
 from hsgd_emu.study.sweep.store import TABLES, StudyResults, export_study, fixed_of, read_study
-from hsgd_emu.study.sweep.wording import answers, result_tables, rich_table
+from hsgd_emu.study.sweep.wording import answers, result_tables
 
 ROOT = Path(__file__).parents[3]
 RUN = """\
