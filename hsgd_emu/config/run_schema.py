@@ -63,7 +63,7 @@ class DataSpec(Strict):
     """Folder (or file) of this data set below the root; each data set has a default."""
     partition: Literal["iid", "by_label", "shards", "dirichlet", "natural", "group_iid", "group_non_iid"] = "iid"
     classes_per_worker: Count | None = None
-    alpha: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    alpha: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     grouping: Literal["contiguous", "random"] = "contiguous"
     """Which worker gets which part: in worker order, or in a random order drawn per seed."""
     augment: Augment = Augment()
