@@ -111,7 +111,7 @@ class Network:
         if self.device.type == "cpu":
             self.evaluation_layers = evaluation_layers_of(layers, links, self.sample)
         self.layers, self.fold = layers, folding[1] if folding else None
-        used = {parameter for _, module in links for parameter in module.parameters()}
+        used = {parameter for _, module in links for parameter in module.parameters(recurse=False)}
         unused = [n for n, p in self.model.named_parameters() if p.requires_grad and p not in used]
         self.findings = replace(self.findings, without_gradient=tuple(unused))
 

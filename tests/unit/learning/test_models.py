@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import random
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from hsgd_emu.config.run_schema import ModelSpec
+from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.models import build_model, message_bytes
 from hsgd_emu.learning.names import OWN_MODELS, check_model_spec, torchvision_models, torchvision_version
+from hsgd_emu.learning.world import World
 
 OWN = """
+import random
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,6 +49,92 @@ def dictionary(input_shape, num_classes):
     return Dict(input_shape[0], num_classes)
 
 number = 3
+
+class Two(nn.Linear):
+    # (features, logits), packed in some way
+    def __init__(self, pack, width, num_classes):
+        super().__init__(width, num_classes)
+        self.pack = pack
+    def forward(self, x):
+        return self.pack(x, super().forward(x), self.training)
+
+def two(input_shape, num_classes, way="tuple"):
+    return Two(WAYS[way], input_shape[0], num_classes)
+
+Named = namedtuple("Named", ["hidden", "logits"])
+
+@dataclass
+class Record:
+    hidden: object
+    logits: object
+    loss: object = None
+
+class Thing:
+    def __init__(self, hidden, logits):
+        self.hidden, self.logits = hidden, logits
+
+WAYS = {
+    "tuple": lambda x, y, training: (x, y),
+    "list": lambda x, y, training: [x, y],
+    "dict": lambda x, y, training: {"hidden": x, "logits": y},
+    "ordered": lambda x, y, training: OrderedDict(loss=None, logits=y, hidden=x),
+    "named": lambda x, y, training: Named(x, y),
+    "record": lambda x, y, training: Record(x, y),
+    "thing": lambda x, y, training: Thing(x, y),
+    "one": lambda x, y, training: (y,),
+    "with_none": lambda x, y, training: {"loss": None, "logits": y},
+    "auxiliary": lambda x, y, training: (y, -y) if training else y,
+    "other_in_evaluation": lambda x, y, training: (x, y) if training else y,
+    "none": lambda x, y, training: [],
+    "plain": lambda x, y, training: y,
+    "column": lambda x, y, training: y[..., None],
+    "flat": lambda x, y, training: y[:, 0],
+    "turned": lambda x, y, training: y.T,
+    "classes": lambda x, y, training: y.argmax(1, keepdim=True).expand(-1, 10),
+    "complex": lambda x, y, training: y.to(torch.complex64),
+    "squeezed": lambda x, y, training: y.squeeze(),
+    "rows": lambda x, y, training: y.repeat(3, 1),
+    "first_half": lambda x, y, training: y[: max(1, len(y) // 2)],
+    "training_rows": lambda x, y, training: y.repeat(2, 1) if training else y,
+}
+
+def drawn(input_shape, num_classes):
+    model = linear(input_shape, num_classes)
+    with torch.no_grad():
+        model[1].weight[0] = torch.from_numpy(np.random.randn(input_shape[0]))
+        model[1].bias[0] = random.random()
+        model[1].bias[1] = AT_IMPORT
+    return model
+
+AT_IMPORT = random.random() + np.random.randn()
+
+def seeds_itself(input_shape, num_classes):
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    return linear(input_shape, num_classes)
+
+def lazy(input_shape, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(32), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(num_classes))
+
+class LazyHead(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.norm, self.head, self.aux = nn.BatchNorm1d(64), nn.LazyLinear(num_classes), nn.LazyLinear(num_classes)
+    def forward(self, x):
+        x = self.norm(x)
+        return self.head(x) + self.aux(x) if self.training else self.head(x)
+
+def lazy_in_training(input_shape, num_classes):
+    return LazyHead(num_classes)
+
+def never_used(input_shape, num_classes):
+    model = linear(input_shape, num_classes)
+    model[0].spare = nn.LazyLinear(3)
+    return model
+
+def complex_weights(input_shape, num_classes):
+    model = linear(input_shape, num_classes)
+    model.phase = nn.Parameter(torch.zeros(3, dtype=torch.complex64))
+    return model
 """
 
 
@@ -220,3 +316,187 @@ def test_torchvisions_version_is_its_own():
     import torchvision
 
     assert torchvision_version() == torchvision.__version__
+
+
+# --- outputs -------------------------------------------------------------------------------------------
+
+
+def two(base, way, **spec):
+    return build("own_models:two", base=base, options={"way": way}, **spec)
+
+
+@pytest.mark.parametrize(
+    ("way", "found", "example"),
+    [
+        ("tuple", "0 (4, 64), 1 (4, 10)", 1),
+        ("list", "0 (4, 64), 1 (4, 10)", 1),
+        ("dict", "hidden (4, 64), logits (4, 10)", "logits"),
+        ("ordered", "logits (4, 10), hidden (4, 64)", "hidden"),
+        ("named", "hidden (4, 64), logits (4, 10)", "logits"),
+        ("record", "hidden (4, 64), logits (4, 10)", "logits"),
+        ("thing", "hidden (4, 64), logits (4, 10)", "logits"),
+        ("auxiliary", "0 (4, 10), 1 (4, 10)", 1),
+    ],
+)
+def test_several_outputs_are_refused_until_one_is_chosen(base, way, found, example):
+    message = refusal("own_models:two", base=base, options={"way": way})
+    expected = f"its outputs are {found}; say which one holds the logits, as in model: {{name: ..., output: {example}}}"
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("way", "output"),
+    [
+        *(("tuple", 1), ("tuple", -1), ("list", 1), ("dict", "logits"), ("dict", 1), ("ordered", "logits")),
+        *(("ordered", 1), ("named", "logits"), ("named", 1), ("record", "logits"), ("thing", "logits")),
+        *(("auxiliary", 0), ("one", None), ("with_none", None)),
+    ],
+)
+def test_the_chosen_output_is_what_the_network_returns(base, way, output):
+    model = two(base, way, output=output)
+    x = torch.rand(2, 64)
+    for network in (model.train(), model.eval(), copy.deepcopy(model)):
+        assert torch.equal(network(x), torch.nn.functional.linear(x, model.weight, model.bias))
+
+
+@pytest.mark.parametrize(
+    ("way", "output", "why"),
+    [
+        ("tuple", 2, "its outputs are 0 (4, 64), 1 (4, 10); there is no output 2"),
+        ("dict", "logit", "its outputs are hidden (4, 64), logits (4, 10); there is no output 'logit'"),
+        ("ordered", "loss", "there is no output 'loss'"),
+        ("tuple", 0, "its output of 4 samples has shape (4, 64); (4, 70 or more) is needed"),
+        ("other_in_evaluation", 1, "sometimes its outputs are 0 (4, 64), 1 (4, 10), sometimes it has a single one"),
+        ("none", None, "its output is a list; a tensor is needed"),
+        ("plain", 0, "it has a single output, none that is called 0; leave model.output out"),
+    ],
+)
+def test_an_output_that_is_not_there(base, way, output, why):
+    num_classes = 70 if "70" in why else 10
+    options = {"way": way}
+    if num_classes == 70:
+        with pytest.raises(ConfigError, match=re.escape(why)):
+            build("own_models:two", num_classes=70, base=base, options=options, output=output, num_outputs=70)
+    else:
+        assert why in refusal("own_models:two", base=base, options=options, output=output)
+
+
+def test_our_own_models_have_one_output():
+    assert found(name="mlp", output=1) == [("model.output", "'mlp' has one output only")]
+    assert found(name="googlenet", output="logits") == []
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ("column", "its output of 4 samples has shape (4, 10, 1); (4, 10 or more) is needed"),
+        ("flat", "its output of 4 samples has shape (4,); (4, 10 or more) is needed"),
+        ("turned", "its output of 4 samples has shape (10, 4); (4, 10 or more) is needed"),
+        ("rows", "its output of 4 samples has shape (12, 10); (4, 10 or more) is needed"),
+        ("first_half", "its output of 4 samples has shape (2, 10); (4, 10 or more) is needed"),
+        ("training_rows", "its output of 4 samples has shape (8, 10); (4, 10 or more) is needed"),
+        ("squeezed", "its output of 1 sample has shape (10,); (1, 10 or more) is needed"),
+        ("classes", "its output is torch.int64; logits are floating-point numbers"),
+        ("complex", "its output is torch.complex64; logits are floating-point numbers"),
+    ],
+)
+def test_what_is_no_row_of_logits_for_each_sample(base, way, why):
+    assert why in refusal("own_models:two", base=base, options={"way": way})
+
+
+def test_auxiliary_classifiers_of_torchvision_are_chosen_too():
+    options = {"aux_logits": True, "init_weights": False}
+    message = refusal("googlenet", (3, 32, 32), options=options)
+    assert "its outputs are logits (4, 10), aux_logits2 (4, 10), aux_logits1 (4, 10); say which" in message
+    model = build("googlenet", (3, 32, 32), options=options, output="logits")
+    assert model.train()(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    from hsgd_emu.learning.examine import examine
+
+    unused = examine(model, torch.rand(2, 3, 32, 32), torch.tensor([0, 1])).without_gradient
+    assert {name.partition(".")[0] for name in unused} == {"aux1", "aux2"}
+
+
+def test_complex_weights_are_refused(base):
+    assert "its parameter 'phase' is complex" in refusal("own_models:complex_weights", base=base)
+
+
+# --- factories --------------------------------------------------------------------------------------------
+
+
+def numbers(model) -> list[float]:
+    return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()]).tolist()
+
+
+def test_what_a_factory_draws_follows_the_seed(base):
+    np.random.seed(1), random.seed(1)
+    one = numbers(build("own_models:drawn", base=base))
+    np.random.seed(2), random.seed(2)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    again, other = numbers(build("own_models:drawn", base=base)), numbers(build("own_models:drawn", base=base, seed=2))
+    assert one == again
+    differ = [a != b for a, b in zip(one, other, strict=True)]
+    assert sum(differ) == len(one) - 1  # what is drawn when the module is imported is alike for all seeds
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_a_factory_that_seeds_leaves_no_trace(base):
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    build("own_models:seeds_itself", base=base)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_lazy_modules_get_their_shapes_and_seeded_weights(base):
+    model = build("own_models:lazy", base=base)
+    assert [type(module) for module in model][1:3] == [nn.Linear, nn.BatchNorm1d]
+    assert model[1].weight.shape == (32, 64)
+    assert numbers(model) == numbers(build("own_models:lazy", base=base))
+    assert numbers(model) != numbers(build("own_models:lazy", base=base, seed=2))
+    assert int(model[2].num_batches_tracked) == 0
+    size = 4 * sum(p.numel() for p in model.parameters()) + 4 * 2 * 32 + 8
+    assert message_bytes(ModelSpec(name="own_models:lazy"), (64,), 10, base) == size
+
+
+def test_lazy_modules_of_training_alone_change_nothing_else(base):
+    model = build("own_models:lazy_in_training", base=base)
+    assert model.aux.weight.shape == (10, 64)
+    assert not model.norm.running_mean.any()
+    assert int(model.norm.num_batches_tracked) == 0
+
+
+def test_lazy_parameters_that_are_never_used_are_named(base):
+    message = refusal("own_models:never_used", base=base)
+    assert "it never uses its lazy parameters 0.spare.weight, 0.spare.bias, which so have no shape" in message
+
+
+# --- batches of one sample --------------------------------------------------------------------------------
+
+
+NORMED = """
+from torch import nn
+def norm(input_shape, num_classes):
+    return nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, num_classes))
+class Spread(nn.Linear):
+    def forward(self, x):
+        x = x - x.mean(0) if not self.training else (x - x.mean(0)) / x.std(0)
+        return super().forward(x.nan_to_num(nan=1.0) if len(x) > 1 else x)
+def spread(input_shape, num_classes):
+    return Spread(64, num_classes)
+"""
+
+
+@pytest.mark.parametrize("model", ["norm", "spread"])
+def test_a_worker_with_one_sample_is_told_for_every_seed(tmp_path, model):
+    (tmp_path / "normed.py").write_text(NORMED)
+    data = DataSpec(dataset="digits", partition="dirichlet", alpha=0.05)
+    train = TrainSpec(batch_size="full", learning_rate=0.1, iterations=2)
+    names = [f"worker-{number}" for number in range(20)]
+    spec = ModelSpec(name=f"normed:{model}")
+    world = World(data, spec, train, names, [range(20)], tmp_path, torch.device("cpu"))
+    assert 1 not in world.num_samples(10)
+    with_one = [name for name, num in zip(names, world.num_samples(1), strict=True) if num == 1]
+    world.check([10])
+    with pytest.raises(ConfigError, match="cannot be trained on batches of one sample") as caught:
+        world.check([10, 1])
+    assert f"workers that have only one are, with seed 1: {', '.join(with_one)}" in str(caught.value)
+    linear = World(data, ModelSpec(name="mlp"), train, names, [range(20)], tmp_path, torch.device("cpu"))
+    linear.check([10, 1])
