@@ -125,12 +125,13 @@ class ByModule:
         self._parameters = dict(model.named_parameters())
         names = [*self._parameters, *dict(model.named_buffers())]
         # Of a module with two names functional_call leaves the tensors that it worked on.
+        modules = dict(model.named_modules(remove_duplicate=False))
         self._twice = [
-            (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], tensor)
+            (modules[name.rpartition(".")[0]], name.rpartition(".")[2], tensor)
             for name, tensor in _with_all_names(model)
             if name not in names
         ]
-        self._places = {name: (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names}
+        self._places = {name: (modules[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in names}
 
     def step(self, part: Part, sgd: Sgd, step: Step) -> torch.Tensor:
         losses, gradients = self._batched(part, step) if self.batched else self._alone(part, step)

@@ -124,15 +124,29 @@ def evaluates_wholly(model: nn.Module) -> bool:
 def copied(model: nn.Module) -> nn.Module:
     """Return a copy of a network; what it has computed and keeps (as old weight_norm does) comes without its history.
 
-    Raises:  ConfigError: it cannot be copied.
+    What cannot be copied at all, such as a lock, both have.
+    Raises:  ConfigError: it cannot be copied nevertheless.
     """
-    held = [value for module in model.modules() for value in vars(module).values()]
-    computed = [value for value in held if isinstance(value, torch.Tensor) and not value.is_leaf]
+    held = [value for module in model.modules() for key, value in vars(module).items() if key not in _OF_EVERY_MODULE]
+    tensors = [value for value in [*held, *model.buffers()] if isinstance(value, torch.Tensor)]
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
     try:
-        return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
+        return copy.deepcopy(model, dict(memo))
+    except Exception:
+        memo |= {id(value): value for value in held if not _can_be_copied(value)}
+    try:
+        return copy.deepcopy(model, memo)
     except Exception as error:
         text = f"the network holds something that cannot be copied ({type(error).__name__}: {error})"
         raise ConfigError.of("", "model", text) from error
+
+
+def _can_be_copied(value: Any) -> bool:
+    try:
+        copy.deepcopy(value)
+    except Exception:
+        return False
+    return True
 
 
 def step_by_hand(

@@ -51,10 +51,13 @@ class Hand:
 
     def evaluate(self, server: int, iteration: int) -> Metrics:
         train_loss, self.losses = sum(self.losses) / len(self.losses), []
-        # A copy: what a network changes in evaluation is not for training. All test samples are one batch.
-        model = copy.deepcopy(self.models[server]).eval()
+        model = self.models[server].eval()
+        before = copy.deepcopy(model.state_dict())
         x, y = torch.from_numpy(self.trial.dataset.test_x).double(), torch.from_numpy(self.trial.dataset.test_y)
         with torch.no_grad(), seeded_generators(seed_of(self.trial.setup.seed, "evaluation")):
-            logits = model(x)
+            logits = model(x)  # all test samples are one batch
+        # What a network changes in evaluation is not for training.
+        model.load_state_dict(before)
+        model.train()
         accuracy = float((logits.argmax(1) == y).double().mean())
         return Metrics(train_loss, float(F.cross_entropy(logits, y)), accuracy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import types
 from functools import partial
 
@@ -465,6 +466,27 @@ class Detached(Net):
         return h.detach()
 
 
+class HoldsALock(Net):
+    def more(self):
+        self.lock = threading.Lock()
+
+    def between(self, h):
+        with self.lock:
+            return h
+
+
+class BufferWithAGradient(Net):
+    def more(self):
+        self.register_buffer("scale", torch.ones(8, requires_grad=True))
+
+    def between(self, h):
+        return h * self.scale
+
+
+def scripted():
+    return torch.jit.script(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)))
+
+
 def normed(norm):
     return nn.Sequential(norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 4))
 
@@ -479,21 +501,15 @@ ODD = {
         *(StatisticsReplaced, Counts, CountsInEvaluation, Teacher, TeacherByData, StartsFromItsFirstBatch),
         *(InPlaceOnItsInput, ViewOfItsInput, OddShapes, SharedModule, ClippedGradients, HookOnAnActivation),
         *(gradient_of_a_known_layer_halved, output_doubled_by_a_hook, a_layers_own_forward),
-        *(
-            a_forward_that_means_this_network,
-            Recurrent,
-            Attention,
-            ChoosesAnExpert,
-            Recomputes,
-            OwnDerivative,
-            Detached,
-        ),
+        *(a_forward_that_means_this_network, Recurrent, Attention, ChoosesAnExpert, Recomputes),
+        *(OwnDerivative, Detached, HoldsALock, BufferWithAGradient, scripted),
     )
 }
 ODD |= {
     "spectral_norm": partial(normed, parametrizations.spectral_norm),
     "old_spectral_norm": partial(normed, nn.utils.spectral_norm),
     "weight_norm": partial(normed, parametrizations.weight_norm),
+    "old_weight_norm": partial(normed, nn.utils.weight_norm),
 }
 
 
