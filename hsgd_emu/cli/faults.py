@@ -29,9 +29,10 @@ def explained(error: Exception) -> str | None:
 
 
 def complaint_about(arguments: Iterable[Any]) -> ConfigError | None:
-    """Return what is wrong with a run folder among the arguments of a command that failed; None: nothing."""
+    """Return what is wrong with a folder among the arguments of a command that failed; None: nothing."""
     from hsgd_emu.results.verify import complaint
+    from hsgd_emu.study.sweep.verify import study_complaint
 
     paths = [path for value in arguments for path in (value if isinstance(value, list) else [value])]
-    found = (complaint(path) for path in paths if isinstance(path, Path))
+    found = (complaint(path) or study_complaint(path) for path in paths if isinstance(path, Path))
     return next((one for one in found if one is not None), None)

@@ -158,16 +158,15 @@ def _check_folder(folder: Path, data: dict[str, Any], force: bool, inputs: set[P
     """Raise ConfigError where the folder holds anything but this very study. inputs: files that are read."""
     import yaml
 
-    if is_study_folder(folder):
+    if is_study_folder(folder) and not force:
         before = read_study_file(folder)
         now = yaml.safe_load(to_yaml(data))
         keys = [key for key in dict.fromkeys([*before, *now]) if key != "description"]
         differ = [key for key in keys if before.get(key) != now.get(key)]
-        if differ and not force:
+        if differ:
             text = f"the study there differs in {listed(differ)}; --force replaces it, --out writes elsewhere"
             raise ConfigError.of(str(folder), "", text)
-        if not force:
-            return
+        return
     check_free(folder, STUDY_DATABASE, force, "--force replaces it, --out writes elsewhere")
     check_inputs(folder, inputs)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsgd_emu.engine.port import Metrics
+from hsgd_emu.errors import ConfigError
 from hsgd_emu.locks import try_lock
-from hsgd_emu.results.folder import is_run_folder, recorded_message_bytes
+from hsgd_emu.results.folder import is_run_folder, recorded_message_bytes, remove_run
 from hsgd_emu.results.store import finish_writing
 from hsgd_emu.results.tables import connect_to_read, curve_rows, select
 from hsgd_emu.run import Options, run_experiment
@@ -62,8 +63,10 @@ class Library:
         return found
 
     def progress_of(self, wanted: Wanted) -> Learned | None:
-        """Return what a trial has learned so far, None where it was never begun."""
-        return _read(self.folder_of(wanted))
+        """Return what a trial has learned so far, None where it was never begun, or is damaged."""
+        with contextlib.suppress(ConfigError):
+            return _read(self.folder_of(wanted))
+        return None
 
     def try_lock(self, wanted: Wanted) -> int | None:
         """Return the descriptor that keeps others from learning a trial until it is closed; None if another does."""
@@ -86,8 +89,17 @@ class Library:
         """Learn a trial in this process, going on where an earlier one stopped; nothing if it is learned already."""
         with self.locked(wanted, waiting):
             if self.find(wanted) is None:
+                self._remove_damaged(wanted, progress)
                 learn(wanted, self.folder_of(wanted), progress)
                 self.remember(wanted)
+
+    def _remove_damaged(self, wanted: Wanted, progress: Progress) -> None:
+        folder = self.folder_of(wanted)
+        try:
+            _read(folder)
+        except ConfigError as error:
+            progress.warn(f"a trial of the library is learned again: {error}")
+            remove_run(folder)
 
     def remember(self, wanted: Wanted) -> None:
         """Note a learned trial under its kind, for `alike`."""
@@ -99,7 +111,10 @@ class Library:
         """Return (iterations, evaluations, host seconds) of learned trials whose iterations cost the same."""
         folder = self._kind(wanted)
         keys = sorted(marker.name for marker in folder.iterdir()) if folder.is_dir() else []
-        found = (_read(self.folder / key) for key in keys[:_ALIKE])
+        found = []
+        for key in keys[:_ALIKE]:
+            with contextlib.suppress(ConfigError):
+                found.append(_read(self.folder / key))
         return [(one.iteration, len(one.metrics), one.wall_s) for one in found if one and one.wall_s > 0]
 
     def _kind(self, wanted: Wanted) -> Path:
