@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from hsgd_emu.cli import app
 from hsgd_emu.results.tables import FORMAT
 from hsgd_emu.run import run
+from hsgd_emu.study.sweep.run_study import run_study
 
 RUN = """\
 name: mine
@@ -126,6 +127,7 @@ def run_file(old: str, new: str) -> Callable[[Path], object]:
     return harm
 
 
+RUN_COMMANDS = list(COMMANDS)
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 SEED = 'SELECT "case", seed'
 HARMS: dict[str, Callable[[Path], object]] = {
@@ -226,13 +228,13 @@ def meets(finished: Path, place: Path, harm: str, commands: Sequence[str]) -> No
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_one_sentence_and_exit_2(finished: Path, place: Path, harm: str) -> None:
-    meets(finished, place, harm, [list(COMMANDS)[list(HARMS).index(harm) % len(COMMANDS)]])
+    meets(finished, place, harm, [RUN_COMMANDS[list(HARMS).index(harm) % len(RUN_COMMANDS)]])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", HARMS)
 def test_every_command_meets_every_harm(finished: Path, place: Path, harm: str) -> None:
-    meets(finished, place, harm, list(COMMANDS))
+    meets(finished, place, harm, RUN_COMMANDS)
 
 
 @pytest.mark.parametrize("harm", ["random bytes", "an endless view", "a trigger", "text for a number", "huge text"])
@@ -242,3 +244,52 @@ def test_a_report_of_such_a_folder_is_refused(place: Path, harm: str) -> None:
     assert code == 2
     assert len(output.splitlines()) == 1
     assert "received/run.sqlite: " in output
+
+
+def on_study(*statements: str) -> Callable[[Path], object]:
+    def harm(folder: Path) -> None:
+        with closing(sqlite3.connect(folder / "study.sqlite", isolation_level=None)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    return harm
+
+
+STUDY_HARMS: dict[str, Callable[[Path], object]] = {
+    "random bytes": written("study.sqlite", bytes(range(256)) * 64),
+    "an endless view": on_study("DROP TABLE times", f"CREATE VIEW times AS {ENDLESS} SELECT * FROM n"),
+    "a trigger": on_study("CREATE TRIGGER t AFTER INSERT ON times BEGIN DELETE FROM best; END"),
+    "other scenarios": on_study("UPDATE scenarios SET scenario = scenario + 1000"),
+    "other axes": on_study("UPDATE scenarios SET axis = 'zz'"),
+    "an endless number": on_study("UPDATE scenarios SET number = 9e999"),
+    "nested JSON": on_study(f"INSERT INTO crossovers VALUES ('test_accuracy', 0.1, 'zz', '{'[' * 5000}', 'a', 'b', 1)"),
+    "study.yaml a list": written("study.yaml", "- 1"),
+    "study.yaml nested": written("study.yaml", "a: " + "[" * 5000),
+    "study.yaml without axes": written("study.yaml", "name: x"),
+    "study.yaml other kinds": written("study.yaml", "name: [1]\naxes: 5\nrun: {cases: 7, targets: 8}"),
+    "study.yaml a pipe": pipe("study.yaml"),
+    "environment nested": written("environment.json", "[" * 10_000),
+}
+COMMANDS |= {
+    "report of a study": ["report", "DIR", "--force"],
+    "export of a study": ["export", "DIR", "--out", "exported"],
+    "watch of a study": ["watch", "DIR"],
+}
+
+
+@pytest.mark.parametrize("harm", STUDY_HARMS)
+def test_a_study_likewise(place: Path, harm: str, study: Path) -> None:
+    for command in ("report of a study", "export of a study", "watch of a study"):
+        shutil.rmtree(place / "received")
+        shutil.copytree(study, place / "received")
+        STUDY_HARMS[harm](place / "received")
+        code, output = invoke(command)
+        assert code == 2 or (code == 0 and command != "report of a study"), output
+        assert code == 0 or "received" in output
+
+
+@pytest.fixture(scope="module")
+def study(finished: Path) -> Path:
+    out = finished / "studied"
+    run_study(finished / "study.yaml", out, library=finished / "trials", device="cpu", jobs=1)
+    return out

@@ -172,9 +172,10 @@ def tell(act):
 
 acts_watched(tell).__enter__()
 """
+ALONE = ["--engine", "layered:2", "--threads", "1", "--library", "none"]
 COMMANDS = {
-    "run": ["run", "run.yaml", "--out", "out", "--engine", "layered:2", "--threads", "1"],
-    "force": ["run", "run.yaml", "--out", "out", "--engine", "layered:2", "--threads", "1", "--force"],
+    "run": ["run", "run.yaml", "--out", "out", *ALONE],
+    "force": ["run", "run.yaml", "--out", "out", "--force", *ALONE],
     "retime": ["retime", "parent", "--out", "out", "--scale", "far=2", "--force"],
     "study": ["study", "study.yaml", "--out", "out", "--library", "trials"],
 }
