@@ -14,6 +14,7 @@ SAW = "saw"
 """Where environment.json has them."""
 Facts = Mapping[str, Any]
 DATA = "data"
+LEARNING_CODE = "hsgd-emu's code"
 _MODULE, _MODEL = "own module ", "model of seed "
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from hsgd_emu.config.run_schema import DataSpec, ModelSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import Dataset, load_dataset
 from hsgd_emu.learning.data.spec import is_factory
-from hsgd_emu.learning.facts import DATA, FORMAT, LIBRARIES, differences, of_model, of_modules
+from hsgd_emu.learning.facts import DATA, FORMAT, LEARNING_CODE, LIBRARIES, differences, of_model, of_modules
 from hsgd_emu.learning.fingerprint import fingerprint
 from hsgd_emu.learning.models import build_model
 from hsgd_emu.learning.own_code import OwnCode
@@ -122,6 +122,16 @@ class Material:
         files = self._code.changed() if self._code else []
         modules = differences(self._told, self._modules() | of_modules(dict.fromkeys(files, "")))
         return [*data, *modules]
+
+
+@lru_cache
+def learning_code_hash() -> str:
+    """Return the hash of the sources of this package that learn: a checkout changes without another version."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([*package.glob("learning/**/*.py"), *package.glob("engine/*.py"), package / "rng.py"]):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def content_hash(dataset: Dataset) -> str:
