@@ -5,6 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NEWEST := .venv-newest
+PROCESSES ?= 2
 PIP := python -m pip install --quiet --disable-pip-version-check
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("hsgd_emu needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -13,7 +14,7 @@ define checks
 	$(1)/ruff check .
 	$(1)/ruff format --check .
 	$(1)/mypy
-	$(1)/python -m pytest -q
+	$(1)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 endef
 
 .PHONY: demo test test-slow test-newest constraints newest clean
