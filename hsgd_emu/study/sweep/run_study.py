@@ -21,7 +21,7 @@ from hsgd_emu.study.sweep.prepared import Prepared, StudyPlan, prepare
 from hsgd_emu.study.sweep.race import Race
 from hsgd_emu.study.sweep.store import connect_to_read, is_study_folder
 from hsgd_emu.study.sweep.study_file import load_study, study_data
-from hsgd_emu.study.sweep.writing import StudyStore
+from hsgd_emu.study.sweep.writing import StudyStore, finish_writing
 from hsgd_emu.study.training.executors import ExecutorName, train
 from hsgd_emu.study.training.library import DEFAULT_FOLDER
 from hsgd_emu.study.training.processes import TrainingProgress
@@ -85,6 +85,7 @@ def run_study(
     if is_study_folder(folder) and not force:
         _check_same_learning(folder, prepared)
         if is_finished(folder):
+            finish_writing(folder)
             return folder
     with _opened(folder, data, prepared, force) as store:
         progress.planned(prepared.plan(jobs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from hsgd_emu.atomic import write_atomically
+from hsgd_emu.errors import HsgdError
 from hsgd_emu.results.database import connect_to_write, create_database, fold, remove_database, transaction
 from hsgd_emu.results.folder import (
     ENVIRONMENT_FILE,
@@ -85,6 +87,13 @@ class StudyStore:
     def finish(self) -> None:
         """Fold the write-ahead log into study.sqlite, so that the study is one file that can be copied."""
         fold(self.connection)
+
+
+def finish_writing(folder: Path) -> None:
+    """Fold what a killed process left beside the database of a finished study; not while another process writes."""
+    if (folder / f"{STUDY_DATABASE}-wal").exists():
+        with contextlib.suppress(HsgdError), StudyStore.open(folder) as store:
+            store.finish()
 
 
 def remove_study(folder: Path, locked: bool = False) -> None:
