@@ -2,7 +2,8 @@
 
 A mapping is merged into the mapping that is there, key by key at every depth; anything else (a list too) replaces what
 is there, and so does an empty mapping. Of keys that exclude each other (`rtt_s` and `latency_s`, two distributions)
-the new ones replace the old. With another topology, what the run binds for names that it lacks is dropped.
+the new ones replace the old; so does another model, and what belongs to another data set. With another topology, what
+the run binds for names that it lacks is dropped.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ _EXCLUSIVE = (
     ("rtt_s", "up_s", "down_s", "latency_s"),
     ("samples", "csv", "distribution"),
     ("levels", "root"),
+    ("rtt_s", "scale", "profile", "set"),
 )
 """Of these keys, a mapping has some; one with others of them is another thing, not an addition."""
 _NAMES = ("distribution", "schedule")
 """Keys whose value says which others belong to them."""
+_OF_DATASET = ("folder", "options", "layout")
+"""What in a data section belongs to the data set that it names."""
 
 
 def set_value(document: Document, assignment: str) -> None:
@@ -54,7 +58,10 @@ def merge_value(document: Document, keys: Sequence[str], value: Any, mark: Mark)
 
 def _merge(document: Document, keys: Sequence[str], value: Any, mark: Mark) -> None:
     old = _at(document.data, keys)
-    if isinstance(old, dict) and isinstance(value, dict) and value and not _is_other(old, value):
+    if isinstance(old, dict) and isinstance(value, dict) and value and not _is_other(keys[-1], old, value):
+        if keys[-1] == "data" and value.get("dataset", old.get("dataset")) != old.get("dataset"):
+            for key in _OF_DATASET:
+                old.pop(key, None)
         for key, inner in value.items():
             _merge(document, (*keys, key), inner, mark.inside.get(key, mark))
     else:
@@ -73,12 +80,15 @@ def _at(data: Any, keys: Sequence[str]) -> Any:
     return data
 
 
-def _is_other(old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _is_other(section: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     for keys in _EXCLUSIVE:
         here, there = ({key for key in keys if key in one} for one in (new, old))
         if here and there and here.isdisjoint(there):
             return True
-    return any(key in old and key in new and old[key] != new[key] for key in _NAMES)
+    return any(
+        key in old and key in new and old[key] != new[key]
+        for key in (*_NAMES, *(["name"] if section == "model" else []))
+    )
 
 
 def _open_on_the_way(document: Document, keys: Sequence[str]) -> None:

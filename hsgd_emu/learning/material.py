@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import cached_property, lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +110,8 @@ class Material:
 
     def loaded(self) -> dict[str, str]:
         """Return the facts without those of models: versions, the data, and the modules imported so far."""
-        versions = {"format": str(FORMAT), **{name: version(name) for name in LIBRARIES}}
-        return versions | {DATA: self.data_hash} | self._modules()
+        versions = {"format": str(FORMAT), **{name: _version(name) for name in LIBRARIES}}
+        return versions | {LEARNING_CODE: learning_code_hash(), DATA: self.data_hash} | self._modules()
 
     def _modules(self) -> dict[str, str]:
         return of_modules(self._code.hashes()) if self._code else {}
@@ -122,6 +122,13 @@ class Material:
         files = self._code.changed() if self._code else []
         modules = differences(self._told, self._modules() | of_modules(dict.fromkeys(files, "")))
         return [*data, *modules]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a machine that only trains has not all of them
+        return "not installed"
 
 
 @lru_cache

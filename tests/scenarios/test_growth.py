@@ -99,7 +99,7 @@ def test_without_its_last_checkpoint_a_trial_is_learned_anew_and_that_is_said(tm
     assert not list((tmp_path / "out").rglob("*.pt"))
     write(path, train=RUN["train"] | {"iterations": 32})
     progress = learned(path, tmp_path / "out", resume=True)
-    assert "no whole checkpoint; the trial starts again" in progress.warnings[0]
+    assert "no whole checkpoint, from the start" in progress.warnings[0]
     learned(path, tmp_path / "whole")
     assert_same(tmp_path / "out", tmp_path / "whole")
 

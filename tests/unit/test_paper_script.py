@@ -28,7 +28,7 @@ from hsgd_emu.learning.checkpoint import Checkpoints  # noqa: E402
 from hsgd_emu.results.read import read_run  # noqa: E402
 from hsgd_emu.results.rows import CurveRow, TrialKey  # noqa: E402
 from hsgd_emu.results.store import RunStore  # noqa: E402
-from hsgd_emu.run import Options, run_experiment  # noqa: E402
+from hsgd_emu.run import Options, Progress, run_experiment, session_of  # noqa: E402
 
 RUN = """
 name: stopped
@@ -256,9 +256,9 @@ def begun(path: Path, folder: Path, local: int, finished: bool = False) -> RunSt
     """Return an open run whose local trial is at an iteration."""
     experiment = load_experiment(path)
     keys = [TrialKey(case.name, 1) for case in experiment.cases]
-    store = RunStore.create(
-        folder, experiment.resolved(), {"device": "cpu", "engine": "layered:4", "message_bytes": 8}, keys, []
-    )
+    session = session_of(experiment, Options("cpu", engine="usual"), Progress())
+    environment = session.environment | {"timing_only": False, "message_bytes": session.message_bytes}
+    store = RunStore.create(folder, experiment.resolved(), environment, keys, [])
     for iteration in range(4, local + 1, 4):
         store.commit_round(keys[0], iteration, row(iteration, 0.1), [], [], [])
     if finished:
