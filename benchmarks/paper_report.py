@@ -85,7 +85,7 @@ def cost_lines(folder: Path, summaries: Sequence[CaseSummary]) -> list[str]:
     with contextlib.closing(connect_to_read(folder)) as connection:
         trials = [row for row in select(connection, "trials") if row[3] and row[8]]
     for summary in summaries:
-        own = [(iteration, wall_s) for case, _, _, iteration, *_, wall_s in trials if case == summary.case]
+        own = [(iteration, wall_s) for case, _, _, iteration, *_, wall_s, _ in trials if case == summary.case]
         cells = ["-", "-", "-"]
         if own:
             pace = statistics.median(1000 * wall_s / iteration for iteration, wall_s in own)
