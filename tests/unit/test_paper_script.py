@@ -362,7 +362,8 @@ def test_what_is_carried_suffices_to_learn_and_what_comes_back_to_report(tmp_pat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     monkeypatch.setattr(paper_run, "unpack_wheels", lambda carry, site: None)
     # One thread: on a busy machine two that wait for each other take a minute for this.
-    sets = ["model={name: mlp, hidden: [8]}", "train={iterations: 100}", "seeds=[1]", "targets={test_accuracy: [0.01]}"]
+    sets = ["model={name: mlp, hidden: [8]}", "train={iterations: 100, until_targets: false}", "seeds=[1]"]
+    sets.append("targets={test_accuracy: [0.01]}")
     sets.append('cases=[{name: "P=50", period: 50}, {name: "G=50 I=5", periods: [50, 5]}]')
     words = ["run", "--small", "--minutes", "5", *(word for text in sets for word in ("--set", text))]
     places = {"--carry": tmp_path, "--work": tmp_path / "work", "--out": tmp_path / "out"}
