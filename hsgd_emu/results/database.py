@@ -50,6 +50,8 @@ class Format(NamedTuple):
     sql: Mapping[str, str]
     checked: Mapping[str, Sequence[Column]]
     """Tables whose every value is looked at when the database is opened to read: those that are small."""
+    rules: Mapping[str, str] = {}
+    """What must not be found, by what is wrong then; looked at too."""
 
 
 def table_sql(name: str, columns: Sequence[Column], *rules: str) -> str:
@@ -270,6 +272,9 @@ def _check_values(connection: sqlite3.Connection, path: Path, format: Format) ->
         connection.set_progress_handler(None, 0)
         if row is not None:
             raise _damaged(path, f"table {table}, row {row[0]}: a value that {format.whose} cannot have")
+    for text, sql in format.rules.items():
+        if connection.execute(sql).fetchone() is not None:
+            raise _damaged(path, text)
 
 
 def _is_spent(budget: Iterator[int]) -> bool:

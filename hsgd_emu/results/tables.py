@@ -88,6 +88,11 @@ FORMAT = Format(
         for name, columns in {**TABLES, **_OTHERS}.items()
     },
     {**{name: TABLES[name] for name in ("trials", "curve", "targets")}, **_OTHERS},
+    {
+        # All of curve is held in memory: not what a stranger has put in there without end.
+        "more rows in table curve than iterations": "SELECT 1 WHERE (SELECT count(*) FROM curve) > "
+        "(SELECT total(iteration) FROM trials)",
+    },
 )
 
 

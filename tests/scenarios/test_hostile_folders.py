@@ -160,6 +160,10 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "trials empty": sql("DELETE FROM trials"),
     "curve empty": sql("DELETE FROM curve"),
     "curve renamed": sql("UPDATE curve SET \"case\"='z' WHERE \"case\"='a'"),
+    "a curve without end": sql(
+        "INSERT INTO curve SELECT curve.* FROM curve, (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+        "WHERE i < 20000) SELECT i FROM n)"
+    ),
     "timeline unknown nodes": sql("UPDATE timeline SET node='z', kind='zz', start_s=-1e300, end_s=1e300"),
     "barriers unknown": sql("UPDATE barriers SET server='z', waited_for='q', iteration=-5, slack_s=9e999"),
     "waits unknown": sql("UPDATE waits SET node='z', round=-5, wait_s=9e999"),
@@ -167,7 +171,7 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "levels odd": sql("UPDATE target_levels SET metric='z'"),
     "levels odd2": sql("UPDATE target_levels SET target=9e999"),
     "status odd": sql("UPDATE trials SET status='zz'"),
-    "iteration beyond": sql("UPDATE curve SET iteration=iteration+1000000000"),
+    "iteration beyond": sql("UPDATE curve SET iteration=iteration+1000"),
     "iteration twice": sql("UPDATE curve SET iteration=5"),
     "trial iteration beyond": sql("UPDATE trials SET iteration=1000000000000, status='running'"),
     "round beyond": sql("UPDATE trials SET round=1000000000000, status='running'"),

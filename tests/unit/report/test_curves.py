@@ -491,6 +491,7 @@ def make_long_run(folder: Path, num_rounds: int) -> Path:
                 for i in range(1, num_rounds + 1)
             )
             insert(connection, "curve", ((key.case, key.seed, *vars(one).values()) for one in rows))
+        connection.execute("UPDATE trials SET round = ?, iteration = ?", (num_rounds, 50 * num_rounds))
         connection.execute("COMMIT")
         for key in keys:
             store.finish_trial(key, None, "timeline", "simpy", 1.0)
