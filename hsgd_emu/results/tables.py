@@ -92,6 +92,8 @@ FORMAT = Format(
         # All of curve is held in memory: not what a stranger has put in there without end.
         "more rows in table curve than iterations": "SELECT 1 WHERE (SELECT count(*) FROM curve) > "
         "(SELECT total(iteration) FROM trials)",
+        "a row in table curve beyond its trial": 'SELECT 1 FROM curve c LEFT JOIN trials t ON t."case" = c."case" '
+        "AND t.seed = c.seed WHERE t.iteration IS NULL OR c.iteration > t.iteration",
     },
 )
 

@@ -171,7 +171,7 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "levels odd": sql("UPDATE target_levels SET metric='z'"),
     "levels odd2": sql("UPDATE target_levels SET target=9e999"),
     "status odd": sql("UPDATE trials SET status='zz'"),
-    "iteration beyond": sql("UPDATE curve SET iteration=iteration+1000"),
+    "iteration beyond": sql("UPDATE curve SET iteration=iteration+1000000000"),
     "iteration twice": sql("UPDATE curve SET iteration=5"),
     "trial iteration beyond": sql("UPDATE trials SET iteration=1000000000000, status='running'"),
     "round beyond": sql("UPDATE trials SET round=1000000000000, status='running'"),
