@@ -65,9 +65,15 @@ class Settings:
         Raises:  ConfigError: what is wrong with some scenario, each mistake once.
         """
         found: dict[Problem, str] = {}
+        routed: set[int] = set()  # bases; whether their nodes reach each other does not depend on what links cost
         for values in self.scenarios.study.scenarios:
             try:
-                self.setting(values)
+                number = self.scenarios.base(values).number
+                if number in routed:
+                    self._links_of(values)
+                else:
+                    self.setting(values)
+                    routed.add(number)
             except ConfigError as error:
                 for problem in error.problems:
                     found.setdefault(problem, self.scenarios.text(values))
@@ -86,12 +92,8 @@ class Settings:
 
         Raises:  ConfigError: its run would not be valid, or a link takes longer for a message than any run may.
         """
-        experiment, base = self.scenarios.experiment(values), self.scenarios.base(values)
-        draft, num_bytes = experiment.topology_draft, self._message_bytes(base)
-        try:
-            links = {ref: self._link(profile, num_bytes) for ref, profile in draft.links.items() if profile}
-        except ValueError as error:
-            raise ConfigError([self.scenarios.study.source.problem(("axes",), str(error))]) from None
+        base, num_bytes = self.scenarios.base(values), self._message_bytes(self.scenarios.base(values))
+        experiment, links = self._links_of(values)
         steps_s, has_random_steps = self._step_costs(base, experiment)
         transfers: dict[object, TransferModel] = {ref: link.transfer for ref, link in links.items()}
         net = Network(experiment.topology, transfers, steps_s)
@@ -105,6 +107,18 @@ class Settings:
                 routes[tree] = self._routes[key]
         is_random = has_random_steps or any(link.is_random for link in links.values()) or base.has_random_aggregation
         return Setting(experiment, net, routes, num_bytes, is_random)
+
+    def _links_of(self, values: Scenario) -> tuple[Experiment, dict[object, _Link]]:
+        """Return a scenario's experiment and its links, by profile reference.
+
+        Raises:  ConfigError: as `setting`.
+        """
+        experiment, num_bytes = self.scenarios.experiment(values), self._message_bytes(self.scenarios.base(values))
+        profiles = experiment.topology_draft.links
+        try:
+            return experiment, {ref: self._link(profile, num_bytes) for ref, profile in profiles.items() if profile}
+        except ValueError as error:
+            raise ConfigError([self.scenarios.study.source.problem(("axes",), str(error))]) from None
 
     def _link(self, profile: LinkProfile, num_bytes: int) -> _Link:
         # What is kept holds the profile, so that its identity is not taken by another one.
