@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,11 @@ from hsgd_emu.config.run_schema import (
     EvaluationSpec,
     ModelSpec,
     PublishedSpec,
+    RunSpec,
     TargetSpec,
     TrainSpec,
 )
+from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, CostValue
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.plan import Network, Plan, check_clock, surely_fits
@@ -149,30 +151,33 @@ class Experiment:
             for name, profile in [*draft.links.items(), *draft.computes.items()]
             if isinstance(name, str)
         }
-        topology = with_profiles(plain(draft.spec), draft)
-        data = plain(self.data)
-        # Where the data lie on this machine is no property of the run; environment.json has it.
-        data.pop("root", None)
-        sections: dict[str, Any] = {
-            "name": self.name,
-            "description": self.description,
-            "topology": topology,
-            "profiles": profiles or None,
-            "compute": None if self.compute is None else plain(self.compute),
-            "data": data,
-            "model": plain(self.model),
-            "train": plain(self.train),
-            "cases": [plain(case) for case in self.cases],
-            "averaging": plain(self.averaging),
-            "evaluation": plain(self.evaluation),
-            "targets": plain(self.targets),
-            "published": None if self.published is None else plain(self.published),
-            "seeds": list(self.seeds),
-            "timeline": self.timeline,
-            "message_bytes": self.message_bytes,
-        }
-        given = {key: value for key, value in sections.items() if value is not None}
-        return to_yaml(given)
+        found = self.sections(KINDS, but=LOCAL)
+        found["topology"] = with_profiles(plain(draft.spec), draft)
+        if profiles:
+            found["profiles"] = profiles
+        return to_yaml({key: found[key] for key in RunSpec.model_fields if key in found})
+
+    def sections(self, some: Says, but: Says = NOTHING) -> dict[str, Any]:
+        """Return the run file beside topology and profiles: what says any of `some` and none of `but`."""
+        words = {key: says for key, says in said(RunSpec).items() if key not in ("topology", "profiles")}
+        found = {key: part(getattr(self, key), some, but, says) for key, says in words.items()}
+        return {key: section for key, section in found.items() if section is not None}
+
+    @property
+    def decisive(self) -> Says:
+        """What a key says on which the learning of this run depends."""
+        return LEARNED | ENDS if self.train.until_targets else LEARNED
+
+
+def part(value: Any, some: Says, but: Says, says: Says) -> Any:
+    """Return as `plain` what says any of `some` and none of `but` in a value that says `says`; None: nothing does."""
+    if isinstance(value, BaseModel):
+        words = said(type(value), says)
+        found = {name: part(inner, some, but, words[name]) for name, inner in value}
+        return {name: inner for name, inner in found.items() if inner is not None} or None
+    if not says & some or says & but:
+        return None
+    return [part(item, some, but, says) for item in value] if isinstance(value, tuple) else plain(value)
 
 
 def plain(model: Any) -> Any:
@@ -258,27 +263,20 @@ def build_experiment(draft: RunDraft) -> Experiment:
     draft.raise_problems()
     assert topology is not None
     assert draft.topology is not None
-    experiment = Experiment(
-        source=source,
-        name=s["name"],
-        description=s["description"],
-        topology=topology,
-        topology_draft=draft.topology,
-        compute=draft.compute,
-        data=_with_root(s["data"], source),
-        model=s["model"],
-        train=s["train"],
-        cases=tuple(case for case in draft.cases if case is not None),
-        schedules=tuple(one for one in schedules if one is not None),
-        averaging=s["averaging"],
-        evaluation=s["evaluation"],
-        targets=s["targets"],
-        seeds=s["seeds"],
-        timeline=s["timeline"] or _default_timeline(topology, schedules, s["train"], len(s["seeds"])),
-        message_bytes=s["message_bytes"],
-        published=published,
-        notes=tuple(problems.notes),
-    )
+    sections = {one.name: s[one.name] for one in fields(Experiment) if one.name in s}
+    given: dict[str, Any] = {
+        "source": source,
+        "topology": topology,
+        "topology_draft": draft.topology,
+        "compute": draft.compute,
+        "data": _with_root(s["data"], source),
+        "cases": tuple(case for case in draft.cases if case is not None),
+        "schedules": tuple(one for one in schedules if one is not None),
+        "timeline": s["timeline"] or _default_timeline(topology, schedules, s["train"], len(s["seeds"])),
+        "published": published,
+        "notes": tuple(problems.notes),
+    }
+    experiment = Experiment(**sections | given)
     _check_clock(experiment, draft)
     draft.raise_problems()
     return experiment

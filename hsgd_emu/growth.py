@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
-from hsgd_emu.config.run_schema import CosineRate
+from hsgd_emu.config.run_schema import CosineRate, RunSpec
+from hsgd_emu.config.says import GROWS, NAMES, SHOWN, said
 from hsgd_emu.experiment import Experiment
-
-_NEVER_LEARNED = ("targets", "published", "description")
 
 
 def as_recorded(experiment: Experiment, before: Mapping[str, Any]) -> Experiment:
@@ -27,31 +27,25 @@ def as_recorded(experiment: Experiment, before: Mapping[str, Any]) -> Experiment
 
 def other_than_added(experiment: Experiment, before: Mapping[str, Any]) -> list[str]:
     """Return the sections of the run there (its run.yaml) that an experiment changes rather than adds to."""
-    return list(_changed(experiment, before, yaml.safe_load(experiment.resolved())))
+    now = yaml.safe_load(experiment.resolved())
+    free = {key for key, says in said(RunSpec).items() if says & SHOWN and not says & (NAMES | experiment.decisive)}
+    stays = {key: _stays(experiment, key, before.get(key), now.get(key)) for key in RunSpec.model_fields}
+    return [key for key, same in stays.items() if not same and key not in free]
 
 
-def _changed(experiment: Experiment, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    old: Any
-    new: Any
-    for key in dict.fromkeys([*before, *now]):
-        old, new = before.get(key), now.get(key)
-        if old == new:
-            continue
-        if key == "cases":
-            same = all(case in new for case in old)
-        elif key == "seeds":
-            same = set(old) <= set(new)
-        elif key == "train":
-            same = _only_longer(experiment, old, new)
-        else:
-            # Where targets end a trial, they are part of what is learned.
-            same = key in _NEVER_LEARNED and not (key == "targets" and experiment.train.until_targets)
-        if not same:
-            yield key
+def _stays(experiment: Experiment, key: str, old: Any, new: Any) -> bool:
+    """Return whether all of a section is in the new one, beyond which there is only what may grow."""
+    says, spec = said(RunSpec)[key], getattr(experiment, key, None)
+    if old == new or says & GROWS:
+        return old == new or all(one in new for one in old)
+    words = said(type(spec), says) if isinstance(spec, BaseModel) and old and new else {}
+    return bool(words) and all(
+        old.get(name) == new.get(name) or (word & GROWS and _only_longer(experiment, old[name], new[name]))
+        for name, word in words.items()
+    )
 
 
-def _only_longer(experiment: Experiment, old: dict[str, Any], new: dict[str, Any]) -> bool:
-    if old | {"iterations": new["iterations"]} != new or old["iterations"] > new["iterations"]:
-        return False
+def _only_longer(experiment: Experiment, old: int, new: int) -> bool:
     # There the end decides about the way to it.
-    return not experiment.train.until_targets and not isinstance(experiment.train.learning_rate, CosineRate)
+    by_its_end = experiment.train.until_targets or isinstance(experiment.train.learning_rate, CosineRate)
+    return old <= new and not by_its_end

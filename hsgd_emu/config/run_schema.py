@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
+from hsgd_emu.config.says import ENDS, GROWS, LEARNED, LOCAL, NAMES, SCHEDULED, SHOWN, TIMED
 from hsgd_emu.config.schema import (
     Bytes,
     ComputeRef,
     Count,
+    Either,
     Label,
     LinkRef,
     Name,
@@ -20,7 +22,6 @@ from hsgd_emu.config.schema import (
     Seconds,
     Strict,
     TopologySpec,
-    mapping_or,
 )
 
 MOST_ITERATIONS = 10**8
@@ -57,7 +58,7 @@ class DataSpec(Strict):
     """Which data, and how they are spread over the workers."""
 
     dataset: str = "digits"
-    root: str | None = None
+    root: Annotated[str | None, SHOWN | LOCAL] = None
     """Folder of the data sets (default: $HSGD_EMU_DATA, else the user's cache folder)."""
     folder: str | None = None
     """Folder (or file) of this data set below the root; each data set has a default."""
@@ -152,14 +153,14 @@ class TrainSpec(Strict):
     batch_size: BatchSize = 20
     """Samples per step, or `full`: the whole local shard each step."""
     learning_rate: LearningRate = 0.02
-    iterations: Iterations
+    iterations: Annotated[Iterations, SCHEDULED | GROWS]
     """T, local iterations per worker."""
-    until_targets: bool = False
+    until_targets: Annotated[bool, ENDS] = False
     """A trial ends with the first evaluation at which all targets have been reached; `iterations` is the most."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Each worker keeps its own momentum; it is neither sent nor averaged."""
     weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
-    participation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    participation: Annotated[float, Field(gt=0, le=1), SCHEDULED] = 1.0
     """Fraction of each group's workers, drawn anew every local period, that take part."""
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -170,17 +171,10 @@ LevelPeriod = Annotated[Annotated[Count, Tag("<number>")] | Annotated[Literal["n
 class CaseSpec(Strict):
     """One schedule: `period` for local SGD, `periods` for H-SGD."""
 
-    name: Label
+    name: Annotated[Label, SHOWN | NAMES]
     period: Count | None = None
     """P: workers average at the global server every P iterations."""
-    periods: (
-        Annotated[
-            Annotated[NonEmpty[LevelPeriod], Tag("<list>")]
-            | Annotated[dict[str, LevelPeriod], Field(min_length=1), Tag("<mapping>")],
-            mapping_or("mapping", "list"),
-        ]
-        | None
-    ) = None
+    periods: Either[NonEmpty[LevelPeriod], Annotated[dict[str, LevelPeriod], Field(min_length=1)]] | None = None
     """Per level from the root down, or per server (a name or a class of servers); `none` skips a server."""
     participation: Annotated[float, Field(gt=0, le=1)] | None = None
     """Instead of train.participation."""
@@ -239,33 +233,24 @@ class PublishedSpec(Strict):
 class RunSpec(Strict):
     """One experiment: cases (schedules) x seeds on one topology, data set and model."""
 
-    name: Name
-    description: str | None = None
-    topology: Annotated[
-        Annotated[str, Tag("<name>")] | Annotated[TopologySpec, Tag("<topology>")],
-        mapping_or("topology", "name"),
-    ]
-    profiles: dict[str, LinkRef] = Field(default_factory=dict)
+    name: Annotated[Name, SHOWN | NAMES]
+    description: Annotated[str | None, SHOWN] = None
+    topology: Annotated[Either[str, TopologySpec], LEARNED]
+    profiles: Annotated[dict[str, LinkRef], TIMED] = Field(default_factory=dict)
     """Binds names that the topology uses to a file, a path or an inline profile."""
-    compute: ComputeRef | None = None
+    compute: Annotated[ComputeRef | None, TIMED] = None
     """Every worker's, unless its class in the topology names another profile."""
-    data: DataSpec = DataSpec()
-    model: Annotated[Annotated[str, Tag("<name>")] | Annotated[ModelSpec, Tag("<model>")], mapping_or("model", "name")]
-    train: TrainSpec
-    cases: NonEmpty[CaseSpec]
-    averaging: AveragingSpec = AveragingSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
-    targets: TargetSpec = TargetSpec()
-    published: (
-        Annotated[
-            Annotated[str, Tag("<path>")] | Annotated[PublishedSpec, Tag("<published>")],
-            mapping_or("published", "path"),
-        ]
-        | None
-    ) = None
+    data: Annotated[DataSpec, LEARNED] = DataSpec()
+    model: Annotated[Either[str, ModelSpec], LEARNED]
+    train: Annotated[TrainSpec, LEARNED]
+    cases: Annotated[NonEmpty[CaseSpec], LEARNED | SCHEDULED | GROWS]
+    averaging: Annotated[AveragingSpec, LEARNED] = AveragingSpec()
+    evaluation: Annotated[EvaluationSpec, LEARNED | SCHEDULED] = EvaluationSpec()
+    targets: Annotated[TargetSpec, SHOWN | ENDS] = TargetSpec()
+    published: Annotated[Either[str, PublishedSpec] | None, SHOWN] = None
     """Times that others measured: the path of their file, or inline."""
-    seeds: NonEmpty[Annotated[int, Field(ge=0, lt=2**63)]] = (1,)
-    timeline: Literal["full", "rounds", "none"] | None = None
+    seeds: Annotated[NonEmpty[Annotated[int, Field(ge=0, lt=2**63)]], LEARNED | SCHEDULED | GROWS] = (1,)
+    timeline: Annotated[Literal["full", "rounds", "none"] | None, TIMED] = None
     """How much of the timeline is kept (default: full for small runs, else rounds)."""
-    message_bytes: Bytes | None = None
+    message_bytes: Annotated[Bytes | None, TIMED] = None
     """Size of one model message (default: the model's parameters and buffers)."""

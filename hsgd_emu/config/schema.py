@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from hsgd_emu.config.says import SHOWN, TIMED
 from hsgd_emu.units import LONGEST_S, RATE, SIZE, TIME, Dimension, quantity
 
 MOST = 10**15
@@ -61,8 +62,14 @@ class Strict(BaseModel):
 # Tags of unions stand in pydantic's locations among the keys; in <> none of them is taken for a key of the file.
 
 Item = TypeVar("Item")
+Other = TypeVar("Other")
 NonEmpty = Annotated[tuple[Item, ...], Field(strict=False, min_length=1)]
 """A YAML list with at least one item, kept as a tuple."""
+Either = Annotated[
+    Annotated[Item, Tag("<plain>")] | Annotated[Other, Tag("<mapping>")],
+    Discriminator(lambda value: "<mapping>" if isinstance(value, dict | BaseModel) else "<plain>"),
+]
+"""The first where no mapping stands, the second where one does."""
 
 
 # --- what a transfer or a step costs ---------------------------------------------------------------
@@ -152,17 +159,12 @@ class Bandwidth(Strict):
     down: Rate
 
 
-def mapping_or(mapping: str, other: str) -> Any:
-    """Return the discriminator of a union: tag `mapping` for mappings and models, tag `other` for the rest."""
-    return Discriminator(lambda value: f"<{mapping}>" if isinstance(value, dict | BaseModel) else f"<{other}>")
-
-
 class LinkProfile(Strict):
     """What one model message costs over a link: one of an RTT, up and down costs, or latency + bandwidth."""
 
-    name: Name | None = None
-    description: str | None = None
-    source: str | None = None
+    name: Annotated[Name | None, SHOWN] = None
+    description: Annotated[str | None, SHOWN] = None
+    source: Annotated[str | None, SHOWN] = None
     """Where the figures come from."""
     rtt_s: CostValue | None = None
     """Up plus down transfer of one whole model message."""
@@ -172,13 +174,7 @@ class LinkProfile(Strict):
     down_s: CostValue | None = None
     latency_s: CostValue | None = None
     """One-way latency, drawn anew in each direction; with bandwidth_bps and model."""
-    bandwidth_bps: (
-        Annotated[
-            Annotated[Rate, Tag("<number>")] | Annotated[Bandwidth, Tag("<both>")],
-            mapping_or("both", "number"),
-        ]
-        | None
-    ) = None
+    bandwidth_bps: Either[Rate, Bandwidth] | None = None
     model: str | None = None
     """raw: a direction costs latency_s + 8 * message bytes / bandwidth_bps."""
     shared: bool | None = None
@@ -187,22 +183,18 @@ class LinkProfile(Strict):
 class ComputeProfile(Strict):
     """What one SGD step costs on a worker."""
 
-    name: Name | None = None
-    description: str | None = None
-    source: str | None = None
+    name: Annotated[Name | None, SHOWN] = None
+    description: Annotated[str | None, SHOWN] = None
+    source: Annotated[str | None, SHOWN] = None
     step_s: CostValue | None = None
 
 
 # --- topology ---------------------------------------------------------------------------------------
 
 
-LinkRef = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[LinkProfile, Tag("<profile>")], mapping_or("profile", "name")
-]
+LinkRef = Either[str, LinkProfile]
 """A link profile by name or path, or inline."""
-ComputeRef = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[ComputeProfile, Tag("<profile>")], mapping_or("profile", "name")
-]
+ComputeRef = Either[str, ComputeProfile]
 
 
 class NodeSpec(Strict):
@@ -210,11 +202,11 @@ class NodeSpec(Strict):
 
     name: Name
     count: Count = 1
-    uplink: LinkRef | None = None
+    uplink: Annotated[LinkRef | None, TIMED] = None
     """Profile of the link to its parent."""
-    compute: ComputeRef | None = None
+    compute: Annotated[ComputeRef | None, TIMED] = None
     """Workers only: the compute profile of this class of workers."""
-    aggregation_s: CostValue | None = None
+    aggregation_s: Annotated[CostValue | None, TIMED] = None
     """Servers only: cost of one aggregation (default 0)."""
     children: NonEmpty[NodeSpec] | None = None
 
@@ -223,7 +215,7 @@ class RootSpec(Strict):
     """The global server."""
 
     name: Name = "root"
-    aggregation_s: CostValue | None = None
+    aggregation_s: Annotated[CostValue | None, TIMED] = None
     children: NonEmpty[NodeSpec] | None = None
 
 
@@ -232,9 +224,9 @@ class LevelSpec(Strict):
 
     name: Name
     count: Count
-    uplink: LinkRef | None = None
-    compute: ComputeRef | None = None
-    aggregation_s: CostValue | None = None
+    uplink: Annotated[LinkRef | None, TIMED] = None
+    compute: Annotated[ComputeRef | None, TIMED] = None
+    aggregation_s: Annotated[CostValue | None, TIMED] = None
 
 
 class LinkSpec(Strict):
@@ -251,12 +243,12 @@ Routing = Literal["tree", "least_cost"]
 class TopologySpec(Strict):
     """A tree of servers and workers, compact (`levels`) or explicit (`root.children`), and further links."""
 
-    name: Name | None = None
-    description: str | None = None
-    source: str | None = None
+    name: Annotated[Name | None, SHOWN] = None
+    description: Annotated[str | None, SHOWN] = None
+    source: Annotated[str | None, SHOWN] = None
     root: RootSpec | None = None
     levels: NonEmpty[LevelSpec] | None = None
-    links: Annotated[tuple[LinkSpec, ...], Field(strict=False)] = ()
-    routing: Routing = "tree"
+    links: Annotated[tuple[LinkSpec, ...], Field(strict=False), TIMED] = ()
+    routing: Annotated[Routing, TIMED] = "tree"
     """tree: up the tree, or over a further link straight to the server that aggregates, where that is expected to cost
     less; least_cost: the way of least expected cost, through any other nodes."""

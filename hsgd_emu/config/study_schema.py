@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from hsgd_emu.config.run_schema import CaseSpec, TargetSpec
-from hsgd_emu.config.schema import MOST, Count, Label, Name, NonEmpty, Strict, mapping_or
+from hsgd_emu.config.schema import MOST, Count, Either, Label, Name, NonEmpty, Strict
 from hsgd_emu.config.wording import dimension_of
 from hsgd_emu.units import TIME, Dimension, quantity
 
@@ -56,12 +56,7 @@ class AxisSpec(Strict):
     """A profile of the topology, which is bound to other profiles: names, paths or inline."""
     set: str | None = None
     """Any dotted key of the run file, such as compute.step_s, topology or cases.3.periods.0."""
-    values: (
-        Annotated[
-            Annotated[NonEmpty[Any], Tag("<list>")] | Annotated[Range, Tag("<range>")], mapping_or("range", "list")
-        ]
-        | None
-    ) = None
+    values: Either[NonEmpty[Any], Range] | None = None
     spacing: Spacing | None = None
     """How a list of numbers is spread, for pictures and for the search between them (default: as it looks)."""
 
@@ -96,10 +91,7 @@ class StudySpec(Strict):
 
     name: Name
     description: str | None = None
-    run: Annotated[
-        Annotated[str, Tag("<path>")] | Annotated[dict[str, Any], Tag("<run>")],
-        mapping_or("run", "path"),
-    ]
+    run: Either[str, dict[str, Any]]
     """A run file: its path, its name under runs/, or the run itself."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Changes of the run file that hold in every scenario: values by dotted key."""
@@ -111,11 +103,5 @@ class StudySpec(Strict):
     """Draws of the network's randomness per scenario, case and seed."""
     targets: TargetSpec | None = None
     """Instead of the run's."""
-    cases: (
-        Annotated[
-            Annotated[CaseGrid, Tag("<grid>")] | Annotated[NonEmpty[CaseSpec], Tag("<list>")],
-            mapping_or("grid", "list"),
-        ]
-        | None
-    ) = None
+    cases: Either[NonEmpty[CaseSpec], CaseGrid] | None = None
     """Instead of the run's: a list as there, or {P: [...], G: [...], I: [...]}."""

@@ -52,8 +52,9 @@ def check(annotation: Any, data: Any, source: Source, problems: list[Problem]) -
 @lru_cache(maxsize=256)
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     """Return the validator of a type: slow to make, and the same files' types are checked over and over in a study."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return TypeAdapter(annotation)
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return TypeAdapter(kind)
     # What is no model has no settings of its own: without these, `seeds: [true, "3"]` would be 1 and 3.
     return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.config.says import NAMES
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
@@ -60,7 +61,7 @@ def retime(
     parent = load_experiment(folder / RUN_FILE)
     recorded = read_recorded(folder, parent)
     experiment = changed_experiment(folder / RUN_FILE, Changes(topology, profiles, sets, scales))
-    _check_same_learning(parent, experiment)
+    check_same_learning(parent, experiment)
     _check_independent_of_time(folder, experiment)
     for note in experiment.notes:
         progress.warn(f"note: {note}")
@@ -117,7 +118,7 @@ def read_recorded(folder: Path, experiment: Experiment) -> dict[TrialKey, Record
     return {key: Recorded(metrics[key], hashes[key]) for key in trial_keys(experiment)}
 
 
-def _check_same_learning(parent: Experiment, experiment: Experiment) -> None:
+def check_same_learning(parent: Experiment, experiment: Experiment) -> None:
     """Raise ConfigError naming every change that would lead to other weights."""
     before, now = _learning(parent), _learning(experiment)
     text = "changes what is learned, and re-timing keeps that; `hsgd-emu run` such a run anew"
@@ -134,27 +135,18 @@ def _check_same_learning(parent: Experiment, experiment: Experiment) -> None:
 
 
 def _learning(experiment: Experiment) -> dict[str, Any]:
-    """Return all of a run file that decides what is learned, beside the tree."""
-    return {
-        # Where the data lie is no property of the run.
-        "data": experiment.data.model_dump(exclude={"root"}),
-        "model": experiment.model.model_dump(),
-        "train": experiment.train.model_dump(),
-        "cases": [case.model_dump() for case in experiment.cases],
-        "averaging": experiment.averaging.model_dump(),
-        "evaluation": experiment.evaluation.model_dump(),
-        "seeds": list(experiment.seeds),
-        # Where they decide when a trial ends.
-        "targets": experiment.targets.model_dump() if experiment.train.until_targets else {},
-    }
+    """Return all of a run file that decides what is learned, beside the tree, and what a trial is found by."""
+    found = experiment.sections(experiment.decisive | NAMES)
+    del found["name"]  # of the run: the new one may have another
+    return found
 
 
 def _differences(before: Any, now: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the paths of the values that differ, as deep as both have the same form."""
+    """Yield the paths of the values that differ, as deep as both have the same form; lists inside sections whole."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             yield from _differences(before.get(key), now.get(key), (*path, key))
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+    elif len(path) == 1 and isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for number, (old, new) in enumerate(zip(before, now, strict=True)):
             yield from _differences(old, new, (*path, number))
     elif before != now:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import Document, Mark, Source
+from hsgd_emu.config.says import ENDS, LEARNED, SCHEDULED
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.experiment import Experiment, build_experiment, plain, relocated
+from hsgd_emu.experiment import Experiment, build_experiment, relocated
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.study.training.identity import Facts, facts_of, forget
 from hsgd_emu.topology.tree import Topology
 
 CASE = "trial"
 """What the case of every wanted trial is called: its own name must not matter."""
+_TIMING = {
+    "name": CASE,
+    # Steps so much longer than links that no round begins before the one before it is over.
+    "profiles": {"link": {"rtt_s": 0.001}},
+    "compute": {"step_s": 1.0},
+    "timeline": "none",
+}
+"""The same for all: every link and every step at one constant cost."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,9 @@ def wanted(
     Raises:  ConfigError: the data cannot be loaded, or the model cannot be built.
     """
     schedule = next(one for one in experiment.schedules if one.name == case)
-    run = _canonical(experiment, schedule, seed)
+    alike, own = _TIMING | learned(experiment), scheduled(experiment, schedule, seed)
+    run = alike | own | {"train": alike["train"] | own["train"]}
+    work = alike | {"train": alike["train"] | {"participation": schedule.participation}}
     try:
         saw = tuple(facts.items()) if facts else facts_of(experiment, seed) if look else ()
     except ConfigError as error:
@@ -102,9 +113,6 @@ def wanted(
     period, iterations = schedule.global_period, experiment.train.iterations
     last = iterations if until is None else min(iterations, -(-until // period) * period)
     identity = {"resources": asdict(resources), "facts": dict(saw)}
-    own = ("cases", "seeds", "evaluation")
-    work = {key: value for key, value in run.items() if key not in own}
-    work["train"] = {key: value for key, value in run["train"].items() if key != "iterations"}
     return Wanted(
         key=_hash(identity | {"run": run}),
         label=f"{case}, seed {seed}",
@@ -133,28 +141,28 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _canonical(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str, Any]:
-    """Return the run file of one trial: the tree and its names kept, every link and step at one constant cost."""
-    data = {key: value for key, value in plain(experiment.data).items() if key != "root"}
-    # Whatever a study asks of it, a trial is learned as far as that, and not as far as its run file's targets.
-    train = {key: value for key, value in plain(experiment.train).items() if key != "until_targets"}
+def learned(experiment: Experiment) -> dict[str, Any]:
+    """Return all that decides what a step, an average or an evaluation does: the tree's names, and sections.
+
+    Which of them there are is `scheduled`.
+    """
+    found = experiment.sections(LEARNED, but=SCHEDULED | ENDS)
+    return found | {"topology": {"root": _node(experiment.topology, 0)}}
+
+
+def scheduled(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str, Any]:
+    """Return all that decides which steps, averages and evaluations the trial of one case and seed has.
+
+    Not until_targets: whatever a study asks of it, a trial is learned as far as that.
+    """
+    asked = next(one for one in experiment.cases if one.name == schedule.name)
+    found = replace(experiment, cases=(asked,), seeds=(seed,)).sections(SCHEDULED)
+    resolved = ("period", "periods", "participation")
+    case = {key: value for key, value in found["cases"][0].items() if key not in resolved}
     nodes = experiment.topology.nodes
     periods = {nodes[s].name: schedule.period.get(s, "none") for s in experiment.topology.servers}
-    return {
-        "name": CASE,
-        "topology": {"root": _node(experiment.topology, 0)},
-        # Steps so much longer than links that no round begins before the one before it is over.
-        "profiles": {"link": {"rtt_s": 0.001}},
-        "compute": {"step_s": 1.0},
-        "data": data,
-        "model": plain(experiment.model),
-        "train": train | {"participation": schedule.participation},
-        "cases": [{"name": CASE, "periods": periods}],
-        "averaging": plain(experiment.averaging),
-        "evaluation": plain(experiment.evaluation),
-        "seeds": [seed],
-        "timeline": "none",
-    }
+    train = found["train"] | {"participation": schedule.participation}
+    return found | {"train": train, "cases": [case | {"name": CASE, "periods": periods}]}
 
 
 def _node(topology: Topology, index: int) -> dict[str, Any]:
