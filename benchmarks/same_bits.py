@@ -142,19 +142,24 @@ KILLED_AT = (0.15, 0.5, 0.85)
 KILL_TABLES = ("curve", "timeline", "targets", "trials", "barriers", "waits")
 
 
+def copy_tree(tree: str, folder: Path, parts: Sequence[str]) -> None:
+    """Copy parts of a folder, or of a git revision, into a new folder."""
+    folder.mkdir()
+    if Path(tree).is_dir():
+        for part in parts:
+            shutil.copytree(Path(tree) / part, folder / part, ignore=shutil.ignore_patterns("out", "__pycache__"))
+        return
+    packed = subprocess.run(["git", "archive", tree, *parts], stdout=subprocess.PIPE, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+
+
 class Side:
     """One source tree, copied (so that it may change meanwhile), and the results of its works."""
 
     def __init__(self, tree: str, folder: Path, results: Path) -> None:
         self.folder, self.results = folder, results
-        folder.mkdir()
-        if Path(tree).is_dir():
-            for part in PARTS:
-                shutil.copytree(Path(tree) / part, folder / part, ignore=shutil.ignore_patterns("out", "__pycache__"))
-        else:
-            packed = subprocess.run(["git", "archive", tree, *PARTS], stdout=subprocess.PIPE, check=True).stdout
-            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-                archive.extractall(folder, filter="data")
+        copy_tree(tree, folder, PARTS)
         for name, text in FILES.items():
             (folder / name).write_text(text, encoding="utf-8")
 
