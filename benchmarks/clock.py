@@ -73,8 +73,8 @@ train: {{iterations: {GLOBAL_PERIOD * num_rounds}}}
 cases: [{{name: clock, periods: [{GLOBAL_PERIOD}, {LOCAL_PERIOD}]}}]
 """
     experiment = build_experiment(draft_run(read_text(text, "clock.yaml", Path())))
-    network, schedule = experiment.network(1_000_000), experiment.schedules[0]
-    return experiment.plan(schedule, network, experiment.routes(schedule, network), 1_000_000, seed=1)
+    schedule = experiment.schedules[0]
+    return experiment.plan(schedule, experiment.routes(schedule, 1_000_000), 1_000_000, seed=1)
 
 
 def measure(num_workers: int, num_rounds: int, random: bool, profile: bool) -> Measured:

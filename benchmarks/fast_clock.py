@@ -23,13 +23,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from clock import hardware, plan_of
 
-from hsgd_emu.config.schema import Gamma, LinkProfile, Lognormal
+from hsgd_emu.config.schema import CostValue, Gamma, LinkProfile, Lognormal
 from hsgd_emu.engine.fast import fast_times
-from hsgd_emu.engine.plan import Network, Plan
+from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times, simulated_times
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.learning.silent import SilentLearner
-from hsgd_emu.timing.costs import TransferModel
+from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.transfers import Transfer, transfer_of
 
 KINDS = ("constant", "grid", "distinct")
 _BYTES = 1_000_000
@@ -61,25 +62,29 @@ def scenarios(plan: Plan, kind: str, num: int) -> list[Plan]:
     """Return the plan on `num` networks."""
     factors = np.linspace(0.5, 2, num)
     if kind == "constant":
-        return [_changed(plan, far=LinkProfile(rtt_s=float(0.3 * f))) for f in factors]
+        return [_changed(plan, far=_rtt(float(0.3 * f))) for f in factors]
     few = np.linspace(0.5, 2, 10)
     size = 10 if kind == "grid" else num
     chosen = few if kind == "grid" else factors
-    far = [LinkProfile(rtt_s=Lognormal(distribution="lognormal", median=0.3 * f, sigma=0.3)) for f in chosen]
-    near = [LinkProfile(rtt_s=Lognormal(distribution="lognormal", median=0.05 * f, sigma=0.3)) for f in chosen]
-    steps = [Gamma(distribution="gamma", shape=4, scale=0.001 * float(f)) for f in np.linspace(0.5, 2, -(-num // 100))]
+    far = [_rtt(Lognormal(distribution="lognormal", median=0.3 * f, sigma=0.3)) for f in chosen]
+    near = [_rtt(Lognormal(distribution="lognormal", median=0.05 * f, sigma=0.3)) for f in chosen]
+    steps = [
+        Cost(Gamma(distribution="gamma", shape=4, scale=0.001 * float(f))) for f in np.linspace(0.5, 2, -(-num // 100))
+    ]
     if kind == "distinct":
-        steps = [Gamma(distribution="gamma", shape=4, scale=0.001 * float(f)) for f in factors]
+        steps = [Cost(Gamma(distribution="gamma", shape=4, scale=0.001 * float(f))) for f in factors]
         return [_changed(plan, far=far[i], near=near[i], step_s=steps[i]) for i in range(num)]
     cells = [(i % size, i // size % size, i // size**2) for i in range(num)]
     return [_changed(plan, far=far[i], near=near[j], step_s=steps[k]) for i, j, k in cells]
 
 
-def _changed(plan: Plan, step_s: Gamma | float | None = None, **links: LinkProfile) -> Plan:
-    old = plan.network
-    transfers = dict(old.transfers) | {name: TransferModel(profile, _BYTES) for name, profile in links.items()}
-    steps = old.step_s if step_s is None else dict.fromkeys(old.step_s, step_s)
-    return replace(plan, network=Network(old.topology, transfers, steps))
+def _rtt(value: CostValue) -> Transfer:
+    return transfer_of(LinkProfile(rtt_s=value))
+
+
+def _changed(plan: Plan, step_s: Cost | None = None, **links: Transfer) -> Plan:
+    costs: dict[str | None, Transfer | Cost] = {**links, **({} if step_s is None else {None: step_s})}
+    return replace(plan, network=plan.network.rebound(costs))
 
 
 def check(plans: Sequence[Plan], times: Times) -> None:
@@ -112,13 +117,13 @@ def measure(num_workers: int, kind: str, num_scenarios: int, num_rounds: int, en
 def demo(num_scenarios: int) -> str:
     """Return what the demo takes on many networks, and what one scenario takes in the engine."""
     experiment = load_experiment("runs/demo.yaml")
-    network, rng = experiment.network(_BYTES), np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     far, near, step_s = (rng.uniform(low, high, num_scenarios) for low, high in _DEMO)
     fast_s, engine_s = 0.0, 0.0
     for schedule in experiment.schedules:
-        plan = experiment.plan(schedule, network, experiment.routes(schedule, network), _BYTES, 1)
-        links = [(LinkProfile(rtt_s=float(f)), LinkProfile(rtt_s=float(n))) for f, n in zip(far, near, strict=True)]
-        plans = [_changed(plan, s, far=f, near=n) for (f, n), s in zip(links, step_s.tolist(), strict=True)]
+        plan = experiment.plan(schedule, experiment.routes(schedule, _BYTES), _BYTES, 1)
+        links = [(_rtt(float(f)), _rtt(float(n))) for f, n in zip(far, near, strict=True)]
+        plans = [_changed(plan, Cost(s), far=f, near=n) for (f, n), s in zip(links, step_s.tolist(), strict=True)]
         begun = time.perf_counter()
         times = fast_times(plans)
         fast_s += time.perf_counter() - begun

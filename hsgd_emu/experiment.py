@@ -26,16 +26,17 @@ from hsgd_emu.config.run_schema import (
     TrainSpec,
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
-from hsgd_emu.config.schema import ComputeProfile, CostValue
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile
 from hsgd_emu.config.writer import to_yaml
-from hsgd_emu.engine.plan import Network, Plan, check_clock, surely_fits
+from hsgd_emu.engine.network import Network
+from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
-from hsgd_emu.timing.costs import TransferModel
-from hsgd_emu.topology.routes import Hop, Links
+from hsgd_emu.timing.transfers import Message, Transfer, transfer_of
+from hsgd_emu.topology.routes import Links, Route
 from hsgd_emu.topology.tree import Topology, build_topology
 
 _SMALL_TIMELINE_ROWS = 250_000
@@ -50,7 +51,7 @@ class Experiment:
     source: Source
     name: str
     description: str | None
-    topology: Topology
+    network: Network
     topology_draft: TopologyDraft
     compute: ComputeProfile | None
     data: DataSpec
@@ -97,33 +98,21 @@ class Experiment:
         """Return (metric, target) pairs in the order of the file."""
         return _levels(self.targets)
 
-    def network(self, message_bytes: int) -> Network:
-        """Return the topology with what everything on it costs for messages of this size."""
-        transfers: dict[object, TransferModel] = {
-            ref: TransferModel(profile, message_bytes)
-            for ref, profile in self.topology_draft.links.items()
-            if profile is not None
-        }
-        step_s = {worker: self._step_s(worker) for worker in self.topology.workers}
-        return Network(self.topology, transfers, step_s)
+    @property
+    def topology(self) -> Topology:
+        """Its nodes and links."""
+        return self.network.topology
 
-    def _step_s(self, worker: int) -> CostValue:
-        profile = compute_of(self.topology, self.topology_draft, self.compute, worker)
-        assert profile is not None
-        assert profile.step_s is not None
-        return profile.step_s
-
-    def routes(self, schedule: Schedule, net: Network) -> dict[int, tuple[Hop, ...]]:
+    def routes(self, schedule: Schedule, message_bytes: int) -> dict[int, Route]:
         """Return by node the route to the server that aggregates it."""
         pairs = list(schedule.parent.items())
-        found = _links(self.topology, net.transfers).routes(pairs)
+        found = _links(self.topology, self.network.transfers, message_bytes).routes(pairs)
         return {node: found[node, server] for node, server in pairs}
 
     def plan(
         self,
         schedule: Schedule,
-        net: Network,
-        routes: Mapping[int, tuple[Hop, ...]],
+        routes: Mapping[int, Route],
         message_bytes: int,
         seed: int,
         num_samples: Sequence[int] | None = None,
@@ -133,7 +122,7 @@ class Experiment:
         weight_of = dict(zip(self.topology.workers, map(float, num_samples or ()), strict=by_samples))
         return Plan(
             schedule=schedule,
-            network=net,
+            network=self.network,
             routes=routes,
             iterations=self.train.iterations,
             message_bytes=message_bytes,
@@ -214,17 +203,9 @@ def with_profiles(value: Any, draft: TopologyDraft) -> Any:
     return [with_profiles(inner, draft) for inner in value] if isinstance(value, list) else value
 
 
-def compute_of(
-    topology: Topology, draft: TopologyDraft, default: ComputeProfile | None, worker: int
-) -> ComputeProfile | None:
-    """Return the compute profile of a worker: its class's, else the run's."""
-    ref = topology.nodes[worker].compute
-    return default if ref is None else draft.computes.get(ref)
-
-
-def _links(topology: Topology, transfers: Mapping[object, TransferModel]) -> Links:
+def _links(topology: Topology, transfers: Mapping[object, Transfer], message_bytes: int) -> Links:
     used = dict.fromkeys(link.profile for link in topology.links)
-    return Links(topology, {ref: transfers[ref].expected_ns() for ref in used})
+    return Links(topology, {ref: transfers[ref].expected_ns(Message(message_bytes)) for ref in used})
 
 
 def load_experiment(path: Path | str, sets: Sequence[str] = ()) -> Experiment:
@@ -266,7 +247,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
     sections = {one.name: s[one.name] for one in fields(Experiment) if one.name in s}
     given: dict[str, Any] = {
         "source": source,
-        "topology": topology,
+        "network": Network.of(topology, _profiles(draft)),
         "topology_draft": draft.topology,
         "compute": draft.compute,
         "data": _with_root(s["data"], source),
@@ -280,6 +261,13 @@ def build_experiment(draft: RunDraft) -> Experiment:
     _check_clock(experiment, draft)
     draft.raise_problems()
     return experiment
+
+
+def _profiles(draft: RunDraft) -> dict[object, LinkProfile | ComputeProfile]:
+    """Return the profiles of a run by the topology's references; None: the run's own compute profile."""
+    assert draft.topology is not None
+    found = [*draft.topology.links.items(), *draft.topology.computes.items(), (None, draft.compute)]
+    return {ref: profile for ref, profile in found if profile is not None}
 
 
 def _levels(targets: TargetSpec) -> list[tuple[str, float]]:
@@ -333,10 +321,11 @@ def _check_compute(draft: RunDraft, topology: Topology) -> None:
 def _check_routes(draft: RunDraft, topology: Topology, schedules: Sequence[Schedule]) -> None:
     """Report nodes that no link connects to the server that aggregates them."""
     assert draft.topology is not None
-    transfers = _transfers(draft, topology)
+    size = draft.sections["message_bytes"] or UNKNOWN_BYTES
+    transfers = _transfers(draft, topology, size)
     if transfers is None:
         return
-    links = _links(topology, transfers)
+    links = _links(topology, transfers, size)
     linked = {link.lower for link in topology.links if topology.nodes[link.lower].parent == link.upper}
     told: set[Path_] = set()
     for schedule in schedules:
@@ -349,24 +338,23 @@ def _check_routes(draft: RunDraft, topology: Topology, schedules: Sequence[Sched
                     told.add(path)
                     node, server = topology.nodes[pair[0]], topology.nodes[pair[1]]
                     text = f"is missing, and no other link leads from '{node.name}' to '{server.name}'"
-                    if _links(replace(topology, routing="least_cost"), transfers).routes([pair]):
+                    if _links(replace(topology, routing="least_cost"), transfers, size).routes([pair]):
                         text += "; `routing: least_cost` in the topology allows ways through other nodes, and finds one"
                     draft.problems.append(draft.topology.source.problem((*path, "uplink"), text))
 
 
-def _transfers(draft: RunDraft, topology: Topology) -> dict[object, TransferModel] | None:
+def _transfers(draft: RunDraft, topology: Topology, size: int) -> dict[object, Transfer] | None:
     """Return what the links cost, or None where a profile is wrong (added to the problems where it is only now)."""
     assert draft.topology is not None
     links = draft.topology.links
     if any(links.get(link.profile) is None for link in topology.links):
         return None
-    size = draft.sections["message_bytes"] or UNKNOWN_BYTES
-    transfers: dict[object, TransferModel] = {ref: TransferModel(p, size) for ref, p in links.items() if p is not None}
+    transfers: dict[object, Transfer] = {ref: transfer_of(p) for ref, p in links.items() if p is not None}
     before = len(draft.problems)
     for path, _, ref in profile_uses(draft.topology.spec):
         try:
             if ref in transfers:
-                transfers[ref].expected_ns()
+                transfers[ref].expected_ns(Message(size))
         except ValueError as error:
             draft.problems.append(draft.topology.source.problem(path, str(error)))
     return transfers if len(draft.problems) == before else None
@@ -375,11 +363,11 @@ def _transfers(draft: RunDraft, topology: Topology) -> dict[object, TransferMode
 def _check_clock(experiment: Experiment, draft: RunDraft) -> None:
     """Report cases that take longer than the clock can hold, as far as that is known before the model is."""
     num_bytes = experiment.message_bytes or 1
-    network = experiment.network(num_bytes)
-    if surely_fits(network, experiment.train.iterations):
+    if surely_fits(experiment.network, Message(num_bytes), experiment.train.iterations):
         return
     for schedule in experiment.schedules:
-        plan = experiment.plan(schedule, network, experiment.routes(schedule, network), num_bytes, experiment.seeds[0])
+        routes = experiment.routes(schedule, num_bytes)
+        plan = experiment.plan(schedule, routes, num_bytes, experiment.seeds[0])
         try:
             check_clock(plan)
         except ConfigError as error:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,16 +16,16 @@ from rich.tree import Tree
 from hsgd_emu.check import described, open_file, open_topology
 from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.load import TopologyDraft, draft_run
-from hsgd_emu.config.schema import ComputeProfile, CostValue, LinkProfile
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile
 from hsgd_emu.engine.emulate import emulate
-from hsgd_emu.engine.plan import Network
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.errors import Problem, Problems, listed
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
 from hsgd_emu.terminal import Terminal
-from hsgd_emu.timing.costs import TransferModel, constant_s, is_constant, mean_s
+from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.transfers import Message, Transfer, transfer_of
 from hsgd_emu.topology.routes import Hop
 from hsgd_emu.topology.tree import Link, Node, Topology
 from hsgd_emu.units import NS_PER_S
@@ -75,8 +74,7 @@ def _model_bytes(experiment: Experiment, trust_code: bool) -> int | None:
 
 
 def _depends_on_size(experiment: Experiment) -> bool:
-    profiles = experiment.topology_draft.links.values()
-    return any(profile is not None and profile.latency_s is not None for profile in profiles)
+    return any(transfer.needs_bytes for transfer in experiment.network.transfers.values())
 
 
 class _View:
@@ -148,21 +146,21 @@ class _View:
         return text
 
     def _aggregation(self, server: Node) -> str:
-        return "" if server.aggregation_s is None else f", aggregates in {cost_text(server.aggregation_s)}"
+        return "" if server.aggregation_s is None else f", aggregates in {cost_text(Cost(server.aggregation_s))}"
 
     def _step_cost(self, worker: Node) -> str:
         profile = self.compute if worker.compute is None else self.draft.computes.get(worker.compute)
         name = f"{worker.compute}: " if isinstance(worker.compute, str) else ""
         if profile is None or profile.step_s is None:
             return f"{name}step cost is given by the run file"
-        return f"{name}step {cost_text(profile.step_s)}"
+        return f"{name}step {cost_text(Cost(profile.step_s))}"
 
     def _link_cost(self, ref: str | LinkProfile) -> str:
         profile = self.draft.links.get(ref)
         name = f"{ref}: " if isinstance(ref, str) else ""
         if profile is None:
             return f"{name}given by the run file"
-        return name + transfer_text(profile, self.message_bytes)
+        return name + transfer_text(transfer_of(profile), self.message_bytes)
 
     def _print_profiles(self, console: Console) -> None:
         named = [(n, p) for n, p in [*self.draft.links.items(), *self.draft.computes.items()] if isinstance(n, str)]
@@ -179,30 +177,20 @@ class _View:
         console.print(table)
 
 
-def cost_text(value: CostValue) -> str:
+def cost_text(cost: Cost) -> str:
     """Return a cost in words: `0.004 s`, `0.12 s expected (lognormal)`."""
-    if is_constant(value):
-        return f"{constant_s(value):g} s"
-    samples = getattr(value, "samples", None)
-    kind = f"{len(samples)} samples" if samples else getattr(value, "distribution", "")
-    return f"{number(mean_s(value))} s expected ({kind})"
+    if cost.is_constant:
+        return f"{cost.expected_s:g} s"
+    return f"{number(cost.expected_s)} s expected ({cost.kind})"
 
 
-def transfer_text(profile: LinkProfile, message_bytes: int | None) -> str:
+def transfer_text(transfer: Transfer, message_bytes: int | None) -> str:
     """Return what an exchange over a link costs, in words."""
-    if profile.rtt_s is not None:
-        share = "" if profile.up_share is None else f", {100 * profile.up_share:g}% of it up"
-        return f"RTT {cost_text(profile.rtt_s)}{share}"
-    if profile.up_s is not None and profile.down_s is not None:
-        return f"up {cost_text(profile.up_s)}, down {cost_text(profile.down_s)}"
-    assert profile.latency_s is not None
-    rate = profile.bandwidth_bps
-    rates = f"{rate:g}" if isinstance(rate, float | int) else f"{rate.up:g} up, {rate.down:g} down" if rate else ""
-    way = f"latency {cost_text(profile.latency_s)} + 8 x bytes / ({rates} bit/s)"
-    if message_bytes is None:
-        return way
-    expected_s = TransferModel(profile, message_bytes).expected_ns() / NS_PER_S
-    return f"RTT {number(expected_s)} s expected for {message_bytes:,} bytes ({way})"
+    text = transfer.text.format(**{name: cost_text(cost) for name, cost in transfer.costs.items()})
+    if message_bytes is None or not transfer.needs_bytes:
+        return text
+    expected_s = transfer.expected_ns(Message(message_bytes)) / NS_PER_S
+    return f"RTT {number(expected_s)} s expected for {message_bytes:,} bytes ({text})"
 
 
 def _print_cases(experiment: Experiment, message_bytes: int | None, console: Console) -> None:
@@ -210,11 +198,11 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for head in ("case", "iterations a round", "rounds", "a round takes", "all iterations take"):
         table.add_column(head, justify="left" if head == "case" else "right")
-    network = _expected(experiment.network(message_bytes or 1))
+    experiment = replace(experiment, network=experiment.network.at_expectation())
     ways: dict[str, Routes] = {}
     for schedule in experiment.schedules:
-        ways[schedule.name] = routes = experiment.routes(schedule, network)
-        plan = experiment.plan(schedule, network, routes, message_bytes or 1, experiment.seeds[0])
+        ways[schedule.name] = routes = experiment.routes(schedule, message_bytes or 1)
+        plan = experiment.plan(schedule, routes, message_bytes or 1, experiment.seeds[0])
         records: list[RoundRecord] = []
         emulate(replace(plan, iterations=schedule.global_period), SilentLearner(), records.append)
         round_s = records[0].time_ns / NS_PER_S
@@ -270,15 +258,3 @@ def _way(topology: Topology, node: int, route: Sequence[Hop], uplinks: Collectio
 def _print_notes(notes: Sequence[Problem], console: Console) -> None:
     for note in notes:
         console.print(Text(f"note: {note}", style="yellow"), soft_wrap=not console.is_terminal)
-
-
-def _expected(network: Network) -> Network:
-    """Return the network with every random cost replaced by its expectation."""
-    fields = ("rtt_s", "up_s", "down_s", "latency_s")
-    transfers: dict[object, TransferModel] = {}
-    for ref, transfer in network.transfers.items():
-        given: dict[str, Any] = {f: getattr(transfer.profile, f) for f in fields}
-        means = {f: mean_s(value) for f, value in given.items() if value is not None}
-        transfers[ref] = replace(transfer, profile=transfer.profile.model_copy(update=means))
-    steps: dict[int, CostValue] = {worker: mean_s(value) for worker, value in network.step_s.items()}
-    return replace(network, transfers=transfers, step_s=steps)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hsgd_emu.engine.emulate import IsEnough, emulate
-from hsgd_emu.engine.plan import Network, Plan, check_clock, surely_fits
+from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
@@ -23,7 +23,8 @@ from hsgd_emu.learning.silent import RecordedLearner, ResumingLearner, SilentLea
 from hsgd_emu.results.folder import CHECKPOINTS
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow, reaches
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.topology.routes import Hop
+from hsgd_emu.timing.transfers import Message
+from hsgd_emu.topology.routes import Route
 from hsgd_emu.units import to_s
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ class Session:
     progress: Progress
     message_bytes: int
     environment: dict[str, Any]
-    network: Network
-    cases: dict[str, tuple[Schedule, dict[int, tuple[Hop, ...]]]]
+    cases: dict[str, tuple[Schedule, dict[int, Route]]]
     """By name: the schedule, and every node's route to the server that aggregates it."""
     world: World | None = None
     recorded: Mapping[TrialKey, Recorded] = field(default_factory=dict)
@@ -148,17 +148,13 @@ class Session:
 
         Raises:  ConfigError: a link, or a whole case, takes longer for this message than any may.
         """
-        try:
-            network = experiment.network(message_bytes)
-            for transfer in network.transfers.values():
-                transfer.expected_ns()
-        except ValueError as error:
-            raise ConfigError.of("", "profiles", str(error)) from None
-        cases = {s.name: (s, experiment.routes(s, network)) for s in experiment.schedules}
-        fits = surely_fits(network, experiment.train.iterations)
+        message = Message(message_bytes)
+        experiment.network.check(message)
+        cases = {s.name: (s, experiment.routes(s, message_bytes)) for s in experiment.schedules}
+        fits = surely_fits(experiment.network, message, experiment.train.iterations)
         for schedule, routes in () if fits else cases.values():
-            check_clock(experiment.plan(schedule, network, routes, message_bytes, experiment.seeds[0]))
-        return cls(experiment, progress, message_bytes, environment, network, cases, world, recorded or {})
+            check_clock(experiment.plan(schedule, routes, message_bytes, experiment.seeds[0]))
+        return cls(experiment, progress, message_bytes, environment, cases, world, recorded or {})
 
     def learning(self) -> AbstractContextManager[None]:
         """Let own code find its modules; all learning is done inside."""
@@ -168,7 +164,7 @@ class Session:
         """Return the plan of one trial."""
         schedule, routes = self.cases[key.case]
         samples = self.world.num_samples(key.seed) if self.world else None
-        return self.experiment.plan(schedule, self.network, routes, self.message_bytes, key.seed, samples)
+        return self.experiment.plan(schedule, routes, self.message_bytes, key.seed, samples)
 
 
 def trial_keys(experiment: Experiment) -> list[TrialKey]:

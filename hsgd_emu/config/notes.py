@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from statistics import median
+from typing import Literal
 
 from hsgd_emu.config.reader import Source
-from hsgd_emu.config.schema import (
-    Bandwidth,
-    ComputeProfile,
-    CostValue,
-    CsvSamples,
-    Gamma,
-    LinkProfile,
-    Lognormal,
-    Normal,
-    Samples,
-    Uniform,
-)
+from hsgd_emu.config.schema import Bandwidth, ComputeProfile, CostValue, CsvSamples, Law, LinkProfile
 from hsgd_emu.errors import Problems
 from hsgd_emu.units import to_ns
 
@@ -58,7 +47,7 @@ def note_cost(
         if not may_be_nothing:
             problems.note(source.problem((), f"{what} of exactly 0 s; is a value missing?"))
         return
-    typical_s, is_number = _typical_s(value), isinstance(value, int | float)
+    typical_s, is_number = _of(value, "typical_s"), isinstance(value, int | float)
     told = f"{what} of {typical_s:g} s{'' if is_number else ' (the median)'}"
     if typical_s > _LONG_S:
         right = f" Then write {typical_s:g} ms" if is_number else ""
@@ -69,22 +58,11 @@ def note_cost(
 
 def _is_nothing(value: CostValue) -> bool:
     """Return whether every draw of a cost is 0 ns."""
-    if isinstance(value, Samples):
-        return _is_nothing(max(value.samples))
-    if isinstance(value, Uniform):
-        return _is_nothing(value.high)
-    return isinstance(value, int | float) and value < _SHORT_S and to_ns(value) == 0
+    most_s = _of(value, "most_s")
+    return most_s < _SHORT_S and to_ns(most_s) == 0
 
 
-def _typical_s(value: CostValue) -> float:
-    """Return the median of a cost in seconds (of gamma the mean, which is near it)."""
+def _of(value: CostValue, what: Literal["most_s", "typical_s"]) -> float:
+    """Return what is known of a cost's draws; of a number, it is the number."""
     assert not isinstance(value, CsvSamples), "CSV samples are read in when a profile is bound"
-    if isinstance(value, Samples):
-        return median(value.samples)
-    if isinstance(value, Lognormal):
-        return value.median
-    if isinstance(value, Normal):
-        return max(0.0, value.mean)
-    if isinstance(value, Gamma):
-        return value.shape * value.scale
-    return value if isinstance(value, int | float) else (value.low + value.high) / 2
+    return float(getattr(value, what) if isinstance(value, Law) else value)

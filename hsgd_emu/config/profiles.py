@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,30 +10,26 @@ from hsgd_emu.config.measured import MeasuredError, read_measured, unit_named
 from hsgd_emu.config.notes import note_cost, note_profile
 from hsgd_emu.config.reader import Document, Path_, Source, read_file
 from hsgd_emu.config.schema import (
+    COST_FIELDS,
+    LATER_MODELS,
+    MODELS,
     ComputeProfile,
     CostValue,
     CsvSamples,
-    Gamma,
+    Law,
     LinkProfile,
-    Lognormal,
-    Normal,
     Samples,
     Strict,
-    Uniform,
 )
 from hsgd_emu.config.validate import check, has_unknown_key
 from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
-from hsgd_emu.units import LONGEST_S
 
 Profile = TypeVar("Profile", LinkProfile, ComputeProfile)
-_COST_FIELDS = ("rtt_s", "up_s", "down_s", "latency_s", "step_s")
 _LINK_FORMS = {
     "rtt_s": ("rtt_s",),
     "up_s": ("up_s", "down_s"),
     "latency_s": ("latency_s", "bandwidth_bps", "model"),
 }
-_LATER_MODELS = ("slow_start", "lv08")
-_MIN_MASS = 1e-3
 _KINDS = {"topologies": "topology", "latency_profiles": "profile", "runs": "run", "published": PUBLISHED}
 """The kind of file that lies in each folder."""
 
@@ -167,13 +162,13 @@ def _wrong_kind(kind: type[Strict], data: Any) -> str | None:
 
 
 def _gives_cost(profile: LinkProfile | ComputeProfile) -> bool:
-    return any(getattr(profile, name, None) is not None for name in _COST_FIELDS)
+    return any(getattr(profile, name, None) is not None for name in COST_FIELDS)
 
 
 def _mistakes(profile: LinkProfile | ComputeProfile) -> list[tuple[Path_, str]]:
     """Return (path, message) of what is wrong between the fields of a profile."""
     found: list[tuple[Path_, str]] = []
-    for name in _COST_FIELDS:
+    for name in COST_FIELDS:
         mistake = _value_mistake(getattr(profile, name, None))
         if mistake:
             found.append(((name,), mistake))
@@ -184,19 +179,7 @@ def _mistakes(profile: LinkProfile | ComputeProfile) -> list[tuple[Path_, str]]:
 
 def _value_mistake(value: CostValue | None) -> str | None:
     """Return what is wrong between the parameters of a distribution."""
-    if isinstance(value, Uniform) and value.low > value.high:
-        return f"low {value.low:g} is above high {value.high:g}"
-    if isinstance(value, Normal) and _mass_above_zero(value) < _MIN_MASS:
-        return f"normal with mean {value.mean:g} and std {value.std:g} is almost never at or above 0 seconds"
-    if isinstance(value, Gamma | Lognormal):
-        mean = value.shape * value.scale if isinstance(value, Gamma) else value.median * math.exp(value.sigma**2 / 2)
-        if mean > LONGEST_S:
-            return f"{value.distribution} with a mean of {mean:g} s; at most {LONGEST_S:g} s"
-    return None
-
-
-def _mass_above_zero(value: Normal) -> float:
-    return 0.5 * math.erfc(-value.mean / value.std / math.sqrt(2))
+    return value.mistake() if isinstance(value, Law) else None
 
 
 def _link_form_mistakes(profile: LinkProfile) -> list[tuple[Path_, str]]:
@@ -214,10 +197,10 @@ def _link_form_mistakes(profile: LinkProfile) -> list[tuple[Path_, str]]:
             found.append(((name,), f"is missing; it goes with {listed(others)}"))
     if profile.up_share is not None and begun != ["rtt_s"]:
         found.append((("up_share",), "only splits an rtt_s, and there is none"))
-    if profile.model in _LATER_MODELS:
-        found.append((("model",), f"'{profile.model}' is not built yet; raw is"))
-    elif profile.model not in (None, "raw"):
-        found.append((("model",), f"found '{profile.model}'; expected raw"))
+    if profile.model in LATER_MODELS:
+        found.append((("model",), f"'{profile.model}' is not built yet; {listed(MODELS)} is"))
+    elif profile.model not in (None, *MODELS):
+        found.append((("model",), f"found '{profile.model}'; expected {listed(MODELS)}"))
     if profile.shared:
         found.append((("shared",), "shared bandwidth is not built yet; links are private (shared: false)"))
     return found
@@ -227,7 +210,7 @@ def _with_samples(profile: Profile, source: Source, problems: Problems) -> Profi
     """Return the profile with every CSV column replaced by its values; None after adding problems."""
     read: dict[str, Any] = {}
     before = len(problems)
-    for name in _COST_FIELDS:
+    for name in COST_FIELDS:
         value = getattr(profile, name, None)
         if isinstance(value, CsvSamples):
             read[name], dropped = _read_samples(value, source.at(name), problems)

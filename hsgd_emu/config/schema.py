@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+import math
+from statistics import median
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
@@ -11,6 +13,8 @@ from hsgd_emu.units import LONGEST_S, RATE, SIZE, TIME, Dimension, quantity
 
 MOST = 10**15
 """Largest number of anything: beyond it is a slip of the keyboard, and floats still hold it exactly."""
+_MIN_MASS = 1e-3
+"""A truncated law is drawn from until a draw is kept: it must not be next to never."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
@@ -75,14 +79,72 @@ Either = Annotated[
 # --- what a transfer or a step costs ---------------------------------------------------------------
 
 
-class Samples(Strict):
+class Law(Strict):
+    """A cost that is not the same each time; timing/costs.py draws from it."""
+
+    times: ClassVar[tuple[str, ...]]
+    """Its parameters that are seconds: the law is scaled as they are."""
+
+    @property
+    def kind(self) -> str:
+        """What it is, for people."""
+        return str(getattr(self, "distribution", ""))
+
+    @property
+    def mean_s(self) -> float:
+        """Its expectation."""
+        raise NotImplementedError
+
+    @property
+    def typical_s(self) -> float:
+        """Its median, or what is near it."""
+        return self.mean_s
+
+    @property
+    def most_s(self) -> float:
+        """The longest that can be drawn."""
+        return math.inf
+
+    def scaled(self, factor: float) -> Law:
+        """Return the law of its draws times `factor`: of the same form, so that it is exact."""
+        return self.model_copy(update={name: getattr(self, name) * factor for name in self.times})
+
+    def mistake(self) -> str | None:
+        """Return what is wrong between its parameters."""
+        return None
+
+    def _too_long(self) -> str | None:
+        mean_s = self.mean_s
+        return f"{self.kind} with a mean of {mean_s:g} s; at most {LONGEST_S:g} s" if mean_s > LONGEST_S else None
+
+
+class Samples(Law):
     """Measured values, drawn with replacement."""
 
     samples: NonEmpty[Seconds]
 
+    @property
+    def kind(self) -> str:
+        return f"{len(self.samples)} samples"
+
+    @property
+    def mean_s(self) -> float:
+        return math.fsum(self.samples) / len(self.samples)
+
+    @property
+    def typical_s(self) -> float:
+        return median(self.samples)
+
+    @property
+    def most_s(self) -> float:
+        return max(self.samples)
+
+    def scaled(self, factor: float) -> Law:
+        return self.model_copy(update={"samples": tuple(sample * factor for sample in self.samples)})
+
 
 class CsvSamples(Strict):
-    """Measured values in one column of a CSV file with a header."""
+    """Measured values in one column of a CSV file with a header; read in when a profile is bound."""
 
     csv: str
     column: str
@@ -92,36 +154,85 @@ class CsvSamples(Strict):
     """What is done with rows in which nothing was measured: timeout, *, -1, NA, an empty cell, ..."""
 
 
-class Lognormal(Strict):
+class Lognormal(Law):
     """exp(N(ln median, sigma^2)); sigma is of the natural logarithm."""
 
     distribution: Literal["lognormal"]
     median: PositiveSeconds
     sigma: Annotated[float, Field(ge=0, le=10)]
+    times = ("median",)
+
+    @property
+    def mean_s(self) -> float:
+        return self.median * math.exp(self.sigma**2 / 2)
+
+    @property
+    def typical_s(self) -> float:
+        return self.median
+
+    def mistake(self) -> str | None:
+        return self._too_long()
 
 
-class Normal(Strict):
+class Normal(Law):
     """N(mean, std^2) given that it is at least 0 (a negative draw is drawn again)."""
 
     distribution: Literal["normal"]
     mean: Annotated[Time, Field(ge=-LONGEST_S, le=LONGEST_S)]
     std: PositiveSeconds
+    times = ("mean", "std")
+
+    @property
+    def mean_s(self) -> float:
+        # E[X | X >= 0] = mean + std * pdf(a) / (1 - cdf(a)), a = -mean / std.
+        a = -self.mean / self.std
+        density = math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+        return self.mean + self.std * density / (0.5 * math.erfc(a / math.sqrt(2)))
+
+    @property
+    def typical_s(self) -> float:
+        return max(0.0, self.mean)
+
+    def mistake(self) -> str | None:
+        if 0.5 * math.erfc(-self.mean / self.std / math.sqrt(2)) < _MIN_MASS:
+            return f"normal with mean {self.mean:g} and std {self.std:g} is almost never at or above 0 seconds"
+        return None
 
 
-class Gamma(Strict):
+class Gamma(Law):
     """Gamma with mean shape * scale."""
 
     distribution: Literal["gamma"]
     shape: Annotated[float, Field(gt=0, le=1e9)]
     scale: PositiveSeconds
+    times = ("scale",)
+
+    @property
+    def mean_s(self) -> float:
+        return self.shape * self.scale
+
+    def mistake(self) -> str | None:
+        return self._too_long()
 
 
-class Uniform(Strict):
+class Uniform(Law):
     """Uniform on [low, high]."""
 
     distribution: Literal["uniform"]
     low: Seconds
     high: Seconds
+    times = ("low", "high")
+
+    @property
+    def mean_s(self) -> float:
+        return (self.low + self.high) / 2
+
+    @property
+    def most_s(self) -> float:
+        return self.high
+
+    def mistake(self) -> str | None:
+        return f"low {self.low:g} is above high {self.high:g}" if self.low > self.high else None
 
 
 DISTRIBUTIONS = {"lognormal": Lognormal, "normal": Normal, "gamma": Gamma, "uniform": Uniform}
@@ -159,6 +270,12 @@ class Bandwidth(Strict):
     down: Rate
 
 
+COST_FIELDS = ("rtt_s", "up_s", "down_s", "latency_s", "step_s")
+"""The keys of a profile that are costs."""
+MODELS, LATER_MODELS = ("raw",), ("slow_start", "lv08")
+"""What `model` of a link profile may be, and what it will be able to be."""
+
+
 class LinkProfile(Strict):
     """What one model message costs over a link: one of an RTT, up and down costs, or latency + bandwidth."""
 
@@ -178,6 +295,12 @@ class LinkProfile(Strict):
     model: str | None = None
     """raw: a direction costs latency_s + 8 * message bytes / bandwidth_bps."""
     shared: bool | None = None
+
+    @property
+    def rates_bps(self) -> tuple[float, float] | None:
+        """Its bandwidths up and down."""
+        rate = self.bandwidth_bps
+        return None if rate is None else (rate.up, rate.down) if isinstance(rate, Bandwidth) else (rate, rate)
 
 
 class ComputeProfile(Strict):

@@ -12,7 +12,8 @@ from typing import Any
 import simpy
 from simpy.events import Event
 
-from hsgd_emu.engine.plan import Draws, Exchange, Participation, Plan, weights
+from hsgd_emu.engine.network import Exchange
+from hsgd_emu.engine.plan import Participation, Plan, weights
 from hsgd_emu.engine.port import Learner, Metrics
 from hsgd_emu.engine.record import Barrier, Keep, Recorder, RoundRecord, Split
 
@@ -100,7 +101,7 @@ class Emulation:
         self.plan, self.learner, self.schedule = plan, learner, plan.schedule
         self.on_round, self.on_aggregated, self.is_enough = on_round, on_aggregated, is_enough
         self._last = plan.iterations
-        self.draws = Draws(plan)
+        self.draws = plan.draws()
         participation = Participation(plan)
         self._members = {server: participation.draws(server) for server in self.schedule.children}
         self._size = plan.sizes()

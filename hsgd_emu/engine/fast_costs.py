@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.config.schema import CostValue
 from hsgd_emu.engine.plan import Participation, Plan
-from hsgd_emu.timing.costs import ConstantCost, TooLongError, TransferModel, cost_stream, is_constant
+from hsgd_emu.timing.costs import Cost, TooLongError
+from hsgd_emu.timing.transfers import Transfer
 
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", np.int64, np.bool_)
@@ -25,6 +25,7 @@ Draw = Callable[[int], tuple[Ints, ...]]
 
 LONGEST_NS = 2**61
 """Where times could come near the end of 64 bits, the engine is asked, whose integers have none."""
+_NOTHING = Cost(0)
 _CHAIN = 64
 """More costs than lie one after the other in a phase: some four for each level of servers."""
 
@@ -135,13 +136,13 @@ class ScenarioCosts:
     def __init__(self, plans: Sequence[Plan]) -> None:
         self.plans, self.schedule = plans, plans[0].schedule
         self.nodes, self.routes = plans[0].network.topology.nodes, plans[0].routes
-        self.seeds = [plan.seed if plan.network_seed is None else plan.network_seed for plan in plans]
+        self.seeds = [plan.cost_seed for plan in plans]
+        self.messages = [plan.message for plan in plans]
         self._transfers = cache(self._find_transfers)
         self._exchange = cache(self._find_exchange)
         self._transfer_groups = cache(self._find_transfer_groups)
         self._cost_groups = cache(self._find_cost_groups)
-        # By the identities of a node's costs, and how many are added up; the plans keep them alive.
-        self._same: dict[tuple[tuple[int, ...], int], Same] = {}
+        self._same = cache(self._find_same)
 
     def num_phases(self, server: int) -> int:
         """Return how many phases of a server lie in a round."""
@@ -150,29 +151,30 @@ class ScenarioCosts:
     def steps(self, worker: int) -> Source | Same:
         """Return what the steps of a worker between two aggregations take together."""
         server = self.schedule.parent[worker]
-        values = [plan.network.step_s[worker] for plan in self.plans]
-        return self._costs(values, "compute", worker, self.num_phases(server), self.schedule.period[server])
+        costs = tuple(plan.network.steps[worker] for plan in self.plans)
+        return self._costs(costs, "compute", worker, self.num_phases(server), self.schedule.period[server])
 
     def aggregations(self, server: int) -> Source | Same:
         """Return what a server's aggregations take."""
-        values = [plan.network.topology.nodes[server].aggregation_s or 0.0 for plan in self.plans]
-        return self._costs(values, "aggregation", server, self.num_phases(server), 1)
+        costs = tuple(plan.network.aggregations.get(server, _NOTHING) for plan in self.plans)
+        return self._costs(costs, "aggregation", server, self.num_phases(server), 1)
 
-    def _costs(self, values: list[CostValue], purpose: str, node: int, num_phases: int, each: int) -> Source | Same:
-        # Models are told apart by identity: hashing long samples takes long. Nodes of a class share theirs.
-        names = tuple(map(id, values))
-        same = self._same.get((names, each))
-        if same is None and all(map(is_constant, values)):
-            costs = np.concatenate([ConstantCost(value).sums(1, each) for value in values])
-            same = self._same[names, each] = Same(num_phases, costs)
+    def _costs(self, costs: tuple[Cost, ...], purpose: str, node: int, num_phases: int, each: int) -> Source | Same:
+        same = self._same(costs, num_phases, each)
         if same is not None:
             return same
 
         def open_(number: int) -> Draw:
-            costs = cost_stream(values[number], self.seeds[number], purpose, self.nodes[node].name)
-            return lambda num: (costs.sums(num, each),)
+            stream = costs[number].stream(self.seeds[number], purpose, self.nodes[node].name)
+            return lambda num: (stream.sums(num, each),)
 
-        return Source(self._cost_groups(names), open_, num_phases)
+        return Source(self._cost_groups(costs), open_, num_phases)
+
+    def _find_same(self, costs: tuple[Cost, ...], num_phases: int, each: int) -> Same | None:
+        """Return what nodes of these costs take, or None where some are drawn. Nodes of a class share theirs."""
+        if not all(cost.is_constant for cost in costs):
+            return None
+        return Same(num_phases, np.concatenate([cost.stream(0, "").sums(1, each) for cost in costs]))
 
     def exchanges(self, node: int) -> Source | Same:
         """Return the exchanges of a node with the server that aggregates it: up and down."""
@@ -183,37 +185,37 @@ class ScenarioCosts:
             return Same(num_phases, *(_added(one) for one in zip(*same, strict=True)))
 
         def open_(number: int) -> Draw:
-            hops = []
+            hops, message = [], self.messages[number]
             for hop in route:
-                model, name = self._transfers(hop.link.profile)[number], self.nodes[node].name
-                hops.append((hop.forward, model.stream(self.seeds[number], hop.link.name, name)))
+                transfer, name = self._transfers(hop.link.profile)[number], self.nodes[node].name
+                hops.append((hop.forward, transfer.stream(self.seeds[number], hop.link.name, name)))
 
             def draw(num: int) -> tuple[Ints, ...]:
-                both = [exchanges.many(num)[:: 1 if forward else -1] for forward, exchanges in hops]
+                both = [exchanges.many(num, message, message)[:: 1 if forward else -1] for forward, exchanges in hops]
                 return tuple(_added(one) for one in zip(*both, strict=True))
 
             return draw
 
         return Source(self._transfer_groups(tuple(hop.link.profile for hop in route)), open_, num_phases)
 
-    def _find_transfers(self, ref: object) -> list[TransferModel]:
+    def _find_transfers(self, ref: object) -> list[Transfer]:
         return [plan.network.transfers[ref] for plan in self.plans]
 
     def _find_transfer_groups(self, refs: tuple[object, ...]) -> Groups:
         """Return the scenarios told apart by what routes over links with these profiles draw."""
-        models = [self._transfers(ref) for ref in refs]
-        rows = zip(self.seeds, *models, strict=True)
-        return Groups((seed, *((id(one.profile), one.message_bytes) for one in row)) for seed, *row in rows)
+        return Groups(zip(self.seeds, self.messages, *map(self._transfers, refs), strict=True))
 
-    def _find_cost_groups(self, names: tuple[int, ...]) -> Groups:
-        return Groups(zip(names, self.seeds, strict=True))
+    def _find_cost_groups(self, costs: tuple[Cost, ...]) -> Groups:
+        return Groups(zip(costs, self.seeds, strict=True))
 
     def _find_exchange(self, ref: object, forward: bool) -> tuple[Ints, Ints] | None:
         """Return (up, down) of every exchange over a link, (S,) each, or None where some are drawn."""
-        models = self._transfers(ref)
-        if not all(model.is_constant for model in models):
+        transfers = self._transfers(ref)
+        if not all(transfer.is_constant for transfer in transfers):
             return None
-        up, down = np.array([model.constant_ns for model in models], np.int64).T
+        groups = Groups(zip(transfers, self.messages, strict=True))
+        pairs = [transfers[place].constant_ns(self.messages[place]) for place in groups.first]
+        up, down = np.array(pairs, np.int64)[groups.of_S].T
         return (up, down) if forward else (down, up)
 
     def participation(self, server: int, workers: Sequence[int]) -> Source | None:
@@ -251,10 +253,10 @@ def is_alike(plan: Plan, profiles: Sequence[object]) -> bool:
 
     Args:    profiles: of the links on its routes.
     """
-    nodes, network = plan.network.topology.nodes, plan.network
+    network = plan.network
     return (
         plan.schedule.participation >= 1
-        and all(map(is_constant, network.step_s.values()))
-        and all(is_constant(nodes[server].aggregation_s) for server in plan.schedule.children)
+        and all(cost.is_constant for cost in set(network.steps.values()))
+        and all(network.aggregations.get(server, _NOTHING).is_constant for server in plan.schedule.children)
         and all(network.transfers[profile].is_constant for profile in profiles)
     )

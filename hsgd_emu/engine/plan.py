@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import NamedTuple
 
-from hsgd_emu.config.schema import CostValue
+from hsgd_emu.engine.network import Draws, Network
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.rng import stream
-from hsgd_emu.timing.costs import Costs, Exchanges, TransferModel, cost_stream, mean_s
-from hsgd_emu.topology.routes import Hop
-from hsgd_emu.topology.tree import Topology
+from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.transfers import Message
+from hsgd_emu.topology.routes import Route
 from hsgd_emu.units import MOST_NS, NS_PER_S
-
-
-@dataclass(frozen=True)
-class Network:
-    """A topology with every profile bound: what each step, transfer and aggregation costs."""
-
-    topology: Topology
-    transfers: Mapping[object, TransferModel]
-    """By a link's profile reference."""
-    step_s: Mapping[int, CostValue]
-    """By worker."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +25,7 @@ class Plan:
 
     schedule: Schedule
     network: Network
-    routes: Mapping[int, tuple[Hop, ...]]
+    routes: Mapping[int, Route]
     """By node: the way to the server that aggregates it."""
     iterations: int
     message_bytes: int
@@ -48,6 +35,20 @@ class Plan:
     uniform: bool = False
     network_seed: int | None = None
     """Seed of the costs where it is not the trial's: another replication of the network under the same learning."""
+
+    @property
+    def message(self) -> Message:
+        """What is sent both ways."""
+        return Message(self.message_bytes)
+
+    @property
+    def cost_seed(self) -> int:
+        """The seed of the costs."""
+        return self.seed if self.network_seed is None else self.network_seed
+
+    def draws(self) -> Draws:
+        """Return the trial's costs, from their first draw."""
+        return Draws(self.network, self.routes, self.message, self.cost_seed)
 
     @property
     def num_rounds(self) -> int:
@@ -70,61 +71,6 @@ class Plan:
         for server in reversed(self.schedule.children):
             size[server] = sum(size[child] for child in self.schedule.children[server])
         return size
-
-
-class Exchange(NamedTuple):
-    """One upload and the download that answers it, over the whole route; costliest: its link of largest up cost."""
-
-    up_ns: int
-    down_ns: int
-    costliest: str
-
-
-class Draws:
-    """The trial's costs: each entity takes the next draw of its own stream, whatever others do."""
-
-    def __init__(self, plan: Plan) -> None:
-        nodes, network = plan.network.topology.nodes, plan.network
-        seed = plan.seed if plan.network_seed is None else plan.network_seed
-        self._steps: dict[int, Costs] = {
-            worker: cost_stream(value, seed, "compute", nodes[worker].name) for worker, value in network.step_s.items()
-        }
-        # A link may lie on the routes of several nodes; each has its own stream, so that the order in which they
-        # use it does not matter.
-        self._hops: dict[int, list[tuple[Hop, Exchanges]]] = {
-            node: [
-                (hop, network.transfers[hop.link.profile].stream(seed, hop.link.name, nodes[node].name))
-                for hop in route
-            ]
-            for node, route in plan.routes.items()
-        }
-        self._aggregation: dict[int, Costs] = {
-            server: cost_stream(value, seed, "aggregation", nodes[server].name)
-            for server in plan.schedule.children
-            if (value := nodes[server].aggregation_s) is not None
-        }
-
-    def steps_ns(self, worker: int, num_steps: int) -> int:
-        """Return what the next `num_steps` steps of a worker cost, one draw each."""
-        return self._steps[worker].take(num_steps)
-
-    def exchange(self, node: int) -> Exchange:
-        """Return a node's next exchange with the server that aggregates it."""
-        total_up, total_down, most, costliest = 0, 0, -1, ""
-        for hop, exchanges in self._hops[node]:
-            up, down = exchanges.next()
-            if not hop.forward:
-                up, down = down, up
-            if up > most:
-                most, costliest = up, hop.link.name
-            total_up += up
-            total_down += down
-        return Exchange(total_up, total_down, costliest)
-
-    def aggregation_ns(self, server: int) -> int:
-        """Return what the next aggregation of a server costs."""
-        costs = self._aggregation.get(server)
-        return 0 if costs is None else costs.take(1)
 
 
 class Participation:
@@ -161,50 +107,41 @@ def expected_end_ns(plan: Plan) -> float:
     counts, or with partial participation the fastest, for a slow one may sit out.
     """
     schedule, network = plan.schedule, plan.network
-    mean_ns, exchange_ns = _expectations(network)
+
+    def all_ns(server: int, node: int) -> float:
+        """Return what all exchanges of a node with its server are expected to cost."""
+        return plan.iterations / schedule.period[server] * float(network.expected_ns(plan.routes[node], plan.message))
+
     above: dict[int, float] = {}
     for server in schedule.children:
-        num, value = plan.iterations / schedule.period[server], network.topology.nodes[server].aggregation_s
-        above[server] = num * mean_ns(value) if value is not None else 0.0
+        num = plan.iterations / schedule.period[server]
+        above[server] = num * _expected_ns(network.aggregations.get(server))
         if server in schedule.parent:
             parent = schedule.parent[server]
-            num_above = plan.iterations / schedule.period[parent]
-            above[server] += above[parent] + num_above * exchange_ns(plan.routes[server])
+            above[server] += above[parent] + all_ns(parent, server)
     ends = []
     for worker in plan.workers:
         server = schedule.parent[worker]
-        exchanges_ns = plan.iterations / schedule.period[server] * exchange_ns(plan.routes[worker])
-        ends.append(plan.iterations * mean_ns(network.step_s[worker]) + exchanges_ns + above[server])
+        steps_ns = plan.iterations * _expected_ns(network.steps[worker])
+        ends.append(steps_ns + all_ns(server, worker) + above[server])
     return max(ends) if schedule.participation >= 1 else min(ends)
 
 
-def _expectations(network: Network) -> tuple[Callable[[CostValue], float], Callable[[Sequence[Hop]], float]]:
-    """Return what gives the expectation of a cost, and of an exchange over a route; each is worked out once."""
-    means: dict[int, float] = {}
-    transfers = cache(lambda ref: network.transfers[ref].expected_ns())
-
-    def mean_ns(value: CostValue) -> float:
-        # By identity: hashing long samples takes long.
-        if id(value) not in means:
-            means[id(value)] = mean_s(value) * NS_PER_S
-        return means[id(value)]
-
-    return mean_ns, lambda route: float(sum(transfers(hop.link.profile) for hop in route))
+def _expected_ns(cost: Cost | None) -> float:
+    return 0.0 if cost is None else cost.expected_s * NS_PER_S
 
 
-def surely_fits(network: Network, iterations: int) -> bool:
+def surely_fits(network: Network, message: Message, iterations: int) -> bool:
     """Return whether the clock can hold any schedule on a network: each iteration costs the most that one can.
 
     Far quicker than `check_clock`, for it needs no routes.
     """
     topology = network.topology
     num_hops = topology.num_levels if topology.routing == "tree" else len(topology.nodes)
-    costs = {id(node.aggregation_s): node.aggregation_s for node in topology.nodes if node.aggregation_s is not None}
-    aggregation_s = max(map(mean_s, costs.values()), default=0.0)
-    step_s = max(mean_s(value) for value in {id(value): value for value in network.step_s.values()}.values())
-    exchange_s = max((one.expected_ns() for one in network.transfers.values()), default=0) / NS_PER_S
-    each_s = step_s + topology.num_levels * (num_hops * exchange_s + aggregation_s)
-    return iterations * each_s * NS_PER_S < MOST_NS
+    aggregation_ns = max(map(_expected_ns, network.aggregations.values()), default=0.0)
+    exchange_ns = max((one.expected_ns(message) for one in network.transfers.values()), default=0)
+    each_ns = max(map(_expected_ns, network.steps.values()))
+    return iterations * (each_ns + topology.num_levels * (num_hops * exchange_ns + aggregation_ns)) < MOST_NS
 
 
 def check_clock(plan: Plan) -> None:

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from hsgd_emu.config.schema import Bandwidth, LinkProfile
+from hsgd_emu.config.schema import LinkProfile
+from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.wording import number
-from hsgd_emu.timing.costs import TransferModel, mean_s
-from hsgd_emu.topology.routes import Hop
-from hsgd_emu.topology.tree import Topology
+from hsgd_emu.timing.transfers import Message
+from hsgd_emu.topology.routes import Route
 
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
@@ -79,9 +79,8 @@ class _Messages:
 def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -> Traffic:
     """Return the traffic of one case."""
     nodes = experiment.topology.nodes
-    net = experiment.network(message_bytes)
-    routes = experiment.routes(schedule, net)
-    sent: defaultdict[int, _Messages] = defaultdict(_Messages)
+    routes = experiment.routes(schedule, message_bytes)
+    sent: defaultdict[str, _Messages] = defaultdict(_Messages)
     num_messages = Fraction(0)
     for server, children in schedule.children.items():
         num_phases = schedule.global_period // schedule.period[server]
@@ -93,24 +92,8 @@ def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -
             num_hops[is_worker] += len(routes[child])
             _send(routes[child], of_workers if is_worker else num_phases, num_phases, sent)
         num_messages += num_hops[True] * (of_workers + num_phases) + num_hops[False] * 2 * num_phases
-    links = tuple(_links(experiment.topology, sent, net.transfers))
+    links = tuple(_links(experiment.network, Message(message_bytes), sent))
     return Traffic(schedule.global_period, message_bytes, links, num_messages)
-
-
-def expected_s(model: TransferModel) -> tuple[float, float]:
-    """Return the expected seconds of a message towards the upper end of a link and towards its lower end."""
-    profile = model.profile
-    if profile.rtt_s is not None:
-        rtt_s = mean_s(profile.rtt_s)
-        share = 0.5 if profile.up_share is None else profile.up_share
-        return rtt_s * share, rtt_s * (1 - share)
-    if profile.up_s is not None and profile.down_s is not None:
-        return mean_s(profile.up_s), mean_s(profile.down_s)
-    assert profile.latency_s is not None
-    assert profile.bandwidth_bps is not None
-    rate, num_bits, latency_s = profile.bandwidth_bps, 8 * model.message_bytes, mean_s(profile.latency_s)
-    up, down = (rate.up, rate.down) if isinstance(rate, Bandwidth) else (rate, rate)
-    return latency_s + num_bits / up, latency_s + num_bits / down
 
 
 def profile_name(ref: str | LinkProfile, expected_rtt_s: float) -> str:
@@ -136,26 +119,22 @@ def _share(participation: float, num_workers: int) -> Fraction:
     return Fraction(max(1, round(participation * num_workers)), num_workers)
 
 
-def _send(route: tuple[Hop, ...], uploads: Fraction | int, downloads: int, sent: Mapping[int, _Messages]) -> None:
+def _send(route: Route, uploads: Fraction | int, downloads: int, sent: Mapping[str, _Messages]) -> None:
     """Add a node's messages to each link of its route; travelled backwards, uploads go to its lower end."""
     for hop in route:
-        messages = sent[id(hop.link)]
+        messages = sent[hop.link.name]
         messages.up += uploads if hop.forward else downloads
         messages.down += downloads if hop.forward else uploads
 
 
-def _links(
-    topology: Topology, sent: Mapping[int, _Messages], transfers: Mapping[object, TransferModel]
-) -> Iterator[LinkTraffic]:
-    # By identity: hashing an inline profile with long samples takes long, and the nodes of a class share theirs.
-    costs_s: dict[int, tuple[float, float]] = {}
-    for link in topology.links:
-        if id(link) not in sent:
+def _links(network: Network, message: Message, sent: Mapping[str, _Messages]) -> Iterator[LinkTraffic]:
+    nodes = network.topology.nodes
+    expected_s = {ref: transfer.expected_s(message) for ref, transfer in network.transfers.items()}
+    for link in network.topology.links:
+        if link.name not in sent:
             continue
-        if id(link.profile) not in costs_s:
-            costs_s[id(link.profile)] = expected_s(transfers[link.profile])
-        up_s, down_s = costs_s[id(link.profile)]
-        num_up, num_down = float(sent[id(link)].up), float(sent[id(link)].down)
-        ends = (topology.nodes[link.lower].class_name, topology.nodes[link.upper].class_name)
+        up_s, down_s = expected_s[link.profile]
+        num_up, num_down = float(sent[link.name].up), float(sent[link.name].down)
+        ends = (nodes[link.lower].class_name, nodes[link.upper].class_name)
         name = profile_name(link.profile, up_s + down_s)
         yield LinkTraffic(link.name, name, num_up, num_down, num_up * up_s + num_down * down_s, ends)

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from hsgd_emu.config.schema import LinkProfile
-from hsgd_emu.experiment import Experiment, compute_of
+from hsgd_emu.experiment import Experiment
 from hsgd_emu.report.figure import Column, ColumnKind
-from hsgd_emu.report.traffic import expected_s, profile_name
-from hsgd_emu.timing.costs import TransferModel, mean_s
+from hsgd_emu.report.traffic import profile_name
+from hsgd_emu.timing.transfers import Message
 from hsgd_emu.topology.tree import Link, Node, Topology
 
 MOST_ROWS = 2_000
@@ -68,9 +68,8 @@ class View:
         found: dict[int, Wire] = {}
         for link in self.topology.links:
             if id(link.profile) not in found:
-                profile = self.experiment.topology_draft.links[link.profile]
-                assert profile is not None
-                up_s, down_s = expected_s(TransferModel(profile, self.message_bytes))
+                transfer = self.experiment.network.transfers[link.profile]
+                profile, (up_s, down_s) = transfer.profile, transfer.expected_s(Message(self.message_bytes))
                 named = isinstance(link.profile, str) or profile.name is not None
                 name = profile_name(link.profile, up_s + down_s)
                 found[id(link.profile)] = Wire(name, up_s, down_s, profile, named)
@@ -103,24 +102,14 @@ class View:
         taken = {id(link) for link in self.uplinks.values()}
         return tuple(link for link in self.topology.links if id(link) not in taken)
 
-    @cached_property
-    def _steps_s(self) -> dict[int, float]:
-        return {}
-
     def step_s(self, worker: int) -> float:
         """Return the expected seconds of a worker's step."""
-        ref = id(self.topology.nodes[worker].compute)
-        if ref not in self._steps_s:
-            experiment = self.experiment
-            profile = compute_of(self.topology, experiment.topology_draft, experiment.compute, worker)
-            assert profile is not None
-            assert profile.step_s is not None
-            self._steps_s[ref] = mean_s(profile.step_s)
-        return self._steps_s[ref]
+        return self.experiment.network.steps[worker].expected_s
 
     def aggregation_s(self, server: Node) -> float:
         """Return the expected seconds of a server's aggregation."""
-        return mean_s(server.aggregation_s or 0.0)
+        cost = self.experiment.network.aggregations.get(server.index)
+        return 0.0 if cost is None else cost.expected_s
 
     def rows(self) -> Iterator[Row]:
         """Yield every node, depth first, then the further links."""

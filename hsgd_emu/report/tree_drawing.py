@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from hsgd_emu.config.schema import Bandwidth
 from hsgd_emu.report.figure import plotly_text
 from hsgd_emu.report.looks import OTHER_COLOUR, PART_COLOURS, shortened
 from hsgd_emu.report.outline import Place, duration, outline, rest_label, wrapped
@@ -132,9 +131,8 @@ class Drawing:
             f"profile {wrapped(wire.name)}",
             f"round trip {duration(wire.rtt_s)} expected ({duration(wire.up_s)} up, {duration(wire.down_s)} down)",
         ]
-        rate = wire.profile.bandwidth_bps
-        if rate is not None:
-            up, down = (rate.up, rate.down) if isinstance(rate, Bandwidth) else (rate, rate)
+        if wire.profile.rates_bps is not None:
+            up, down = wire.profile.rates_bps
             lines.append(_rate(up) if up == down else f"{_rate(up)} up, {_rate(down)} down")
         return "<br>".join([*lines, *_origin(wire)])
 

@@ -12,7 +12,7 @@ from hsgd_emu.experiment import Experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.tables import connect_to_read, select
-from hsgd_emu.study.costs import Cost, PlaceCost, ProfileCost
+from hsgd_emu.study.costs import AnyCost, PlaceCost, ProfileCost
 from hsgd_emu.study.finished import FinishedRun, Reached
 
 _MOST_BLAMED = 5
@@ -42,8 +42,8 @@ def barriers_of(run: FinishedRun, case: str, reached: Reached) -> Barriers:
 def _emulate_barriers(run: FinishedRun, key: TrialKey, iterations: int, found: Barriers) -> None:
     experiment, nodes = run.experiment, run.experiment.topology.nodes
     schedule = next(one for one in experiment.schedules if one.name == key.case)
-    net = experiment.network(run.message_bytes)
-    plan = experiment.plan(schedule, net, experiment.routes(schedule, net), run.message_bytes, key.seed)
+    routes = experiment.routes(schedule, run.message_bytes)
+    plan = experiment.plan(schedule, routes, run.message_bytes, key.seed)
 
     def take(record: RoundRecord) -> None:
         for barrier in record.barriers:
@@ -72,7 +72,7 @@ def most_blamed(experiment: Experiment, barriers: Barriers) -> list[PlaceCost]:
     ]
 
 
-def blame(experiment: Experiment, cost: Cost, barriers: Barriers) -> float | None:
+def blame(experiment: Experiment, cost: AnyCost, barriers: Barriers) -> float | None:
     if cost.kind == "aggregation":
         return None
     if isinstance(cost, ProfileCost):

@@ -6,31 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hsgd_emu.config.assign import set_value
 from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.load import draft_run, draft_topology, load_topology, profile_uses, raise_problems
 from hsgd_emu.config.reader import Document, Mark, Source, put_value, read_file
-from hsgd_emu.config.schema import (
-    Bandwidth,
-    ComputeProfile,
-    CostValue,
-    CsvSamples,
-    Gamma,
-    LinkProfile,
-    Lognormal,
-    Normal,
-    Samples,
-    Uniform,
-)
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
 from hsgd_emu.experiment import Experiment, build_experiment
+from hsgd_emu.timing.transfers import scaled
 
-Profile = TypeVar("Profile", LinkProfile, ComputeProfile)
 COMPUTE = "compute"
 """What `--scale` calls the compute profile of the run file, unless the topology has a profile of this name."""
-_COSTS = ("rtt_s", "up_s", "down_s", "latency_s", "step_s")
 
 
 @dataclass(frozen=True)
@@ -118,41 +105,3 @@ def _factor(text: str, label: str) -> float:
     if not 0 < factor < math.inf:
         raise ConfigError.of(label, "", f"found '{text}'; expected a factor above 0, such as 0.5 or 2")
     return factor
-
-
-def scaled(profile: Profile, factor: float) -> Profile:
-    """Return the profile with every time multiplied by `factor`: each form stays what it is, so it is exact.
-
-    The split of an RTT stays; bandwidths are divided. CSV samples must have been read in.
-    """
-    new: dict[str, Any] = {}
-    for name in _COSTS:
-        value = getattr(profile, name, None)
-        if value is not None:
-            new[name] = scaled_cost(value, factor)
-    rate = getattr(profile, "bandwidth_bps", None)
-    if isinstance(rate, Bandwidth):
-        new["bandwidth_bps"] = Bandwidth.model_construct(up=rate.up / factor, down=rate.down / factor)
-    elif rate is not None:
-        new["bandwidth_bps"] = rate / factor
-    if profile.source is not None:
-        # The figures are no longer those of the source.
-        new["source"] = f"{profile.source.strip()} (every time x {factor:g})"
-    return profile.model_copy(update=new)
-
-
-def scaled_cost(value: CostValue, factor: float) -> CostValue:
-    """Return the cost whose draws are those of `value` times `factor`."""
-    if isinstance(value, Samples):
-        return value.model_copy(update={"samples": tuple(sample * factor for sample in value.samples)})
-    if isinstance(value, Lognormal):
-        return value.model_copy(update={"median": value.median * factor})
-    if isinstance(value, Normal):
-        # Truncated at 0 before and after: the law scales as a whole.
-        return value.model_copy(update={"mean": value.mean * factor, "std": value.std * factor})
-    if isinstance(value, Gamma):
-        return value.model_copy(update={"scale": value.scale * factor})
-    if isinstance(value, Uniform):
-        return value.model_copy(update={"low": value.low * factor, "high": value.high * factor})
-    assert not isinstance(value, CsvSamples), "CSV samples are read in when a profile is bound"
-    return value * factor

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile
-from hsgd_emu.experiment import Experiment, compute_of
-from hsgd_emu.study.changes import COMPUTE, scaled, scaled_cost
+from hsgd_emu.experiment import Experiment
+from hsgd_emu.study.changes import COMPUTE
+from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.transfers import Transfer
 
 
 @dataclass(frozen=True)
@@ -48,30 +50,18 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def profile_of(experiment: Experiment, cost: ProfileCost) -> LinkProfile | ComputeProfile:
-    """Return the profile that a cost stands for, as the experiment has it bound."""
-    draft = experiment.topology_draft
-    bound: dict[object, LinkProfile | ComputeProfile | None] = dict(draft.links.items())
-    bound |= dict(draft.computes.items())
-    profile = experiment.compute if cost.ref is None else bound[cost.ref]
-    assert profile is not None
-    return profile
+def bound_cost(experiment: Experiment, cost: ProfileCost) -> Transfer | Cost:
+    """Return what the links or steps of a profile cost."""
+    network = experiment.network
+    if cost.kind == "link profile":
+        return network.transfers[cost.ref]
+    nodes = network.topology.nodes
+    return next(step for worker, step in network.steps.items() if nodes[worker].compute == cost.ref)
 
 
-def rebound(experiment: Experiment, profiles: Mapping[ProfileCost, LinkProfile | ComputeProfile]) -> Experiment:
-    """Return the experiment with other profiles bound."""
-    draft = experiment.topology_draft
-    links, computes, compute = dict(draft.links), dict(draft.computes), experiment.compute
-    for cost, profile in profiles.items():
-        if isinstance(profile, LinkProfile):
-            assert isinstance(cost.ref, str | LinkProfile)
-            links[cost.ref] = profile
-        elif cost.ref is None:
-            compute = profile
-        else:
-            assert isinstance(cost.ref, str | ComputeProfile)
-            computes[cost.ref] = profile
-    return replace(experiment, topology_draft=replace(draft, links=links, computes=computes), compute=compute)
+def rebound(experiment: Experiment, costs: Mapping[ProfileCost, Transfer | Cost]) -> Experiment:
+    """Return the experiment on a network where profiles cost something else."""
+    return replace(experiment, network=experiment.network.rebound({cost.ref: one for cost, one in costs.items()}))
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class PlaceCost:
     name: str
 
 
-Cost = ProfileCost | PlaceCost
+AnyCost = ProfileCost | PlaceCost
 
 
 def aggregation_costs(experiment: Experiment) -> list[PlaceCost]:
@@ -91,34 +81,23 @@ def aggregation_costs(experiment: Experiment) -> list[PlaceCost]:
     return [PlaceCost("aggregation", name) for name in dict.fromkeys(n.class_name for n in nodes if n.aggregation_s)]
 
 
-def with_factor(experiment: Experiment, cost: Cost, factor: float) -> Experiment:
+def with_factor(experiment: Experiment, cost: AnyCost, factor: float) -> Experiment:
     """Return the experiment in which every time of one cost is multiplied by `factor`, with the same draws."""
     if isinstance(cost, ProfileCost):
-        whole = profile_of(experiment, cost)
-        if isinstance(whole, LinkProfile):
-            return rebound(experiment, {cost: scaled(whole, factor)})
-        return rebound(experiment, {cost: scaled(whole, factor)})
-    topology, draft = experiment.topology, experiment.topology_draft
-    nodes, links, bound, computes = list(topology.nodes), list(topology.links), dict(draft.links), dict(draft.computes)
-    if cost.kind == "link":
-        place = next(place for place, link in enumerate(links) if link.name == cost.name)
-        old = bound[links[place].profile]
-        assert old is not None
-        profile = scaled(old, factor)
-        links[place], bound[profile] = replace(links[place], profile=profile), profile
-    elif cost.kind == "worker":
+        return rebound(experiment, {cost: bound_cost(experiment, cost).scaled(factor)})
+    network = experiment.network
+    topology = network.topology
+    if cost.kind == "worker":
         worker = topology.index[cost.name]
-        compute = compute_of(topology, draft, experiment.compute, worker)
-        assert compute is not None
-        slower = scaled(compute, factor)
-        nodes[worker], computes[slower] = replace(nodes[worker], compute=slower), slower
+        changed = replace(network, steps={**network.steps, worker: network.steps[worker].scaled(factor)})
+    elif cost.kind == "aggregation":
+        servers = set(topology.classes[cost.name])
+        costs = {s: one.scaled(factor) if s in servers else one for s, one in network.aggregations.items()}
+        changed = replace(network, aggregations=costs)
     else:
-        for server in topology.classes[cost.name]:
-            value = nodes[server].aggregation_s
-            if value is not None:
-                nodes[server] = replace(nodes[server], aggregation_s=scaled_cost(value, factor))
-    return replace(
-        experiment,
-        topology=replace(topology, nodes=tuple(nodes), links=tuple(links)),
-        topology_draft=replace(draft, links=bound, computes=computes),
-    )
+        ref = f"{cost.name} by itself"
+        links = tuple(replace(link, profile=ref) if link.name == cost.name else link for link in topology.links)
+        transfer = next(network.transfers[link.profile] for link in topology.links if link.name == cost.name)
+        transfers = {**network.transfers, ref: transfer.scaled(factor)}
+        changed = replace(network, topology=replace(topology, links=links), transfers=transfers)
+    return replace(experiment, network=changed)

@@ -20,6 +20,7 @@ from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import number, target_label
 from hsgd_emu.study.clock import times
 from hsgd_emu.study.retime import depends_on_time, read_recorded
+from hsgd_emu.timing.transfers import Message
 from hsgd_emu.trials import Recorded
 
 Target = tuple[str, float]
@@ -37,6 +38,11 @@ class FinishedRun:
     folder: Path
     experiment: Experiment
     message_bytes: int
+
+    @property
+    def message(self) -> Message:
+        """What is sent."""
+        return Message(self.message_bytes)
 
     @cached_property
     def recorded(self) -> dict[TrialKey, Recorded]:
@@ -152,9 +158,8 @@ def global_times_ns(
     """
     plans = []
     for experiment in experiments:
-        net = experiment.network(run.message_bytes)
-        routes = experiment.routes(schedule, net)
-        plans += [experiment.plan(schedule, net, routes, run.message_bytes, seed) for seed in seeds]
+        routes = experiment.routes(schedule, run.message_bytes)
+        plans += [experiment.plan(schedule, routes, run.message_bytes, seed) for seed in seeds]
     most = max(1, _MOST_TIMES * schedule.global_period // iterations)
     parts = [times(plans[at : at + most], iterations).time_ns_SR for at in range(0, len(plans), most)]
     return np.concatenate(parts).reshape(len(experiments), len(seeds), -1)

@@ -13,7 +13,7 @@ from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import number, percent, share_cell, target_label
 from hsgd_emu.study.blame import Barriers, barriers_of, blame, most_blamed
-from hsgd_emu.study.costs import Cost, aggregation_costs, profile_costs, with_factor
+from hsgd_emu.study.costs import AnyCost, aggregation_costs, profile_costs, with_factor
 from hsgd_emu.study.finished import (
     FinishedRun,
     Reached,
@@ -137,7 +137,7 @@ def sensitivity(folder: Path | str, improve: float = 0.1, target: Target | None 
     return Sensitivity(target, improve, len(run.experiment.seeds), now, best, tuple(effects))
 
 
-def _costs(experiment: Experiment, barriers: Barriers) -> list[Cost]:
+def _costs(experiment: Experiment, barriers: Barriers) -> list[AnyCost]:
     places = [*aggregation_costs(experiment), *most_blamed(experiment, barriers)]
     return [*profile_costs(experiment), *places]
 
@@ -167,7 +167,7 @@ def _best(time_s: Mapping[str, float | None]) -> str:
 
 
 def _effect(
-    cost: Cost, now: Mapping[str, float | None], cut: Mapping[str, list[float | None]], waited: float | None
+    cost: AnyCost, now: Mapping[str, float | None], cut: Mapping[str, list[float | None]], waited: float | None
 ) -> Effect:
     """Return the effect of a cost from the times with it cut by what was asked for, and by `_NEAR`."""
     then = {case: values[0] for case, values in cut.items()}

@@ -45,8 +45,8 @@ def experiment_of(data: dict[str, Any] | str) -> Experiment:
 
 
 def plan_of(experiment: Experiment, case: int = 0, seed: int = 1, message_bytes: int = MESSAGE_BYTES) -> Plan:
-    network, schedule = experiment.network(message_bytes), experiment.schedules[case]
-    return experiment.plan(schedule, network, experiment.routes(schedule, network), message_bytes, seed)
+    schedule = experiment.schedules[case]
+    return experiment.plan(schedule, experiment.routes(schedule, message_bytes), message_bytes, seed)
 
 
 def engine(

@@ -1,6 +1,6 @@
 """What the recursion stands on: who aggregates whom, which way messages go, and what each thing costs.
 
-Taken from the package: the parsed files, the keyed random streams and `draw_ns` (draw k of a stream, nanoseconds).
+Taken from the package: the parsed files, the keyed random streams and `Cost.draw_ns` (draw k of a stream, nanoseconds).
 Written anew here: contraction of skipped servers, routes, how a link's profile becomes up and down costs.
 """
 
@@ -16,7 +16,7 @@ from hsgd_emu.config.run_schema import CaseSpec
 from hsgd_emu.config.schema import Bandwidth, CostValue, Gamma, LinkProfile, Lognormal, Normal, Samples, Uniform
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.rng import stream
-from hsgd_emu.timing.costs import BLOCK, draw_ns
+from hsgd_emu.timing.costs import BLOCK, Cost
 from hsgd_emu.topology.tree import Link, Topology
 
 NS = 1_000_000_000
@@ -147,7 +147,7 @@ def draws(value: CostValue | None, seed: int, *key: str) -> Iterator[int]:
         yield from repeat(round(value * NS))
     rng = stream(seed, *key)
     while True:
-        yield from draw_ns(value, rng, BLOCK).tolist()
+        yield from Cost(value).draw_ns(rng, BLOCK).tolist()
 
 
 def exchanges(profile: LinkProfile, link: str, node: str, seed: int, message_bytes: int) -> Iterator[tuple[int, int]]:

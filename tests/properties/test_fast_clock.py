@@ -17,7 +17,7 @@ from hsgd_emu.engine import fast
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import simulated_times
 from hsgd_emu.learning.silent import SilentLearner
-from hsgd_emu.study.changes import scaled
+from hsgd_emu.timing.transfers import bound, scaled
 
 FIXED = settings(
     derandomize=True,
@@ -56,11 +56,11 @@ def test_scenarios_of_other_costs(data: dict[str, Any], factors: list[float], on
     for factor in factors:
         experiment = experiment_of(data)
         draft = experiment.topology_draft
-        links = {ref: scaled(link, factor or 1) for ref, link in draft.links.items() if link is not None}
+        links = {ref: transfer.scaled(factor or 1) for ref, transfer in experiment.network.transfers.items()}
         if one:
-            links = draft.links | dict([*links.items()][:1])
-        steps = {ref: scaled(profile, factor or 1) for ref, profile in draft.computes.items() if profile is not None}
-        changed = replace(experiment, topology_draft=replace(draft, links=links, computes=steps))
+            links = dict([*links.items()][:1])
+        steps = {ref: bound(scaled(profile, factor or 1)) for ref, profile in draft.computes.items() if profile}
+        changed = replace(experiment, network=experiment.network.rebound(links | steps))
         plans.append(plan_of(changed, 1, 2))
     assert_same(plans)
 

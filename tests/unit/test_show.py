@@ -20,7 +20,7 @@ def ways(links: list[dict[str, Any]], periods: list[Any], routing: str = "tree",
     data["profiles"] = {name: profile for name, profile in data["profiles"].items() if name in used}
     experiment = experiment_of(data)
     schedule = experiment.schedules[0]
-    return ways_text(experiment.topology, experiment.routes(schedule, experiment.network(1000)))
+    return ways_text(experiment.topology, experiment.routes(schedule, 1000))
 
 
 ALL = [{"between": ["worker", "root"], "profile": "lte"}]

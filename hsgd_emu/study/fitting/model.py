@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.config.schema import Bandwidth, ComputeProfile, LinkProfile
+from hsgd_emu.config.schema import LinkProfile
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.summary import median_reached
-from hsgd_emu.study.costs import ProfileCost, profile_costs, profile_of, rebound
+from hsgd_emu.study.costs import ProfileCost, bound_cost, profile_costs, rebound
 from hsgd_emu.study.finished import FinishedRun, global_times_ns
 from hsgd_emu.study.fitting.table import Measured
-from hsgd_emu.timing.costs import TransferModel, mean_s
+from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.transfers import Message, Transfer, transfer_of
 from hsgd_emu.units import NS_PER_S
 
 Nanoseconds_SP = NDArray[np.int64]
@@ -26,33 +27,15 @@ _STEP = 0.01
 
 def expected_s(run: FinishedRun, cost: ProfileCost) -> float:
     """Return what an exchange or a step of a profile is expected to take, seconds."""
-    profile = profile_of(run.experiment, cost)
-    if isinstance(profile, LinkProfile):
-        return TransferModel(profile, run.message_bytes).expected_ns() / NS_PER_S
-    assert profile.step_s is not None
-    return mean_s(profile.step_s)
+    bound = bound_cost(run.experiment, cost)
+    return bound.expected_ns(run.message) / NS_PER_S if isinstance(bound, Transfer) else bound.expected_s
 
 
-def constant(profile: LinkProfile | ComputeProfile, value_s: float, message_bytes: int) -> LinkProfile | ComputeProfile:
-    """Return a profile of the constant `value_s`, split over up and down as the profile's expectation is."""
-    if isinstance(profile, ComputeProfile):
-        return ComputeProfile(step_s=value_s)
-    return LinkProfile(rtt_s=value_s, up_share=_up_share(profile, message_bytes))
-
-
-def _up_share(profile: LinkProfile, message_bytes: int) -> float | None:
-    if profile.rtt_s is not None:
-        return profile.up_share
-    if profile.up_s is not None and profile.down_s is not None:
-        up, down = mean_s(profile.up_s), mean_s(profile.down_s)
-    else:
-        rate = profile.bandwidth_bps
-        assert rate is not None
-        assert profile.latency_s is not None
-        rates = (rate.up, rate.down) if isinstance(rate, Bandwidth) else (rate, rate)
-        up, down = (mean_s(profile.latency_s) + 8 * message_bytes / one for one in rates)
-    # Of 1/3 all digits; of 0.0375 / 0.05 not the last, which is rounding.
-    return float(f"{up / (up + down):.12g}") if up != down else None
+def constant(bound: Transfer | Cost, value_s: float, message: Message) -> Transfer | Cost:
+    """Return the constant cost `value_s`, split over up and down as what it stands for is expected to be."""
+    if isinstance(bound, Cost):
+        return Cost(value_s)
+    return transfer_of(LinkProfile(rtt_s=value_s, up_share=bound.up_share(message)))
 
 
 @dataclass(frozen=True)
@@ -80,8 +63,8 @@ class Model:
 
     def up_share(self, cost: ProfileCost) -> float | None:
         """Return the share of an unknown RTT that goes up, None: half of it."""
-        profile = profile_of(self.base, cost)
-        return profile.up_share if isinstance(profile, LinkProfile) else None
+        bound = bound_cost(self.base, cost)
+        return bound.up_share(self.run.message) if isinstance(bound, Transfer) else None
 
     def times_ns(self, values_ns_SP: Nanoseconds_SP) -> Floats:
         """Return the rows' times under S sets of constants: (S, rows), nanoseconds."""
@@ -104,8 +87,7 @@ class Model:
 
     def _experiment(self, values_ns: NDArray[np.int64]) -> Experiment:
         values = zip(self.unknown, (values_ns / NS_PER_S).tolist(), strict=True)
-        size = self.run.message_bytes
-        return rebound(self.base, {c: constant(profile_of(self.run.experiment, c), s, size) for c, s in values})
+        return rebound(self.base, _constant(self.run, dict(values)))
 
     def _times_of(self, experiments: Sequence[Experiment], schedule: Schedule, rows: Sequence[Measured]) -> Floats:
         """Return the times of rows of one case: (S, rows)."""
@@ -133,15 +115,17 @@ class Model:
         return np.array(medians, np.float64)
 
 
+def _constant(run: FinishedRun, values_s: Mapping[ProfileCost, float]) -> dict[ProfileCost, Transfer | Cost]:
+    """Return the profiles' costs as constants."""
+    return {c: constant(bound_cost(run.experiment, c), value_s, run.message) for c, value_s in values_s.items()}
+
+
 def _constants(run: FinishedRun, values_s: Mapping[ProfileCost, float]) -> Experiment:
     """Return the run's experiment with every cost constant: aggregations at their expectation, profiles as given."""
-    experiment, size = run.experiment, run.message_bytes
-    profiles = {c: constant(profile_of(experiment, c), value_s, size) for c, value_s in values_s.items()}
-    nodes = [
-        node if node.aggregation_s is None else replace(node, aggregation_s=mean_s(node.aggregation_s))
-        for node in experiment.topology.nodes
-    ]
-    return rebound(replace(experiment, topology=replace(experiment.topology, nodes=tuple(nodes))), profiles)
+    network = run.experiment.network
+    aggregations = {server: cost.at_expectation() for server, cost in network.aggregations.items()}
+    changed = replace(run.experiment, network=replace(network, aggregations=aggregations))
+    return rebound(changed, _constant(run, values_s))
 
 
 def measured_ns(model: Model) -> Floats:

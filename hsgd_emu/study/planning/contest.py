@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsgd_emu.config.run_schema import CaseSpec
-from hsgd_emu.engine.plan import Network, Plan
+from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.schedule import Schedule
-from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.run import timing_message_bytes
 from hsgd_emu.study.changes import Changes, changed_experiment
@@ -20,7 +19,7 @@ from hsgd_emu.study.clock import ClockName, times
 from hsgd_emu.study.planning.candidates import Periods, oftener, with_candidates
 from hsgd_emu.study.planning.search import Entrant
 from hsgd_emu.study.sweep.race import network_seed
-from hsgd_emu.timing.costs import is_constant
+from hsgd_emu.timing.transfers import Message
 from hsgd_emu.units import NS_PER_S
 
 _ANY_CASE = ("cases=[{name: any, period: 1}]", "published=null")
@@ -108,27 +107,14 @@ def entrants(of: Sequence[Variant], replications: int, clock: ClockName = "auto"
         begin += len(often)
 
 
-def is_random(experiment: Experiment, network: Network) -> bool:
-    """Tell whether any cost of the network is drawn."""
-    links = [transfer.profile for transfer in network.transfers.values()]
-    costs = [cost for link in links for cost in (link.rtt_s, link.up_s, link.down_s, link.latency_s)]
-    costs += [*network.step_s.values(), *(node.aggregation_s for node in experiment.topology.nodes)]
-    return not all(map(is_constant, costs))
-
-
 def _timed(experiment: Experiment, replications: int, clock: ClockName) -> Iterator[Entrant]:
     num_bytes = experiment.message_bytes or timing_message_bytes(experiment)
-    try:
-        network = experiment.network(num_bytes)
-        for transfer in network.transfers.values():
-            transfer.expected_ns()
-    except ValueError as error:
-        raise ConfigError.of("", "profiles", str(error)) from None
-    draws = range(replications if is_random(experiment, network) else 1)
+    experiment.network.check(Message(num_bytes))
+    draws = range(1 if experiment.network.is_constant else replications)
     num_seeds, num_workers = len(experiment.seeds), len(experiment.topology.workers)
     for schedule in experiment.schedules:
-        routes = experiment.routes(schedule, network)
-        first = experiment.plan(schedule, network, routes, num_bytes, experiment.seeds[0])
+        routes = experiment.routes(schedule, num_bytes)
+        first = experiment.plan(schedule, routes, num_bytes, experiment.seeds[0])
         plans = [replace(first, seed=s, network_seed=network_seed(s, k)) for s in experiment.seeds for k in draws]
         iterations = _evaluated(first)
         time_ns = times(plans, clock=clock).time_ns_SR[:, iterations // schedule.global_period - 1]

@@ -26,7 +26,6 @@ from hsgd_emu.study.sweep.values import (
     rounded,
     value_of,
 )
-from hsgd_emu.timing.costs import is_constant
 
 MAX_SCENARIOS = 1_000_000
 AS_IN_THE_RUN = "as in the run"
@@ -68,8 +67,9 @@ class Axis:
         """Return the value that the run itself has, to be shown; run: its data."""
         found: Any = 1 if self.kind == "scale" else None
         if self.kind == "rtt_s":
-            profile = experiment.topology_draft.links.get(self.key)
-            found = profile.rtt_s if profile is not None and is_constant(profile.rtt_s) else None
+            transfer = experiment.network.transfers.get(self.key)
+            rtt = None if transfer is None else transfer.costs.get("rtt_s")
+            found = rtt.value if rtt is not None and rtt.is_constant else None
         elif self.kind == "set":
             found = run
             for key in self.keys:

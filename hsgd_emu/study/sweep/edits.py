@@ -11,9 +11,10 @@ from hsgd_emu.config.reader import Document, Mark, Source, put_value
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile
 from hsgd_emu.errors import ConfigError, Problems
 from hsgd_emu.experiment import Experiment, plain
-from hsgd_emu.study.changes import COMPUTE, scaled
+from hsgd_emu.study.changes import COMPUTE
 from hsgd_emu.study.sweep.axes import Axis
 from hsgd_emu.study.sweep.values import Value
+from hsgd_emu.timing.transfers import scaled
 
 Edit = tuple[Axis, Value]
 

@@ -6,12 +6,12 @@ Equal to building each scenario's run file by itself (tests/unit/study/test_scen
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import Document, Mark, Source
+from hsgd_emu.engine.network import Network
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.study.changes import COMPUTE, put_topology
@@ -19,7 +19,8 @@ from hsgd_emu.study.sweep.axes import Axis
 from hsgd_emu.study.sweep.edits import Edit, edited, put
 from hsgd_emu.study.sweep.study_file import Study
 from hsgd_emu.study.sweep.values import Scenario
-from hsgd_emu.timing.costs import is_constant
+from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.transfers import Transfer, bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +30,6 @@ class Base:
     number: int
     experiment: Experiment
 
-    @cached_property
-    def has_random_aggregation(self) -> bool:
-        return not all(is_constant(node.aggregation_s) for node in self.experiment.topology.nodes)
-
 
 class Scenarios:
     """The scenarios of a study, put together when asked for; whatever several of them share is made once."""
@@ -40,7 +37,8 @@ class Scenarios:
     def __init__(self, study: Study) -> None:
         self.study = study
         self._bases: dict[tuple[Any, ...], Base | ConfigError] = {}
-        self._profiles: dict[tuple[Any, ...], Any] = {}
+        self._costs: dict[tuple[Any, ...], Transfer | Cost | ConfigError] = {}
+        self._networks: dict[tuple[Any, ...], Network] = {}
 
     def text(self, values: Scenario) -> str:
         """Return a scenario in words: `far = 0.3, near = 0.02`."""
@@ -94,43 +92,45 @@ class Scenarios:
 
     # --- what it costs ------------------------------------------------------------------------------
 
-    def experiment(self, values: Scenario) -> Experiment:
-        """Return a scenario as the experiment of a run.
+    def network(self, values: Scenario) -> Network:
+        """Return the network of a scenario.
 
         Raises:  ConfigError: its run would not be valid.
         """
         base = self.base(values)
-        found, draft = base.experiment, base.experiment.topology_draft
-        links, computes = dict(draft.links), dict(draft.computes)
-        for name, edits in _edits(self.study.axes, values, {*links, *computes}).items():
-            profile = self._profile(base, name, edits)
-            if name is None:
-                found = replace(found, compute=profile)
-            elif name in links:
-                links[name] = profile
-            else:
-                computes[name] = profile
-        return replace(found, topology_draft=replace(draft, links=links, computes=computes))
+        draft = base.experiment.topology_draft
+        edits = _edits(self.study.axes, values, {*draft.links, *draft.computes})
+        costs = {name: self._cost(base, name, of_profile) for name, of_profile in edits.items()}
+        steps = tuple((name, cost) for name, cost in costs.items() if isinstance(cost, Cost))
+        # Scenarios of equal steps share them, for there is one for every worker.
+        if (base.number, steps) not in self._networks:
+            self._networks[base.number, steps] = base.experiment.network.rebound(dict(steps))
+        links = {name: cost for name, cost in costs.items() if not isinstance(cost, Cost)}
+        return self._networks[base.number, steps].rebound(links)
 
-    def _profile(self, base: Base, name: str | None, edits: tuple[Edit, ...]) -> Any:
+    def _cost(self, base: Base, name: str | None, edits: tuple[Edit, ...]) -> Transfer | Cost:
+        """Return what a profile costs with what the axes change in it."""
         key = (base.number, name, edits)
-        if key not in self._profiles:
+        if key not in self._costs:
             try:
-                self._profiles[key] = edited(base.experiment, name, edits)
+                profile = edited(base.experiment, name, edits)
+                self._costs[key] = bound(profile)
             except ConfigError as error:
-                self._profiles[key] = error
-        if isinstance(self._profiles[key], ConfigError):
-            raise self._profiles[key]
-        return self._profiles[key]
+                self._costs[key] = error
+        found = self._costs[key]
+        if isinstance(found, ConfigError):
+            raise found
+        return found
 
     def forget(self) -> None:
-        """Drop the profiles made so far."""
-        self._profiles.clear()
+        """Drop the costs bound so far."""
+        self._costs.clear()
+        self._networks.clear()
 
     @property
     def num_kept(self) -> int:
-        """How many profiles are kept."""
-        return len(self._profiles)
+        """How many costs are kept."""
+        return len(self._costs)
 
 
 def _edits(axes: Sequence[Axis], values: Scenario, names: Collection[object]) -> dict[str | None, tuple[Edit, ...]]:

@@ -4,47 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from hsgd_emu.config.load import raise_problems
-from hsgd_emu.config.schema import CostValue, LinkProfile
-from hsgd_emu.engine.plan import Network, Plan
+from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.run import timing_message_bytes
 from hsgd_emu.study.sweep.scenarios import Base, Scenarios
 from hsgd_emu.study.sweep.values import Scenario
-from hsgd_emu.timing.costs import TransferModel, is_constant
-from hsgd_emu.topology.routes import Hop
+from hsgd_emu.timing.transfers import Message
+from hsgd_emu.topology.routes import Route
 
 Tree = tuple[tuple[int, int], ...]
 """(node, server that aggregates it) of all nodes."""
-Routes = Mapping[int, tuple[Hop, ...]]
+Routes = Mapping[int, Route]
 _MOST_PROBLEMS = 50
 _MOST_KEPT = 50_000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One scenario, ready to be timed; is_random: its costs are drawn. routes: by who is aggregated where."""
+    """One scenario, ready to be timed. routes: by who is aggregated where."""
 
     experiment: Experiment
-    network: Network
     routes: Mapping[Tree, Routes]
     message_bytes: int
-    is_random: bool
+
+    @property
+    def is_random(self) -> bool:
+        """Whether any cost is drawn."""
+        return not self.experiment.network.is_constant
 
     def plan(self, schedule: Schedule) -> Plan:
         """Return the plan of the first seed's trial, as a run has it."""
         routes, seed = self.routes[tuple(schedule.parent.items())], self.experiment.seeds[0]
-        return self.experiment.plan(schedule, self.network, routes, self.message_bytes, seed)
-
-
-class _Link(NamedTuple):
-    transfer: TransferModel
-    expected_ns: int
-    is_random: bool
+        return self.experiment.plan(schedule, routes, self.message_bytes, seed)
 
 
 class Settings:
@@ -53,8 +49,6 @@ class Settings:
     def __init__(self, scenarios: Scenarios, size_of: Callable[[Experiment], int] = timing_message_bytes) -> None:
         """size_of: tells how large a message is where the run file does not."""
         self.scenarios, self.size_of = scenarios, size_of
-        self._links: dict[tuple[int, int], _Link] = {}
-        self._steps: dict[tuple[Any, ...], tuple[Mapping[int, CostValue], bool, Any]] = {}
         self._routes: dict[tuple[Any, ...], Routes] = {}
         self._bytes: dict[int, int] = {}
         self._model_bytes: dict[str, int] = {}
@@ -70,7 +64,7 @@ class Settings:
             try:
                 number = self.scenarios.base(values).number
                 if number in routed:
-                    self._links_of(values)
+                    self._experiment(values)
                 else:
                     self.setting(values)
                     routed.add(number)
@@ -92,51 +86,30 @@ class Settings:
 
         Raises:  ConfigError: its run would not be valid, or a link takes longer for a message than any run may.
         """
-        base, num_bytes = self.scenarios.base(values), self._message_bytes(self.scenarios.base(values))
-        experiment, links = self._links_of(values)
-        steps_s, has_random_steps = self._step_costs(base, experiment)
-        transfers: dict[object, TransferModel] = {ref: link.transfer for ref, link in links.items()}
-        net = Network(experiment.topology, transfers, steps_s)
-        routes: dict[Tree, Routes] = {}
+        base = self.scenarios.base(values)
+        experiment, expected_ns = self._experiment(values)
+        num_bytes, routes = self._message_bytes(base), dict[Tree, Routes]()
         for schedule in experiment.schedules:
             tree = tuple(schedule.parent.items())
             if tree not in routes:
-                key = (base.number, tree, *(link.expected_ns for link in links.values()))
+                key = (base.number, tree, *expected_ns)
                 if key not in self._routes:
-                    self._routes[key] = self._interned(base, experiment.routes(schedule, net))
+                    self._routes[key] = self._interned(base, experiment.routes(schedule, num_bytes))
                 routes[tree] = self._routes[key]
-        is_random = has_random_steps or any(link.is_random for link in links.values()) or base.has_random_aggregation
-        return Setting(experiment, net, routes, num_bytes, is_random)
+        return Setting(experiment, routes, num_bytes)
 
-    def _links_of(self, values: Scenario) -> tuple[Experiment, dict[object, _Link]]:
-        """Return a scenario's experiment and its links, by profile reference.
+    def _experiment(self, values: Scenario) -> tuple[Experiment, list[int]]:
+        """Return a scenario as an experiment, and what an exchange over each profile of its links is expected to cost.
 
         Raises:  ConfigError: as `setting`.
         """
-        experiment, num_bytes = self.scenarios.experiment(values), self._message_bytes(self.scenarios.base(values))
-        profiles = experiment.topology_draft.links
+        base = self.scenarios.base(values)
+        experiment = replace(base.experiment, network=self.scenarios.network(values))
+        message = Message(self._message_bytes(base))
         try:
-            return experiment, {ref: self._link(profile, num_bytes) for ref, profile in profiles.items() if profile}
+            return experiment, [one.expected_ns(message) for one in experiment.network.transfers.values()]
         except ValueError as error:
             raise ConfigError([self.scenarios.study.source.problem(("axes",), str(error))]) from None
-
-    def _link(self, profile: LinkProfile, num_bytes: int) -> _Link:
-        # What is kept holds the profile, so that its identity is not taken by another one.
-        key = (id(profile), num_bytes)
-        if key not in self._links:
-            transfer = TransferModel(profile, num_bytes)
-            costs = (profile.rtt_s, profile.up_s, profile.down_s, profile.latency_s)
-            self._links[key] = _Link(transfer, transfer.expected_ns(), not all(map(is_constant, costs)))
-        return self._links[key]
-
-    def _step_costs(self, base: Base, experiment: Experiment) -> tuple[Mapping[int, CostValue], bool]:
-        """Return what a step costs by worker, and whether that is random."""
-        profiles = [*experiment.topology_draft.computes.values(), experiment.compute]
-        key = (base.number, *map(id, profiles))
-        if key not in self._steps:
-            step_s = experiment.network(self._message_bytes(base)).step_s
-            self._steps[key] = step_s, not all(is_constant(value) for value in step_s.values()), profiles
-        return self._steps[key][:2]
 
     def _interned(self, base: Base, routes: Routes) -> Routes:
         """Return the same object for equal routes: the clock groups plans by it."""
@@ -156,8 +129,6 @@ class Settings:
 
     def forget(self) -> None:
         """Drop what was made for scenarios that are done, where there are so many that it would fill the memory."""
-        caches: tuple[dict[Any, Any], ...] = (self._links, self._steps, self._routes)
-        if self.scenarios.num_kept + sum(map(len, caches)) > _MOST_KEPT:
+        if self.scenarios.num_kept + len(self._routes) > _MOST_KEPT:
             self.scenarios.forget()
-            for cache in caches:
-                cache.clear()
+            self._routes.clear()

@@ -16,6 +16,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.study.clock import times
+from hsgd_emu.timing.transfers import Message
 
 LONG: Any = 10**9
 """Seconds: nine of these fit, ten do not."""
@@ -114,7 +115,7 @@ def test_a_run_without_randomness_never_ends_before_it_is_expected_to() -> None:
         # The quick look never lets anything pass that the exact one would not.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plan, "MOST_NS", end_ns)
-            assert not plan.surely_fits(experiment.network(1), experiment.train.iterations)
+            assert not plan.surely_fits(experiment.network, Message(1), experiment.train.iterations)
 
 
 def test_many_scenarios_of_very_many_rounds_are_refused_before_memory_is_taken() -> None:

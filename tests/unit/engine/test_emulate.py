@@ -118,8 +118,8 @@ def test_weights_of_groups(averaging: str, weights: tuple[float, float]) -> None
 
 def test_weights_by_samples() -> None:
     experiment = experiment_of(world(averaging={"by": "samples"}))
-    network, schedule = experiment.network(1), experiment.schedules[0]
-    plan = experiment.plan(schedule, network, experiment.routes(schedule, network), 1, 1, [10, 30, 60])
+    schedule = experiment.schedules[0]
+    plan = experiment.plan(schedule, experiment.routes(schedule, 1), 1, 1, [10, 30, 60])
     learner = Diary()
     emulate(plan, learner, lambda record: None)
     weights = {one[1]: one[3] for one in learner.asked if one[0] == "aggregate"}

@@ -12,9 +12,9 @@ from oracle.drive import experiment_of, run_data
 from hsgd_emu.config.schema import LinkProfile
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.report.content import Content, gather
-from hsgd_emu.report.traffic import LinkTraffic, Traffic, bytes_in_words, expected_s, traffic_of
+from hsgd_emu.report.traffic import LinkTraffic, Traffic, bytes_in_words, traffic_of
 from hsgd_emu.run import Options, run_experiment
-from hsgd_emu.timing.costs import TransferModel
+from hsgd_emu.timing.transfers import Message, transfer_of
 
 MESSAGE_BYTES = 1000
 NEAR = {"up_s": 0.25, "down_s": 0.5}
@@ -139,8 +139,8 @@ def test_bytes_and_seconds_are_those_of_the_timeline(
             assert case.traffic is not None
             for point in case.points:
                 rows = messages(content, case.own_name, point.iteration)
-                network = experiment.network(MESSAGE_BYTES)
-                names = {experiment.topology.nodes[n].name: r for n, r in experiment.routes(schedule, network).items()}
+                routes = experiment.routes(schedule, MESSAGE_BYTES)
+                names = {experiment.topology.nodes[n].name: r for n, r in routes.items()}
                 sent = sum(num * MESSAGE_BYTES * len(names[node]) for (node, _), (num, _) in rows.items())
                 assert case.traffic.bytes_until(point.iteration) == sent == point.num_bytes
             end, num_periods = case.points[-1].iteration, 40 / schedule.global_period
@@ -201,8 +201,8 @@ def test_routes_of_unlike_lengths_with_part_of_the_workers_are_an_expectation() 
     ],
 )
 def test_expected_seconds_of_each_form_of_a_profile(profile: dict[str, Any], up_s: float, down_s: float) -> None:
-    model = TransferModel(LinkProfile.model_validate(profile), 1000)
-    assert expected_s(model) == (pytest.approx(up_s), pytest.approx(down_s))
+    transfer = transfer_of(LinkProfile.model_validate(profile))
+    assert transfer.expected_s(Message(1000)) == (pytest.approx(up_s), pytest.approx(down_s))
 
 
 def test_thousands_of_workers_take_no_time() -> None:

@@ -111,7 +111,7 @@ def test_a_list_of_scenarios_keeps_what_it_does_not_name() -> None:
         "scenarios: [{far: 0.3}, {link: lte.yaml}, {link: {name: slow, rtt_s: 4}, step: 1}, {}]"
     )
     assert shown(study) == [["0.3", None, None], [None, "lte", None], [None, "slow", "1"], [None, None, None]]
-    networks = [Settings(Scenarios(study)).setting(values).network for values in study.scenarios]
+    networks = [Settings(Scenarios(study)).setting(values).experiment.network for values in study.scenarios]
     far, near = ([net.transfers[name].profile.rtt_s for net in networks] for name in ("far", "near"))
     assert far == [0.3, 0.1, 0.1, 0.1]
     # Values of the study file are looked up beside it: the CSV lies there too.
@@ -167,11 +167,11 @@ def test_written_out_it_stands_by_itself(place: Path) -> None:
         (place / name).unlink()
     again = load_study("alone/study.yaml")
     assert shown(again) == shown(study)
-    found = [Scenarios(again).experiment(values) for values in again.scenarios]
-    costs = [[link.rtt_s for link in one.topology_draft.links.values()] for one in found]
+    found = [Scenarios(again).network(values) for values in again.scenarios]
+    costs = [[link.profile.rtt_s for link in one.transfers.values()] for one in found]
     # far and near of sites, mid and near of others; each factor (1, 2, 4) on top of each link (lte, 7 s).
     assert [costs[0][0], costs[1][0], costs[-1]] == [0.1, 0.05, [0.05, 28]]
-    assert [one.topology_draft.links["near"].rtt_s for one in found[4:6]] == [Samples(samples=(0.4, 0.6))] * 2
+    assert [one.transfers["near"].profile.rtt_s for one in found[4:6]] == [Samples(samples=(0.4, 0.6))] * 2
     assert study_data(again)["axes"] == data["axes"]
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from hsgd_emu.config.schema import Bandwidth, Lognormal, Samples
 from hsgd_emu.config.schema import LinkProfile as Link
-from hsgd_emu.timing.costs import TransferModel
+from hsgd_emu.timing.transfers import Message, transfer_of
 
 MS = 1_000_000
+ONE = Message(1)
 
 
 def exchange(profile: Link, num_bytes: int = 1000) -> tuple[int, int]:
-    return TransferModel(profile, num_bytes).stream(1, "link", "node").next()
+    return transfer_of(profile).stream(1, "link", "node").next(Message(num_bytes), Message(num_bytes))
 
 
 @pytest.mark.parametrize(
@@ -33,24 +34,24 @@ def exchange(profile: Link, num_bytes: int = 1000) -> tuple[int, int]:
 )
 def test_up_and_down(profile: Link, up_ns: int, down_ns: int) -> None:
     assert exchange(profile) == (up_ns, down_ns)
-    assert TransferModel(profile, 1000).expected_ns() == up_ns + down_ns
+    assert transfer_of(profile).expected_ns(Message(1000)) == up_ns + down_ns
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.77, 1.0])
 def test_up_and_down_are_the_drawn_rtt_to_the_nanosecond(share: float) -> None:
     value = Lognormal(distribution="lognormal", median=0.1, sigma=1)
-    whole = TransferModel(Link(rtt_s=value), 1).stream(1, "link", "node")
-    split = TransferModel(Link(rtt_s=value, up_share=share), 1).stream(1, "link", "node")
+    whole = transfer_of(Link(rtt_s=value)).stream(1, "link", "node")
+    split = transfer_of(Link(rtt_s=value, up_share=share)).stream(1, "link", "node")
     for _ in range(300):
-        (up, down), rtt = split.next(), sum(whole.next())
+        (up, down), rtt = split.next(ONE, ONE), sum(whole.next(ONE, ONE))
         assert up + down == rtt
         assert up == round(rtt * share)
 
 
 def test_latency_is_drawn_anew_in_each_direction() -> None:
     drawn = Samples(samples=tuple(n / 1000 for n in range(100)))
-    exchanges = TransferModel(Link(latency_s=drawn, bandwidth_bps=1e9, model="raw"), 1).stream(1, "link", "node")
-    pairs = [exchanges.next() for _ in range(50)]
+    exchanges = transfer_of(Link(latency_s=drawn, bandwidth_bps=1e9, model="raw")).stream(1, "link", "node")
+    pairs = [exchanges.next(ONE, ONE) for _ in range(50)]
     assert sum(up == down for up, down in pairs) < 10
 
 
@@ -64,16 +65,16 @@ def test_latency_is_drawn_anew_in_each_direction() -> None:
     ],
 )
 def test_expected_cost_is_up_plus_down(profile: Link, expected_s: float) -> None:
-    assert TransferModel(profile, 1000).expected_ns() == round(expected_s * 1e9)
+    assert transfer_of(profile).expected_ns(Message(1000)) == round(expected_s * 1e9)
 
 
 def test_a_node_has_its_own_draws_on_a_shared_link() -> None:
-    model: Any = TransferModel(Link(rtt_s=Samples(samples=tuple(n / 1000 for n in range(1, 500)))), 1)
+    model: Any = transfer_of(Link(rtt_s=Samples(samples=tuple(n / 1000 for n in range(1, 500)))))
     first, second = model.stream(1, "link", "a"), model.stream(1, "link", "b")
-    assert [first.next() for _ in range(5)] != [second.next() for _ in range(5)]
+    assert [first.next(ONE, ONE) for _ in range(5)] != [second.next(ONE, ONE) for _ in range(5)]
 
 
 def test_a_message_that_takes_thirty_years_is_refused() -> None:
-    model = TransferModel(Link(latency_s=0.0, bandwidth_bps=1e-3, model="raw"), 10**9)
+    model = transfer_of(Link(latency_s=0.0, bandwidth_bps=1e-3, model="raw"))
     with pytest.raises(ValueError, match=r"1000000000 bytes at 0\.001 bit/s"):
-        model.expected_ns()
+        model.expected_ns(Message(10**9))

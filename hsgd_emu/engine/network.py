@@ -1,0 +1,132 @@
+"""What everything on a topology costs, and a trial's draws of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from hsgd_emu.config.reader import Path_
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile
+from hsgd_emu.errors import ConfigError
+from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.transfers import Exchanges, Message, Transfer, bound
+from hsgd_emu.topology.routes import Route
+from hsgd_emu.topology.tree import Topology
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A topology with every profile bound: what each step, transfer and aggregation costs."""
+
+    topology: Topology
+    transfers: Mapping[object, Transfer]
+    """By a link's profile reference."""
+    steps: Mapping[int, Cost]
+    """By worker."""
+    aggregations: Mapping[int, Cost]
+    """By server; one that is absent aggregates in no time."""
+
+    @cached_property
+    def is_constant(self) -> bool:
+        """Whether nothing is drawn."""
+        costs: set[Cost | Transfer] = {*self.steps.values(), *self.aggregations.values(), *self.transfers.values()}
+        return all(cost.is_constant for cost in costs)
+
+    @classmethod
+    def of(cls, topology: Topology, profiles: Mapping[object, LinkProfile | ComputeProfile]) -> Network:
+        """Return a topology with its profiles bound, by reference (None: of steps where the topology names none)."""
+        unbound = cls(topology, {}, dict.fromkeys(topology.workers, Cost(0)), _aggregations(topology))
+        return unbound.rebound({ref: bound(profile) for ref, profile in profiles.items()})
+
+    def rebound(self, costs: Mapping[Any, Transfer | Cost]) -> Network:
+        """Return the network with other costs for some of its profiles, by reference."""
+        transfers = {ref: cost for ref, cost in costs.items() if isinstance(cost, Transfer)}
+        of_steps = {ref: cost for ref, cost in costs.items() if isinstance(cost, Cost)}
+        steps, nodes = self.steps, self.topology.nodes
+        if of_steps:
+            steps = {worker: of_steps.get(nodes[worker].compute, cost) for worker, cost in steps.items()}
+        return replace(self, transfers={**self.transfers, **transfers}, steps=steps)
+
+    def at_expectation(self) -> Network:
+        """Return the network on which every step and transfer takes what is expected of it."""
+        steps = {cost: cost.at_expectation() for cost in set(self.steps.values())}
+        return replace(
+            self,
+            transfers={ref: transfer.at_expectation() for ref, transfer in self.transfers.items()},
+            steps={worker: steps[cost] for worker, cost in self.steps.items()},
+        )
+
+    def expected_ns(self, route: Route, message: Message) -> int:
+        """Return the expected cost of an exchange over a route."""
+        return sum(self.transfers[hop.link.profile].expected_ns(message) for hop in route)
+
+    def check(self, message: Message) -> None:
+        """Raise ConfigError where a link takes longer for a message than any run may."""
+        try:
+            for transfer in self.transfers.values():
+                transfer.expected_ns(message)
+        except ValueError as error:
+            raise ConfigError.of("", "profiles", str(error)) from None
+
+
+def _aggregations(topology: Topology) -> dict[int, Cost]:
+    """Return what aggregations cost, by server; servers of one line of the file share theirs."""
+    of_line: dict[Path_, Cost] = {}
+    found = {}
+    for node in topology.nodes:
+        if node.aggregation_s is not None:
+            if node.path not in of_line:
+                of_line[node.path] = Cost(node.aggregation_s)
+            found[node.index] = of_line[node.path]
+    return found
+
+
+class Exchange(NamedTuple):
+    """One upload and the download that answers it, over the whole route; costliest: its link of largest up cost."""
+
+    up_ns: int
+    down_ns: int
+    costliest: str
+
+
+class Draws:
+    """A trial's costs: each entity takes the next draw of its own stream, whatever others do."""
+
+    def __init__(self, network: Network, routes: Mapping[int, Route], message: Message, seed: int) -> None:
+        nodes = network.topology.nodes
+        self.message = message
+        self._steps = {w: cost.stream(seed, "compute", nodes[w].name) for w, cost in network.steps.items()}
+        # A link may lie on the routes of several nodes; each has its own stream, so that the order in which they
+        # use it does not matter.
+        self._legs: dict[int, list[tuple[str, Exchanges, bool]]] = {node: [] for node in routes}
+        for node, legs in self._legs.items():
+            for hop in routes[node]:
+                exchanges = network.transfers[hop.link.profile].stream(seed, hop.link.name, nodes[node].name)
+                legs.append((hop.link.name, exchanges, hop.forward))
+        self._aggregations = {
+            s: cost.stream(seed, "aggregation", nodes[s].name) for s, cost in network.aggregations.items()
+        }
+
+    def steps_ns(self, worker: int, num_steps: int) -> int:
+        """Return what the next `num_steps` steps of a worker cost, one draw each."""
+        return self._steps[worker].take(num_steps)
+
+    def exchange(self, node: int) -> Exchange:
+        """Return a node's next exchange with the server that aggregates it."""
+        total_up, total_down, most, costliest = 0, 0, -1, ""
+        for link, exchanges, forward in self._legs[node]:
+            up, down = exchanges.next(self.message, self.message)
+            if not forward:
+                up, down = down, up
+            if up > most:
+                most, costliest = up, link
+            total_up += up
+            total_down += down
+        return Exchange(total_up, total_down, costliest)
+
+    def aggregation_ns(self, server: int) -> int:
+        """Return what the next aggregation of a server costs."""
+        costs = self._aggregations.get(server)
+        return 0 if costs is None else costs.take(1)
