@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from hsgd_emu.config.load import RunDraft, TopologyDraft, load_run, profile_uses
+from hsgd_emu.config.load import RunDraft, TopologyDraft, load_run
 from hsgd_emu.config.published import checked_published
 from hsgd_emu.config.reader import Path_, Source
 from hsgd_emu.config.run_schema import (
@@ -26,7 +26,7 @@ from hsgd_emu.config.run_schema import (
     TrainSpec,
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
-from hsgd_emu.config.schema import ComputeProfile, LinkProfile
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
@@ -189,21 +189,21 @@ def texts(data: Any) -> Iterator[str]:
             yield from texts(value)
 
 
-def with_profiles(value: Any, draft: TopologyDraft) -> Any:
-    """Return topology data whose inline profiles have their CSV samples written out."""
-    bound = [*draft.links.items(), *draft.computes.items(), *draft.aggregations.items()]
-    by_text = {str(plain(ref)): profile for ref, profile in bound}
+def with_profiles(value: Any, draft: TopologyDraft, path: Path_ = ()) -> Any:
+    """Return topology data whose inline profiles have their CSV samples written out; path: where they stand."""
+    ref = draft.refs.get(path)
+    if isinstance(ref, int):
+        return plain(draft.links.get(ref) or draft.computes.get(ref))
+    if path in draft.aggregations:
+        return plain(draft.aggregations[path])
     if isinstance(value, dict):
-        return {
-            key: plain(by_text.get(str(inner), inner))
-            if key in ("uplink", "compute", "profile", "aggregation_s") and isinstance(inner, dict)
-            else with_profiles(inner, draft)
-            for key, inner in value.items()
-        }
-    return [with_profiles(inner, draft) for inner in value] if isinstance(value, list) else value
+        return {key: with_profiles(inner, draft, (*path, key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [with_profiles(inner, draft, (*path, place)) for place, inner in enumerate(value)]
+    return value
 
 
-def _links(topology: Topology, transfers: Mapping[object, Transfer], message_bytes: int) -> Links:
+def _links(topology: Topology, transfers: Mapping[Ref, Transfer], message_bytes: int) -> Links:
     used = dict.fromkeys(link.profile for link in topology.links)
     return Links(topology, {ref: transfers[ref].expected_ns(Message(message_bytes)) for ref in used})
 
@@ -263,7 +263,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
     return experiment
 
 
-def _profiles(draft: RunDraft) -> dict[object, LinkProfile | ComputeProfile]:
+def _profiles(draft: RunDraft) -> dict[Ref | None, LinkProfile | ComputeProfile]:
     """Return the profiles of a run by the topology's references; None: the run's own compute profile."""
     assert draft.topology is not None
     found = [*draft.topology.links.items(), *draft.topology.computes.items(), (None, draft.compute)]
@@ -343,15 +343,15 @@ def _check_routes(draft: RunDraft, topology: Topology, schedules: Sequence[Sched
                     draft.problems.append(draft.topology.source.problem((*path, "uplink"), text))
 
 
-def _transfers(draft: RunDraft, topology: Topology, size: int) -> dict[object, Transfer] | None:
+def _transfers(draft: RunDraft, topology: Topology, size: int) -> dict[Ref, Transfer] | None:
     """Return what the links cost, or None where a profile is wrong (added to the problems where it is only now)."""
     assert draft.topology is not None
     links = draft.topology.links
     if any(links.get(link.profile) is None for link in topology.links):
         return None
-    transfers: dict[object, Transfer] = {ref: transfer_of(p) for ref, p in links.items() if p is not None}
+    transfers = {ref: transfer_of(p) for ref, p in links.items() if p is not None}
     before = len(draft.problems)
-    for path, _, ref in profile_uses(draft.topology.spec):
+    for path, ref in draft.topology.refs.items():
         try:
             if ref in transfers:
                 transfers[ref].expected_ns(Message(size))

@@ -16,7 +16,7 @@ from rich.tree import Tree
 from hsgd_emu.check import described, open_file, open_topology
 from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.load import TopologyDraft, draft_run
-from hsgd_emu.config.schema import ComputeProfile, LinkProfile
+from hsgd_emu.config.schema import ComputeProfile, Ref
 from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.errors import Problem, Problems, listed
@@ -99,8 +99,8 @@ class _View:
         console.print(tree)
         if self.draft.spec.links:
             console.print()
-            for link in self.draft.spec.links:
-                cost = self._link_cost(link.profile)
+            for place, link in enumerate(self.draft.spec.links):
+                cost = self._link_cost(self.draft.refs["links", place, "profile"])
                 console.print(Text(f"further link: {link.between[0]} - {link.between[1]}  over {cost}"))
         self._print_profiles(console)
 
@@ -155,7 +155,7 @@ class _View:
             return f"{name}step cost is given by the run file"
         return f"{name}step {cost_text(Cost(profile.step_s))}"
 
-    def _link_cost(self, ref: str | LinkProfile) -> str:
+    def _link_cost(self, ref: Ref) -> str:
         profile = self.draft.links.get(ref)
         name = f"{ref}: " if isinstance(ref, str) else ""
         if profile is None:
@@ -231,7 +231,7 @@ def ways_text(topology: Topology, routes: Routes) -> str:
     As in `worker -> root: direct link (far)`; where nodes of one class go different ways, each with how many do.
     """
     ways: dict[str, Counter[str]] = {}
-    uplinks = {id(link) for link in _uplinks(topology).values()}
+    uplinks = set(_uplinks(topology).values())
     for node in sorted(routes, key=lambda node: -topology.nodes[node].level):
         own = topology.nodes[node].class_name
         ways.setdefault(own, Counter())[_way(topology, node, routes[node], uplinks)] += 1
@@ -240,13 +240,13 @@ def ways_text(topology: Topology, routes: Routes) -> str:
     )
 
 
-def _way(topology: Topology, node: int, route: Sequence[Hop], uplinks: Collection[int]) -> str:
+def _way(topology: Topology, node: int, route: Sequence[Hop], uplinks: Collection[Link]) -> str:
     """Return the classes of the nodes on a route, and what kind of route it is."""
     path = [node]
     for hop in route:
         path.append(hop.link.upper if hop.forward else hop.link.lower)
     names = " -> ".join(topology.nodes[place].class_name for place in path)
-    if all(id(hop.link) in uplinks for hop in route):
+    if all(hop.link in uplinks for hop in route):
         return f"{names}: tree"
     if len(route) > 1:
         up = all(topology.nodes[here].parent == there for here, there in pairwise(path))

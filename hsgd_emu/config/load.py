@@ -18,7 +18,7 @@ from hsgd_emu.config.profiles import check_cost, find_file, load_profile, read_n
 from hsgd_emu.config.published import load_published
 from hsgd_emu.config.reader import MAX_DIGITS, Document, Mark, Path_, Source, read_file
 from hsgd_emu.config.run_schema import CaseSpec, ModelSpec, RunSpec
-from hsgd_emu.config.schema import Bytes, ComputeProfile, CostValue, LinkProfile, NodeSpec, TopologySpec
+from hsgd_emu.config.schema import Bytes, ComputeProfile, CostValue, LinkProfile, NodeSpec, Ref, TopologySpec
 from hsgd_emu.config.validate import check, missing, unknown_key
 from hsgd_emu.config.wording import COMPUTE, LINK, form, shown
 from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
@@ -26,15 +26,23 @@ from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
 
 @dataclass
 class TopologyDraft:
-    """A topology as its file gives it, and what each profile reference in it (a name or an inline profile) is
-    bound to (None: wrong or not found)."""
+    """A topology as its file gives it, and what each profile in it is bound to (None: wrong or not found)."""
 
     spec: TopologySpec
     source: Source
-    links: dict[str | LinkProfile, LinkProfile | None] = field(default_factory=dict)
-    computes: dict[str | ComputeProfile, ComputeProfile | None] = field(default_factory=dict)
-    aggregations: dict[CostValue, CostValue | None] = field(default_factory=dict)
-    """The costs of aggregations, with CSV samples read in."""
+    refs: dict[Path_, Ref] = field(init=False)
+    """By place in the file; inline profiles that are equal have one number."""
+    links: dict[Ref, LinkProfile | None] = field(default_factory=dict)
+    computes: dict[Ref, ComputeProfile | None] = field(default_factory=dict)
+    aggregations: dict[Path_, CostValue | None] = field(default_factory=dict)
+    """The costs of aggregations by place in the file, with CSV samples read in."""
+
+    def __post_init__(self) -> None:
+        number: dict[Any, int] = {}
+        self.refs = {
+            path: given if isinstance(given, str) else number.setdefault(given, len(number))
+            for path, _, given in profile_uses(self.spec)
+        }
 
 
 @dataclass
@@ -209,17 +217,17 @@ def bind_profiles(
         if name not in names:
             hint = nearest(name, names) or f"; it uses {listed(dict.fromkeys(names))}"
             problems.append(source.problem((name,), f"the topology uses no profile '{name}'{hint}"))
-    for path, kind, ref in uses:
-        where = topology.source.at(*path)
+    for path, kind, given in uses:
+        where, ref = topology.source.at(*path), topology.refs[path]
         bound: dict[Any, Any] = topology.links if kind is LinkProfile else topology.computes
-        if not isinstance(ref, str):
-            bound[ref] = load_profile(kind, ref, where, problems)
+        if isinstance(ref, int):
+            bound[ref] = load_profile(kind, given, where, problems)
         elif ref not in bound:
             if lenient and ref not in bindings and not _exists(ref, where.base):
                 continue
             bound[ref] = _bound(kind, ref, where, bindings, source, problems)
     for path, value in _aggregation_costs(topology.spec):
-        topology.aggregations[value] = check_cost(value, topology.source.at(*path), problems)
+        topology.aggregations[path] = check_cost(value, topology.source.at(*path), problems)
 
 
 def _exists(name: str, base: Path) -> bool:

@@ -320,6 +320,10 @@ LinkRef = Either[str, LinkProfile]
 ComputeRef = Either[str, ComputeProfile]
 
 
+Ref = str | int
+"""A profile of a topology: its name, or a number where it is inline."""
+
+
 class NodeSpec(Strict):
     """A node, or `count` equal subtrees, of an explicit tree. Without children it is a worker."""
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hsgd_emu.config.schema import Ref
 from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, at, is_alike
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times
@@ -70,7 +71,7 @@ def fast_times(plans: Sequence[Plan]) -> Times:
 def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
     """Yield the places of plans with the same routes, those whose rounds are all alike apart from the others."""
     signatures: dict[int, tuple[Any, ...]] = {}
-    profiles: dict[tuple[Any, ...], list[object]] = {}
+    profiles: dict[tuple[Any, ...], list[Ref]] = {}
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, plan in enumerate(plans):
         # Scenarios often share the routes themselves; all of them are alive, so that their identities differ.

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hsgd_emu.config.schema import Ref
 from hsgd_emu.engine.plan import Participation, Plan
 from hsgd_emu.timing.costs import Cost, TooLongError
 from hsgd_emu.timing.transfers import Transfer
@@ -198,17 +199,17 @@ class ScenarioCosts:
 
         return Source(self._transfer_groups(tuple(hop.link.profile for hop in route)), open_, num_phases)
 
-    def _find_transfers(self, ref: object) -> list[Transfer]:
+    def _find_transfers(self, ref: Ref) -> list[Transfer]:
         return [plan.network.transfers[ref] for plan in self.plans]
 
-    def _find_transfer_groups(self, refs: tuple[object, ...]) -> Groups:
+    def _find_transfer_groups(self, refs: tuple[Ref, ...]) -> Groups:
         """Return the scenarios told apart by what routes over links with these profiles draw."""
         return Groups(zip(self.seeds, self.messages, *map(self._transfers, refs), strict=True))
 
     def _find_cost_groups(self, costs: tuple[Cost, ...]) -> Groups:
         return Groups(zip(costs, self.seeds, strict=True))
 
-    def _find_exchange(self, ref: object, forward: bool) -> tuple[Ints, Ints] | None:
+    def _find_exchange(self, ref: Ref, forward: bool) -> tuple[Ints, Ints] | None:
         """Return (up, down) of every exchange over a link, (S,) each, or None where some are drawn."""
         transfers = self._transfers(ref)
         if not all(transfer.is_constant for transfer in transfers):
@@ -248,7 +249,7 @@ def at(values: NDArray[Number], phase: int) -> NDArray[Number]:
     return one
 
 
-def is_alike(plan: Plan, profiles: Sequence[object]) -> bool:
+def is_alike(plan: Plan, profiles: Sequence[Ref]) -> bool:
     """Return whether every round takes the same time: costs are constant, and everybody takes part.
 
     Args:    profiles: of the links on its routes.

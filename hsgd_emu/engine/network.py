@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hsgd_emu.config.reader import Path_
-from hsgd_emu.config.schema import ComputeProfile, LinkProfile
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Exchanges, Message, Transfer, bound
@@ -21,8 +21,8 @@ class Network:
     """A topology with every profile bound: what each step, transfer and aggregation costs."""
 
     topology: Topology
-    transfers: Mapping[object, Transfer]
-    """By a link's profile reference."""
+    transfers: Mapping[Ref, Transfer]
+    """By profile."""
     steps: Mapping[int, Cost]
     """By worker."""
     aggregations: Mapping[int, Cost]
@@ -35,14 +35,14 @@ class Network:
         return all(cost.is_constant for cost in costs)
 
     @classmethod
-    def of(cls, topology: Topology, profiles: Mapping[object, LinkProfile | ComputeProfile]) -> Network:
+    def of(cls, topology: Topology, profiles: Mapping[Ref | None, LinkProfile | ComputeProfile]) -> Network:
         """Return a topology with its profiles bound, by reference (None: of steps where the topology names none)."""
         unbound = cls(topology, {}, dict.fromkeys(topology.workers, Cost(0)), _aggregations(topology))
         return unbound.rebound({ref: bound(profile) for ref, profile in profiles.items()})
 
-    def rebound(self, costs: Mapping[Any, Transfer | Cost]) -> Network:
+    def rebound(self, costs: Mapping[Ref | None, Transfer | Cost]) -> Network:
         """Return the network with other costs for some of its profiles, by reference."""
-        transfers = {ref: cost for ref, cost in costs.items() if isinstance(cost, Transfer)}
+        transfers = {ref: cost for ref, cost in costs.items() if isinstance(cost, Transfer) and ref is not None}
         of_steps = {ref: cost for ref, cost in costs.items() if isinstance(cost, Cost)}
         steps, nodes = self.steps, self.topology.nodes
         if of_steps:

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from hsgd_emu.config.schema import LinkProfile
+from hsgd_emu.config.schema import LinkProfile, Ref
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.wording import number
 from hsgd_emu.timing.transfers import Message
 from hsgd_emu.topology.routes import Route
+from hsgd_emu.topology.tree import Link
 
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
@@ -80,7 +81,7 @@ def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -
     """Return the traffic of one case."""
     nodes = experiment.topology.nodes
     routes = experiment.routes(schedule, message_bytes)
-    sent: defaultdict[str, _Messages] = defaultdict(_Messages)
+    sent: defaultdict[Link, _Messages] = defaultdict(_Messages)
     num_messages = Fraction(0)
     for server, children in schedule.children.items():
         num_phases = schedule.global_period // schedule.period[server]
@@ -96,11 +97,9 @@ def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -
     return Traffic(schedule.global_period, message_bytes, links, num_messages)
 
 
-def profile_name(ref: str | LinkProfile, expected_rtt_s: float) -> str:
-    """Return what to call a link's profile: one that is written inline has no name but what it costs."""
-    if isinstance(ref, str):
-        return ref
-    return ref.name or f"RTT {number(expected_rtt_s)} s"
+def profile_name(ref: Ref, profile: LinkProfile, expected_rtt_s: float) -> str:
+    """Return what to call a link's profile: one that is written inline may have no name but what it costs."""
+    return ref if isinstance(ref, str) else profile.name or f"RTT {number(expected_rtt_s)} s"
 
 
 def bytes_in_words(num: float) -> str:
@@ -119,22 +118,22 @@ def _share(participation: float, num_workers: int) -> Fraction:
     return Fraction(max(1, round(participation * num_workers)), num_workers)
 
 
-def _send(route: Route, uploads: Fraction | int, downloads: int, sent: Mapping[str, _Messages]) -> None:
+def _send(route: Route, uploads: Fraction | int, downloads: int, sent: Mapping[Link, _Messages]) -> None:
     """Add a node's messages to each link of its route; travelled backwards, uploads go to its lower end."""
     for hop in route:
-        messages = sent[hop.link.name]
+        messages = sent[hop.link]
         messages.up += uploads if hop.forward else downloads
         messages.down += downloads if hop.forward else uploads
 
 
-def _links(network: Network, message: Message, sent: Mapping[str, _Messages]) -> Iterator[LinkTraffic]:
+def _links(network: Network, message: Message, sent: Mapping[Link, _Messages]) -> Iterator[LinkTraffic]:
     nodes = network.topology.nodes
     expected_s = {ref: transfer.expected_s(message) for ref, transfer in network.transfers.items()}
     for link in network.topology.links:
-        if link.name not in sent:
+        if link not in sent:
             continue
         up_s, down_s = expected_s[link.profile]
-        num_up, num_down = float(sent[link.name].up), float(sent[link.name].down)
+        num_up, num_down = float(sent[link].up), float(sent[link].down)
         ends = (nodes[link.lower].class_name, nodes[link.upper].class_name)
-        name = profile_name(link.profile, up_s + down_s)
+        name = profile_name(link.profile, network.transfers[link.profile].profile, up_s + down_s)
         yield LinkTraffic(link.name, name, num_up, num_down, num_up * up_s + num_down * down_s, ends)

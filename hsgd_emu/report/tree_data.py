@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hsgd_emu.config.schema import LinkProfile
+from hsgd_emu.config.schema import LinkProfile, Ref
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.report.figure import Column, ColumnKind
 from hsgd_emu.report.traffic import profile_name
@@ -63,21 +63,20 @@ class View:
         return self.experiment.topology
 
     @cached_property
-    def _wires(self) -> dict[int, Wire]:
-        """By the identity of a link's profile: hashing long samples takes long, and a class's links share theirs."""
-        found: dict[int, Wire] = {}
+    def _wires(self) -> dict[Ref, Wire]:
+        found: dict[Ref, Wire] = {}
         for link in self.topology.links:
-            if id(link.profile) not in found:
+            if link.profile not in found:
                 transfer = self.experiment.network.transfers[link.profile]
                 profile, (up_s, down_s) = transfer.profile, transfer.expected_s(Message(self.message_bytes))
                 named = isinstance(link.profile, str) or profile.name is not None
-                name = profile_name(link.profile, up_s + down_s)
-                found[id(link.profile)] = Wire(name, up_s, down_s, profile, named)
+                name = profile_name(link.profile, profile, up_s + down_s)
+                found[link.profile] = Wire(name, up_s, down_s, profile, named)
         return found
 
     def wire(self, link: Link) -> Wire:
         """Return what a link costs."""
-        return self._wires[id(link.profile)]
+        return self._wires[link.profile]
 
     @cached_property
     def wires(self) -> dict[str, Wire]:
@@ -99,8 +98,8 @@ class View:
     @cached_property
     def further(self) -> tuple[Link, ...]:
         """The links beside the tree."""
-        taken = {id(link) for link in self.uplinks.values()}
-        return tuple(link for link in self.topology.links if id(link) not in taken)
+        taken = set(self.uplinks.values())
+        return tuple(link for link in self.topology.links if link not in taken)
 
     def step_s(self, worker: int) -> float:
         """Return the expected seconds of a worker's step."""

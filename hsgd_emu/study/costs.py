@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hsgd_emu.config.schema import ComputeProfile, LinkProfile
+from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.study.changes import COMPUTE
 from hsgd_emu.timing.costs import Cost
@@ -20,26 +20,31 @@ class ProfileCost:
 
     kind: Literal["link profile", "compute profile"]
     name: str
-    ref: str | LinkProfile | ComputeProfile | None
+    ref: Ref | None
 
 
 def profile_costs(experiment: Experiment) -> list[ProfileCost]:
     """Return the profiles of links, then those of workers, in topology order; names are unique."""
-    topology = experiment.topology
+    topology, draft = experiment.topology, experiment.topology_draft
     nodes = topology.nodes
     found: dict[object, ProfileCost] = {}
     taken: set[str] = set()
     for link in topology.links:
         if link.profile not in found:
             where = f"{nodes[link.lower].class_name}--{nodes[link.upper].class_name}"
-            name = _free(link.profile if isinstance(link.profile, str) else link.profile.name or where, taken)
+            name = _free(_name(link.profile, draft.links) or where, taken)
             found[link.profile] = ProfileCost("link profile", name, link.profile)
     for worker in map(nodes.__getitem__, topology.workers):
         if ("worker", worker.compute) not in found:
             ref, where = worker.compute, f"compute of {worker.class_name}"
-            name = _free(COMPUTE if ref is None else ref if isinstance(ref, str) else ref.name or where, taken)
+            name = _free(COMPUTE if ref is None else _name(ref, draft.computes) or where, taken)
             found["worker", ref] = ProfileCost("compute profile", name, ref)
     return list(found.values())
+
+
+def _name(ref: Ref, profiles: Mapping[Ref, LinkProfile | ComputeProfile | None]) -> str | None:
+    profile = profiles[ref]
+    return ref if isinstance(ref, str) else profile.name if profile is not None else None
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -53,7 +58,7 @@ def _free(name: str, taken: set[str]) -> str:
 def bound_cost(experiment: Experiment, cost: ProfileCost) -> Transfer | Cost:
     """Return what the links or steps of a profile cost."""
     network = experiment.network
-    if cost.kind == "link profile":
+    if cost.kind == "link profile" and cost.ref is not None:
         return network.transfers[cost.ref]
     nodes = network.topology.nodes
     return next(step for worker, step in network.steps.items() if nodes[worker].compute == cost.ref)
@@ -95,7 +100,7 @@ def with_factor(experiment: Experiment, cost: AnyCost, factor: float) -> Experim
         costs = {s: one.scaled(factor) if s in servers else one for s, one in network.aggregations.items()}
         changed = replace(network, aggregations=costs)
     else:
-        ref = f"{cost.name} by itself"
+        ref = max((one for one in network.transfers if isinstance(one, int)), default=0) + 1
         links = tuple(replace(link, profile=ref) if link.name == cost.name else link for link in topology.links)
         transfer = next(network.transfers[link.profile] for link in topology.links if link.name == cost.name)
         transfers = {**network.transfers, ref: transfer.scaled(factor)}

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import networkx as nx
 
-from hsgd_emu.config.schema import LinkProfile
+from hsgd_emu.config.schema import Ref
 from hsgd_emu.topology.tree import Link, Topology
 
 _HOP_BITS = 20
@@ -34,7 +34,7 @@ class Links:
     expected_ns: for every profile of a link, the expected up plus down cost of one exchange.
     """
 
-    def __init__(self, topology: Topology, expected_ns: Mapping[str | LinkProfile, int]) -> None:
+    def __init__(self, topology: Topology, expected_ns: Mapping[Ref, int]) -> None:
         self.topology = topology
         self._best: dict[tuple[int, int], tuple[int, Link]] = {}
         for link in topology.links:

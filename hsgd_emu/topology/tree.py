@@ -10,11 +10,10 @@ from functools import cached_property
 from hsgd_emu.config.load import TopologyDraft
 from hsgd_emu.config.reader import Path_
 from hsgd_emu.config.schema import (
-    ComputeProfile,
     CostValue,
     LevelSpec,
-    LinkProfile,
     NodeSpec,
+    Ref,
     RootSpec,
     Routing,
     TopologySpec,
@@ -37,7 +36,7 @@ class Node:
     parent: int | None
     level: int
     children: tuple[int, ...]
-    compute: str | ComputeProfile | None
+    compute: Ref | None
     aggregation_s: CostValue | None
     path: Path_
     """Where the node stands in the file."""
@@ -54,7 +53,7 @@ class Link:
     name: str
     lower: int
     upper: int
-    profile: str | LinkProfile
+    profile: Ref
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def build_topology(draft: TopologyDraft, problems: list[Problem]) -> Topology | 
         roots = None
     topology = None
     if roots is not None:
-        nodes, uplinks = _expand(roots, found)
+        nodes, uplinks = _expand(draft, roots, found)
         topology = _named_topology(draft, nodes, uplinks, found)
     problems += [source.problem(path, text) for path, text in found]
     return None if found else topology
@@ -176,7 +175,7 @@ class _Raw:
     children: list[int]
 
 
-def _expand(root: _Item, found: list[tuple[Path_, str]]) -> tuple[list[_Raw], dict[int, str | LinkProfile]]:
+def _expand(draft: TopologyDraft, root: _Item, found: list[tuple[Path_, str]]) -> tuple[list[_Raw], dict[int, Ref]]:
     """Return all nodes depth first, and the uplink profile of each that has one."""
     for item in _walk(root):
         spec, is_server = item.spec, bool(item.children)
@@ -185,7 +184,7 @@ def _expand(root: _Item, found: list[tuple[Path_, str]]) -> tuple[list[_Raw], di
         if not is_server and spec.aggregation_s is not None:
             found.append(((*item.path, "aggregation_s"), f"'{spec.name}' is a worker; only servers aggregate"))
     nodes: list[_Raw] = []
-    uplinks: dict[int, str | LinkProfile] = {}
+    uplinks: dict[int, Ref] = {}
     stack: list[tuple[_Item, int | None, int]] = [(root, None, 0)]
     while stack:
         item, parent, level = stack.pop()
@@ -193,7 +192,7 @@ def _expand(root: _Item, found: list[tuple[Path_, str]]) -> tuple[list[_Raw], di
         nodes.append(_Raw(item, parent, level, []))
         if parent is not None:
             nodes[parent].children.append(index)
-        uplink = getattr(item.spec, "uplink", None)
+        uplink = draft.refs.get((*item.path, "uplink"))
         if uplink is not None:
             uplinks[index] = uplink
         for child in reversed(item.children):
@@ -210,7 +209,7 @@ def _walk(item: _Item) -> Iterator[_Item]:
 def _named_topology(
     draft: TopologyDraft,
     raw: list[_Raw],
-    uplinks: dict[int, str | LinkProfile],
+    uplinks: dict[int, Ref],
     found: list[tuple[Path_, str]],
 ) -> Topology:
     spec = draft.spec
@@ -240,30 +239,26 @@ def _named_topology(
             node.parent,
             node.level,
             tuple(node.children),
-            getattr(node.item.spec, "compute", None),
-            _aggregation_s(draft, node),
+            draft.refs.get((*node.item.path, "compute")),
+            draft.aggregations.get((*node.item.path, "aggregation_s"), node.item.spec.aggregation_s),
             node.item.path,
         )
         for place, node in enumerate(raw)
     )
     links = [_link(nodes, place, nodes[place].parent or 0, profile) for place, profile in uplinks.items()]
     tree = Topology(spec.name or "unnamed", nodes, tuple(links), index, {key: tuple(v) for key, v in classes.items()})
-    further = tuple(_further_links(spec, tree, found))
+    further = tuple(_further_links(draft, tree, found))
     return Topology(tree.name, nodes, tree.links + further, index, tree.classes, spec.routing)
 
 
-def _aggregation_s(draft: TopologyDraft, node: _Raw) -> CostValue | None:
-    given = node.item.spec.aggregation_s
-    return None if given is None else draft.aggregations.get(given, given)
-
-
-def _link(nodes: Sequence[Node], lower: int, upper: int, profile: str | LinkProfile) -> Link:
+def _link(nodes: Sequence[Node], lower: int, upper: int, profile: Ref) -> Link:
     return Link(f"{nodes[lower].name}--{nodes[upper].name}", lower, upper, profile)
 
 
-def _further_links(spec: TopologySpec, tree: Topology, found: list[tuple[Path_, str]]) -> Iterator[Link]:
+def _further_links(draft: TopologyDraft, tree: Topology, found: list[tuple[Path_, str]]) -> Iterator[Link]:
     taken: Counter[str] = Counter(link.name for link in tree.links)
-    for number, link in enumerate(spec.links):
+    for number, link in enumerate(draft.spec.links):
+        profile = draft.refs["links", number, "profile"]
         ends = [tree.named(name) for name in link.between]
         for place, (name, nodes) in enumerate(zip(link.between, ends, strict=True)):
             if not nodes:
@@ -279,8 +274,8 @@ def _further_links(spec: TopologySpec, tree: Topology, found: list[tuple[Path_, 
         if all(ends) and not pairs:
             found.append((("links", number, "between"), f"links '{link.between[0]}' with itself; name two nodes"))
         for a, b in pairs:
-            made = _link(tree.nodes, a, b, link.profile)
+            made = _link(tree.nodes, a, b, profile)
             # A second link between the same two nodes needs a name, and so random draws, of its own.
             repeat = taken[made.name]
             taken[made.name] += 1
-            yield made if not repeat else Link(f"{made.name}#{repeat + 1}", a, b, link.profile)
+            yield made if not repeat else Link(f"{made.name}#{repeat + 1}", a, b, profile)

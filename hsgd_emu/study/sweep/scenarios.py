@@ -11,6 +11,7 @@ from typing import Any
 
 from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import Document, Mark, Source
+from hsgd_emu.config.schema import Ref
 from hsgd_emu.engine.network import Network
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment, build_experiment
@@ -100,7 +101,9 @@ class Scenarios:
         base = self.base(values)
         draft = base.experiment.topology_draft
         edits = _edits(self.study.axes, values, {*draft.links, *draft.computes})
-        costs = {name: self._cost(base, name, of_profile) for name, of_profile in edits.items()}
+        costs: dict[Ref | None, Transfer | Cost] = {
+            name: self._cost(base, name, of_profile) for name, of_profile in edits.items()
+        }
         steps = tuple((name, cost) for name, cost in costs.items() if isinstance(cost, Cost))
         # Scenarios of equal steps share them, for there is one for every worker.
         if (base.number, steps) not in self._networks:

@@ -68,10 +68,11 @@ AXES: dict[str, tuple[str, list[Any], str]] = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenarios")
-    # A profile called compute is one of the topology's; most runs have none.
+    # A profile called compute is one of the topology's; most runs have none. There the run's own is the workers'.
     (folder / "run.yaml").write_text(RUN.replace("  compute: {rtt_s: 1}\n", ""))
-    named = RUN.replace("count: 2, uplink: far", "count: 2, uplink: compute").replace("  far:", "  unused:")
-    (folder / "named.yaml").write_text("\n".join(line for line in named.splitlines() if "unused" not in line))
+    named = RUN.replace("count: 2, uplink: far", "count: 2, uplink: compute").replace(", compute: phone", "")
+    unused = ("  far:", "  phone:")
+    (folder / "named.yaml").write_text("\n".join(line for line in named.splitlines() if not line.startswith(unused)))
     (folder / "network.yaml").write_text(NETWORK)
     (folder / "lte.yaml").write_text(LTE)
     return folder
