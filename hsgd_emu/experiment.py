@@ -140,11 +140,9 @@ class Experiment:
             for name, profile in [*draft.links.items(), *draft.computes.items()]
             if isinstance(name, str)
         }
-        found = self.sections(KINDS, but=LOCAL)
-        found["topology"] = with_profiles(plain(draft.spec), draft)
-        if profiles:
-            found["profiles"] = profiles
-        return to_yaml({key: found[key] for key in RunSpec.model_fields if key in found})
+        network = {"topology": with_profiles(plain(draft.spec), draft), "profiles": profiles or None}
+        found = network | self.sections(KINDS, but=LOCAL)
+        return to_yaml({key: found[key] for key in RunSpec.model_fields if found.get(key) is not None})
 
     def sections(self, some: Says, but: Says = NOTHING) -> dict[str, Any]:
         """Return the run file beside topology and profiles: what says any of `some` and none of `but`."""
@@ -244,8 +242,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
     draft.raise_problems()
     assert topology is not None
     assert draft.topology is not None
-    sections = {one.name: s[one.name] for one in fields(Experiment) if one.name in s}
-    given: dict[str, Any] = {
+    given: dict[str, Any] = {one.name: s[one.name] for one in fields(Experiment) if one.name in s} | {
         "source": source,
         "network": Network.of(topology, _profiles(draft)),
         "topology_draft": draft.topology,
@@ -257,7 +254,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         "published": published,
         "notes": tuple(problems.notes),
     }
-    experiment = Experiment(**sections | given)
+    experiment = Experiment(**given)
     _check_clock(experiment, draft)
     draft.raise_problems()
     return experiment

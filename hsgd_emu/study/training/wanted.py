@@ -104,7 +104,7 @@ def wanted(
     """
     schedule = next(one for one in experiment.schedules if one.name == case)
     alike, own = _TIMING | learned(experiment), scheduled(experiment, schedule, seed)
-    run = alike | own | {"train": alike["train"] | own["train"]}
+    run = alike | {key: {**alike[key], **section} if key in alike else section for key, section in own.items()}
     work = alike | {"train": alike["train"] | {"participation": schedule.participation}}
     try:
         saw = tuple(facts.items()) if facts else facts_of(experiment, seed) if look else ()
@@ -168,9 +168,5 @@ def scheduled(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str
 def _node(topology: Topology, index: int) -> dict[str, Any]:
     """Return a node and all below it, each under its own name."""
     node = topology.nodes[index]
-    found: dict[str, Any] = {"name": node.name}
-    if node.parent is not None:
-        found["uplink"] = "link"
-    if node.children:
-        found["children"] = [_node(topology, child) for child in node.children]
-    return found
+    found: dict[str, Any] = {"name": node.name} | ({} if node.parent is None else {"uplink": "link"})
+    return found | ({"children": [_node(topology, child) for child in node.children]} if node.children else {})
