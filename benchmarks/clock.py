@@ -28,10 +28,10 @@ from pathlib import Path
 from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import read_text
 from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.experiment import build_experiment
-from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.spawning import num_cores
 
 GLOBAL_PERIOD, LOCAL_PERIOD = 10, 5
@@ -90,7 +90,7 @@ def measure(num_workers: int, num_rounds: int, random: bool, profile: bool) -> M
     profiler = cProfile.Profile()
     if profile:
         profiler.enable()
-    emulate(plan, SilentLearner(), count)
+    emulate(plan, Operations(), count)
     if profile:
         profiler.disable()
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(25)
@@ -103,7 +103,7 @@ def num_events(plan: Plan) -> int:
     """Return the delays of a trial: three per worker and phase, two per local server and round."""
     schedule = plan.schedule
     phases = sum(
-        len([c for c in below if c not in schedule.children]) * (plan.iterations // schedule.period[server])
+        len([c for c in below if c not in schedule.children]) * schedule.num_phases(server, plan.iterations)
         for server, below in schedule.children.items()
     )
     return 3 * phases + 2 * (len(schedule.children) - 1) * plan.num_rounds

@@ -28,7 +28,6 @@ from hsgd_emu.engine.fast import fast_times
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times, simulated_times
 from hsgd_emu.experiment import load_experiment
-from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Transfer, transfer_of
 
@@ -90,7 +89,7 @@ def _changed(plan: Plan, step_s: Cost | None = None, **links: Transfer) -> Plan:
 def check(plans: Sequence[Plan], times: Times) -> None:
     """Hold the first and the last scenario against the engine."""
     for place in (0, -1):
-        engine = simulated_times([plans[place]], SilentLearner())
+        engine = simulated_times([plans[place]])
         for name in ("time_ns_SR", "aggregated_ns_SR", "compute_ns_SR", "aggregation_ns_SR"):
             if not np.array_equal(getattr(times, name)[place], getattr(engine, name)[0]):
                 raise SystemExit(f"{name} of scenario {place} is not the engine's")
@@ -103,14 +102,14 @@ def measure(num_workers: int, kind: str, num_scenarios: int, num_rounds: int, en
         draws = num_scenarios if kind == "distinct" else min(num_scenarios, 100)
         num_rounds = max(2, min(num_rounds, int(_DRAWS / (draws * num_workers * 12))))
     plans = scenarios(plan_of(num_workers, num_rounds, random), kind, num_scenarios)
-    few = [replace(plan, iterations=2 * plan.schedule.global_period) for plan in (plans[0], plans[-1])]
+    few = [replace(plan, iterations=plan.schedule.end_of(2)) for plan in (plans[0], plans[-1])]
     check(few, fast_times(few))
     begun = time.perf_counter()
     fast_times(plans)
     wall_s = time.perf_counter() - begun
     one = plan_of(num_workers, engine_rounds, random)
     begun = time.perf_counter()
-    simulated_times([one], SilentLearner())
+    simulated_times([one])
     return Row(num_workers, kind, num_scenarios, num_rounds, wall_s, engine_rounds / (time.perf_counter() - begun))
 
 
@@ -129,7 +128,7 @@ def demo(num_scenarios: int) -> str:
         fast_s += time.perf_counter() - begun
         check(plans, times)
         begun = time.perf_counter()
-        simulated_times(plans[:1], SilentLearner())
+        simulated_times(plans[:1])
         engine_s += time.perf_counter() - begun
     ratio = engine_s * num_scenarios / fast_s
     return f"| {num_scenarios:,} | {fast_s:.2f} | {engine_s:.2f} | {ratio:,.0f} |"

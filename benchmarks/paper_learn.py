@@ -145,8 +145,8 @@ def trials_of(part: Part, experiment: Experiment, folder: Path) -> list[Trial]:
     for seed in experiment.seeds:
         for schedule in experiment.schedules:
             status, iteration = known.get((schedule.name, seed), ("waiting", 0))
-            left = 0 if status == "finished" else max(budget - iteration, schedule.global_period)
-            found.append(Trial(part.name, schedule.name, seed, left, schedule.global_period, every))
+            left = 0 if status == "finished" else max(budget - iteration, schedule.end_of(1))
+            found.append(Trial(part.name, schedule.name, seed, left, schedule.end_of(1), every))
     return found
 
 

@@ -36,7 +36,7 @@ from hsgd_emu.spawning import num_cores
 
 DEMO = Path("runs/demo.yaml")
 DEMO_SETS = ("train.iterations=500", "seeds=[1]")
-LEARNER = ("local_steps", "aggregate", "hand_down", "evaluate", "state")
+LEARNER = ("steps", "combine", "evaluate", "state")
 STORING = ("commit_round", "save")
 
 

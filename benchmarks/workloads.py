@@ -14,7 +14,8 @@ import torch
 import torchvision
 
 from hsgd_emu.config.run_schema import Augment, DataSpec, ModelSpec, TrainSpec
-from hsgd_emu.engine.port import Learner, Metrics
+from hsgd_emu.engine.operations import Learner, Operations
+from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.engines import Precision
 from hsgd_emu.learning.world import World, choose_precision, make_deterministic
 
@@ -121,18 +122,17 @@ class Driver:
         self.learner, self.num_steps, self.device = learner, num_steps, device
         self.workers: Sequence[int] = range(1, num_workers + 1)
         self.iteration = 0
+        self.operations = Operations(learner)
+        self.model = self.operations.start()
 
     def round(self, evaluated: bool) -> Metrics | None:
         """Take one round and wait until all of it is done; return the figures if it is evaluated."""
-        workers, learner = self.workers, self.learner
-        for worker in workers:
-            learner.local_steps(worker, self.iteration, self.num_steps)
+        workers, operations = self.workers, self.operations
+        made = [operations.steps(worker, self.model, self.iteration, self.num_steps) for worker in workers]
         self.iteration += self.num_steps
-        learner.aggregate(ROOT, workers, [1 / len(workers)] * len(workers))
-        metrics = learner.evaluate(ROOT, self.iteration) if evaluated else None
-        for worker in workers:
-            learner.hand_down(ROOT, worker)
-        flush: Callable[[], None] = getattr(learner, "flush", lambda: None)
+        self.model = operations.combine(ROOT, made, [1 / len(workers)] * len(workers))
+        metrics = operations.evaluate(self.model, self.iteration) if evaluated else None
+        flush: Callable[[], None] = getattr(self.learner, "flush", lambda: None)
         flush()
         synchronise(self.device)
         return metrics

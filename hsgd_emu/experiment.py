@@ -140,9 +140,11 @@ class Experiment:
             for name, profile in [*draft.links.items(), *draft.computes.items()]
             if isinstance(name, str)
         }
-        network = {"topology": with_profiles(plain(draft.spec), draft), "profiles": profiles or None}
-        found = network | self.sections(KINDS, but=LOCAL)
-        return to_yaml({key: found[key] for key in RunSpec.model_fields if found.get(key) is not None})
+        found = self.sections(KINDS, but=LOCAL)
+        found["topology"] = with_profiles(plain(draft.spec), draft)
+        if profiles:
+            found["profiles"] = profiles
+        return to_yaml({key: found[key] for key in RunSpec.model_fields if key in found})
 
     def sections(self, some: Says, but: Says = NOTHING) -> dict[str, Any]:
         """Return the run file beside topology and profiles: what says any of `some` and none of `but`."""
@@ -242,7 +244,8 @@ def build_experiment(draft: RunDraft) -> Experiment:
     draft.raise_problems()
     assert topology is not None
     assert draft.topology is not None
-    given: dict[str, Any] = {one.name: s[one.name] for one in fields(Experiment) if one.name in s} | {
+    sections = {one.name: s[one.name] for one in fields(Experiment) if one.name in s}
+    given: dict[str, Any] = {
         "source": source,
         "network": Network.of(topology, _profiles(draft)),
         "topology_draft": draft.topology,
@@ -254,7 +257,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         "published": published,
         "notes": tuple(problems.notes),
     }
-    experiment = Experiment(**given)
+    experiment = Experiment(**sections | given)
     _check_clock(experiment, draft)
     draft.raise_problems()
     return experiment
@@ -277,9 +280,9 @@ def _published(draft: RunDraft, schedules: Sequence[Schedule | None]) -> Publish
     if spec is None or source is None or not draft.cases or None in draft.cases:
         return None
     assert isinstance(spec, PublishedSpec)
-    known = {schedule.name: schedule.global_period for schedule in schedules if schedule is not None}
-    periods = {case.name: known.get(case.name) for case in draft.cases if case is not None}
-    return checked_published(spec, source, periods, None if targets is None else _levels(targets), draft.problems)
+    known = {schedule.name: schedule.mistake_at for schedule in schedules if schedule is not None}
+    cases = {case.name: known.get(case.name) for case in draft.cases if case is not None}
+    return checked_published(spec, source, cases, None if targets is None else _levels(targets), draft.problems)
 
 
 def _with_root(data: DataSpec, source: Source) -> DataSpec:
@@ -383,7 +386,7 @@ def _default_timeline(
 ) -> Literal["full", "rounds"]:
     """Return `full` where all trials together have few enough rows: about four per node and phase."""
     rows = sum(
-        4 * len(children) * (train.iterations // schedule.period[server])
+        4 * len(children) * schedule.num_phases(server, train.iterations)
         for schedule in schedules
         if schedule is not None
         for server, children in schedule.children.items()

@@ -28,22 +28,20 @@ def as_recorded(experiment: Experiment, before: Mapping[str, Any]) -> Experiment
 def other_than_added(experiment: Experiment, before: Mapping[str, Any]) -> list[str]:
     """Return the sections of the run there (its run.yaml) that an experiment changes rather than adds to."""
     now = yaml.safe_load(experiment.resolved())
-    differ = [key for key in RunSpec.model_fields if before.get(key) != now.get(key)]
-    return [key for key in differ if not _is_added(experiment, key, before.get(key), now.get(key))]
+    free = {key for key, says in said(RunSpec).items() if says & SHOWN and not says & (NAMES | experiment.decisive)}
+    stays = {key: _stays(experiment, key, before.get(key), now.get(key)) for key in RunSpec.model_fields}
+    return [key for key, same in stays.items() if not same and key not in free]
 
 
-def _is_added(experiment: Experiment, key: str, old: Any, new: Any) -> bool:
-    """Return whether a section that differs only shows something else, or has all that it had and more."""
+def _stays(experiment: Experiment, key: str, old: Any, new: Any) -> bool:
+    """Return whether all of a section is in the new one, beyond which there is only what may grow."""
     says, spec = said(RunSpec)[key], getattr(experiment, key, None)
-    if says & SHOWN:
-        return not says & (NAMES | experiment.decisive)
-    if says & GROWS:
-        return all(one in new for one in old)
-    if not isinstance(old, dict) or not isinstance(spec, BaseModel):
-        return False
-    return all(
+    if old == new or says & GROWS:
+        return old == new or all(one in new for one in old)
+    words = said(type(spec), says) if isinstance(spec, BaseModel) and old and new else {}
+    return bool(words) and all(
         old.get(name) == new.get(name) or (word & GROWS and _only_longer(experiment, old[name], new[name]))
-        for name, word in said(type(spec), says).items()
+        for name, word in words.items()
     )
 
 

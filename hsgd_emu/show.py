@@ -18,10 +18,10 @@ from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.load import TopologyDraft, draft_run
 from hsgd_emu.config.schema import ComputeProfile, Ref
 from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.errors import Problem, Problems, listed
 from hsgd_emu.experiment import Experiment, build_experiment
-from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.wording import number
 from hsgd_emu.terminal import Terminal
 from hsgd_emu.timing.costs import Cost
@@ -204,9 +204,9 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
         ways[schedule.name] = routes = experiment.routes(schedule, message_bytes or 1)
         plan = experiment.plan(schedule, routes, message_bytes or 1, experiment.seeds[0])
         records: list[RoundRecord] = []
-        emulate(replace(plan, iterations=schedule.global_period), SilentLearner(), records.append)
+        emulate(replace(plan, iterations=schedule.end_of(1)), Operations(), records.append)
         round_s = records[0].time_ns / NS_PER_S
-        cells = [schedule.name, f"{schedule.global_period:,}", f"{plan.num_rounds:,}", f"{number(round_s)} s"]
+        cells = [schedule.name, f"{schedule.end_of(1):,}", f"{plan.num_rounds:,}", f"{number(round_s)} s"]
         table.add_row(*map(Text, [*cells, f"about {number(round_s * plan.num_rounds)} s"]))
     console.print()
     console.print(table)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hsgd_emu.engine.emulate import IsEnough, emulate
+from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
-from hsgd_emu.engine.port import Learner, Metrics
+from hsgd_emu.engine.port import Metrics
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment
-from hsgd_emu.learning.silent import RecordedLearner, ResumingLearner, SilentLearner
 from hsgd_emu.results.folder import CHECKPOINTS
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow, reaches
 from hsgd_emu.results.store import RunStore
@@ -248,8 +248,7 @@ class _Trial:
     def __init__(self, session: Session, store: RunStore, key: TrialKey, stop_at: int | None = None) -> None:
         self.session, self.store, self.key = session, store, key
         self.plan = session.plan(key)
-        period = self.plan.schedule.global_period
-        last = self.plan.iterations if stop_at is None else -(-stop_at // period) * period
+        last = self.plan.iterations if stop_at is None else self.plan.schedule.next_end(stop_at)
         # At its end a trial is finished, not stopped.
         self.stops_after = last if last < self.plan.iterations else None
         self.names = [node.name for node in session.experiment.topology.nodes]
@@ -265,20 +264,22 @@ class _Trial:
     def _run(self) -> None:
         begin = time.perf_counter()
         recorded = self.session.recorded.get(self.key)
-        learner = RecordedLearner(recorded.metrics) if recorded else self._learner(self.session.world)
-        period = self.plan.schedule.global_period
-        self.session.progress.begin(self.key, self.plan.num_rounds, self.done // period)
+        self.operations = self._operations(self.session.world, recorded)
+        done = self.plan.schedule.num_rounds(self.done)
+        self.session.progress.begin(self.key, self.plan.num_rounds, done)
         keep = self.session.experiment.timeline
         try:
-            timeline_hash = emulate(self.plan, learner, self._commit, keep, self._checkpoint, self._until(recorded))
+            timeline_hash = emulate(
+                self.plan, self.operations, self._commit, keep, self._checkpoint, self._until(recorded)
+            )
         except _StoppedError:
             self._check_unchanged()
             self.store.pause_trial(self.key, time.perf_counter() - begin)
             return
         self._check_unchanged()
         weights_hash, engine = recorded.weights_hash if recorded else None, "recorded" if recorded else "silent"
-        if self.real:
-            weights_hash, engine = self.real.weights_hash(0), self.real.choice.text()
+        if self.real and self.operations.final is not None:
+            weights_hash, engine = self.real.weights_hash(self.operations.final), self.real.choice.text()
         self.store.finish_trial(self.key, weights_hash, timeline_hash, engine, time.perf_counter() - begin)
         if self.real and self.session.experiment.train.until_targets:
             self.checkpoints.remove()
@@ -303,9 +304,9 @@ class _Trial:
             return lambda iteration, metrics: iteration == last
         return UntilTargets(experiment.target_levels())
 
-    def _learner(self, world: World | None) -> Learner:
-        if world is None:
-            return SilentLearner()
+    def _operations(self, world: World | None, recorded: Recorded | None) -> Operations:
+        if world is None or recorded is not None:
+            return Operations(recorded=None if recorded is None else recorded.metrics)
         from hsgd_emu.learning.checkpoint import Checkpoints
 
         ledger = _Ledger(self.store, self.key)
@@ -314,7 +315,7 @@ class _Trial:
         slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
         self.real = world.learner(self.key.seed, slots)
         if not self.done:
-            return self.real
+            return Operations(self.real)
         rows = self.store.curve_rows(self.key)
         state = self.checkpoints.load(self.done)
         # Finished with fewer iterations, it may have been evaluated at its end alone.
@@ -325,11 +326,9 @@ class _Trial:
             self.checkpoints.remove()
             self.store.restart_trial(self.key)
             self.done = 0
-            return self.real
+            return Operations(self.real)
         self.begun = state["iteration"]
-        self.real.restore(state)
-        metrics = {row.iteration: row.metrics for row in rows}
-        return ResumingLearner(RecordedLearner(metrics), self.begun, self.real)
+        return Operations(self.real, {row.iteration: row.metrics for row in rows}, state)
 
     def _tell_of_damage(self, state: dict[str, Any] | None) -> None:
         if state is not None and not self.checkpoints.damaged:
@@ -350,7 +349,7 @@ class _Trial:
         if self.stops_after is None and iteration < self.plan.iterations and self.session.progress.is_over():
             self.stops_after = iteration
         if iteration in (self.stops_after, self.plan.iterations) or self.checkpoints.is_due():
-            self.checkpoints.save(iteration, self.real.state(0))
+            self.checkpoints.save(iteration, {"operations": self.operations.count, **self.real.state()})
 
     def _commit(self, record: RoundRecord) -> None:
         if record.iteration <= self.done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hsgd_emu.config.profiles import read_named
 from hsgd_emu.config.reader import Source
@@ -14,6 +14,8 @@ Level = tuple[str, float]
 """(metric, target)."""
 Mistakes = list[tuple[str, str]]
 """(field, message)."""
+MistakeAt = Callable[[int], str | None]
+"""Tells why an iteration is not that of a global aggregation."""
 
 
 def load_published(
@@ -32,18 +34,18 @@ def load_published(
 def checked_published(
     spec: PublishedSpec,
     source: Source,
-    periods: Mapping[str, int | None],
+    cases: Mapping[str, MistakeAt | None],
     levels: Sequence[Level] | None,
     problems: list[Problem],
 ) -> PublishedSpec:
     """Return the published times with the target written out that those without one mean.
 
-    Args:    periods: global periods by case, None where the case itself is wrong.  levels: the run's targets, None
-             where they are wrong.  problems: what does not fit the run is added.
+    Args:    cases: None where the case itself is wrong.  levels: the run's targets, None where they are wrong.
+             problems: what does not fit the run is added.
     """
     times: list[PublishedTime] = []
     for number, row in enumerate(spec.times):
-        found = row_mistakes(row, periods, levels)
+        found = row_mistakes(row, cases, levels)
         if not found and levels is not None and row.iterations is None:
             if row.metric is None:
                 row = row.model_copy(update=dict(zip(("metric", "target"), levels[0], strict=True)))
@@ -70,18 +72,18 @@ def _known(levels: Sequence[Level]) -> str:
     return f"its targets are {listed(f'{metric} {level:g}' for metric, level in levels)}" if levels else "it has none"
 
 
-def row_mistakes(row: PublishedTime, periods: Mapping[str, int | None], levels: Sequence[Level] | None) -> Mistakes:
+def row_mistakes(row: PublishedTime, cases: Mapping[str, MistakeAt | None], levels: Sequence[Level] | None) -> Mistakes:
     """Return what is wrong with a measured time of a run with these cases and targets; see `checked_published`."""
     found: Mistakes = []
-    if row.case not in periods:
-        hint = nearest(row.case, periods) or f"; it has {listed(periods)}"
+    if row.case not in cases:
+        hint = nearest(row.case, cases) or f"; it has {listed(cases)}"
         found.append(("case", f"the run has no case '{row.case}'{hint}"))
-    period = periods.get(row.case)
+    mistake_at = cases.get(row.case)
     if row.iterations is not None:
         if row.metric is not None or row.target is not None:
             found.append(("iterations", "stands beside a metric or target; give iterations, or metric and target"))
-        elif period is not None and row.iterations % period:
-            found.append(("iterations", _no_multiple(row.iterations, period)))
+        elif mistake_at is not None and (mistake := mistake_at(row.iterations)) is not None:
+            found.append(("iterations", mistake))
     elif (row.metric is None) != (row.target is None):
         missing = "metric" if row.metric is None else "target"
         found.append((missing, f"is missing; it goes with {'target' if row.metric is None else 'metric'}"))
@@ -90,9 +92,3 @@ def row_mistakes(row: PublishedTime, periods: Mapping[str, int | None], levels: 
         text += f" ({listed(f'{metric} {level:g}' for metric, level in levels)})" if levels else ""
         found.append(("target", f"{text}; give metric and target, or iterations"))
     return found
-
-
-def _no_multiple(iterations: int, period: int) -> str:
-    low = iterations // period * period
-    around = f"{low} and {low + period} are" if low else f"{period} is"
-    return f"{iterations} is not a multiple of the global period {period}; {around}"

@@ -1,21 +1,26 @@
 """The SimPy engine: workers and servers as processes on a clock of integer nanoseconds.
 
-DESIGN section 4 is the contract. Ties resolve by (time, node order). Not modelled: links shared between transfers,
-workers that fail or come late, asynchronous servers.
+DESIGN section 4 is the contract. The processes are thin: whom a server waits for and what it averages is decided by
+its gate, what is learned by the log of operations. Ties resolve by (time, node order). Not modelled: links shared
+between transfers, workers that fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator
 from typing import Any
 
 import simpy
 from simpy.events import Event
 
+from hsgd_emu.engine.gates import Answer, Gate, Ticket
 from hsgd_emu.engine.network import Exchange
-from hsgd_emu.engine.plan import Participation, Plan, weights
-from hsgd_emu.engine.port import Learner, Metrics
+from hsgd_emu.engine.operations import Operations, Version
+from hsgd_emu.engine.plan import Plan
+from hsgd_emu.engine.port import Metrics
 from hsgd_emu.engine.record import Barrier, Keep, Recorder, RoundRecord, Split
+from hsgd_emu.engine.schedule import Phase
 
 Process = Generator[Event, Any, None]
 IsEnough = Callable[[int, Metrics], bool]
@@ -42,46 +47,8 @@ class Delay(Event):
         env.schedule(self, node + 2, delay_ns)  # type: ignore[arg-type]
 
 
-class Phase:
-    """One period of a server: who takes part, who has arrived, and when the new model is sent down."""
-
-    def __init__(
-        self, env: simpy.Environment, server: int, iteration: int, children: tuple[int, ...], members: tuple[int, ...]
-    ) -> None:
-        self.server, self.iteration, self.members = server, iteration, members
-        self.sits_out = frozenset(children).difference(members) if len(members) < len(children) else frozenset()
-        self.missing, self.still_to_take = len(members), len(children)
-        self.complete: Event = env.event()
-        self.released: Event = env.event()
-        self.first_ns = self.last_ns = self.second_last_ns = -1
-        self.blamed, self.link = -1, ""
-        self.released_ns, self.split = -1, Split()
-
-    def arrive(self, child: int, link: str, now_ns: int) -> None:
-        """Take a child's model in; the last to arrive (the first in node order of several) is blamed, and with it
-        the costliest link of its way."""
-        if self.first_ns < 0:
-            self.first_ns = now_ns
-        self.second_last_ns = self.last_ns
-        if now_ns > self.last_ns or child < self.blamed:
-            self.last_ns, self.blamed, self.link = now_ns, child, link
-        self.missing -= 1
-        if not self.missing:
-            self.complete.succeed()
-
-    def release(self, split: Split, now_ns: int) -> None:
-        """Send the new model down to all children."""
-        self.released_ns, self.split = now_ns, split
-        self.released.succeed()
-
-    @property
-    def slack_ns(self) -> int:
-        """How much later the last child was than the second last."""
-        return self.last_ns - self.second_last_ns if self.second_last_ns >= 0 else 0
-
-
 class Emulation:
-    """One trial on the clock: drives a learner and reports every global aggregation.
+    """One trial on the clock: drives the gates, asks for operations and reports every global aggregation.
 
     on_round is called once per global aggregation, when the last worker holds the new global model;
     on_aggregated when the global server has it, before any worker goes on. is_enough is asked at each evaluated
@@ -91,31 +58,27 @@ class Emulation:
     def __init__(
         self,
         plan: Plan,
-        learner: Learner,
+        operations: Operations,
         on_round: Callable[[RoundRecord], None],
         keep: Keep = "none",
         on_aggregated: Callable[[int], None] | None = None,
         is_enough: IsEnough | None = None,
     ) -> None:
         self.env = Clock()
-        self.plan, self.learner, self.schedule = plan, learner, plan.schedule
+        self.plan, self.operations, self.schedule = plan, operations, plan.schedule
         self.on_round, self.on_aggregated, self.is_enough = on_round, on_aggregated, is_enough
-        self._last = plan.iterations
         self.draws = plan.draws()
-        participation = Participation(plan)
-        self._members = {server: participation.draws(server) for server in self.schedule.children}
-        self._size = plan.sizes()
-        self.recorder = Recorder(keep, self.schedule.global_period)
+        self.gates = plan.gates()
+        self.recorder = Recorder(keep)
         self.split: dict[int, Split] = dict.fromkeys([*plan.workers, *self.schedule.children], Split())
-        self._phases: dict[tuple[int, int], Phase] = {}
-        self._rounds: dict[int, RoundRecord] = {}
+        self._closed: dict[int, deque[Ticket]] = {server: deque() for server in self.gates}
+        self._idle: dict[int, Event] = {}
+        """By server that waits for a ticket to be closed."""
         self._still_to_hold: dict[int, int] = {}
 
     def run(self) -> str:
         """Run the trial to its end and return the hash of all its events (SHA-256, hex)."""
-        lives = [self._serve(server) for server in self.schedule.children]
-        lives += [self._work(worker) for worker in self.plan.workers]
-        processes = [self.env.process(life) for life in lives]
+        processes = [self.env.process(life) for life in self._lives()]
         try:
             self.env.run()
         except Exception as error:
@@ -125,131 +88,205 @@ class Emulation:
         assert all(process.triggered for process in processes), "somebody waits for a message that never comes"
         return self.recorder.digest()
 
-    def _work(self, worker: int) -> Process:
+    def _lives(self) -> list[Process]:
+        start = self.operations.start()
+        first = {server: self._opened(gate, gate.first()) for server, gate in self.gates.items()}
+        lives = [self._serve(server, first.get(self.schedule.parent.get(server, -1))) for server in self.gates]
+        return lives + [self._work(worker, first[self.schedule.parent[worker]], start) for worker in self.plan.workers]
+
+    def _work(self, worker: int, ticket: Ticket | None, model: Version | None) -> Process:
         """A worker's life: steps, upload, wait, download, again."""
-        server = self.schedule.parent[worker]
-        period = self.schedule.period[server]
-        for done in self._periods(period):
-            iteration = done + period
-            phase = self._phase(server, iteration)
+        gate = self.gates[self.schedule.parent[worker]]
+        while ticket is not None:
+            phase = ticket.phase
             # Drawn whether it takes part or not, so that participation leaves the other draws as they were.
-            steps_ns = self.draws.steps_ns(worker, period)
+            steps_ns = self.draws.steps_ns(worker, phase.end - phase.begin)
             exchange = self.draws.exchange(worker)
-            if worker not in phase.sits_out:
-                yield from self._compute(worker, steps_ns, iteration)
-                self.learner.local_steps(worker, done, period)
-                yield from self._upload(worker, phase, exchange)
-            yield from self._download(worker, phase, exchange)
-            if iteration % self.schedule.global_period == 0:
-                self._holds_global_model(worker, iteration)
+            if worker not in ticket.sits_out:
+                yield from self._compute(worker, steps_ns, phase)
+                assert model is not None
+                model = self.operations.steps(worker, model, phase.begin, phase.end - phase.begin)
+                yield from self._upload(worker, ticket, exchange)
+                self._arrive(gate, ticket, worker, model, exchange)
+            model = None  # nobody needs it longer than the server does
+            yield from self._download(worker, ticket, exchange)
+            model = ticket.answer.version
+            if ticket.answer.record is not None:
+                self._holds_global_model(worker, ticket.answer.record)
+            ticket = self._opened(gate, gate.after(ticket))
 
-    def _serve(self, server: int) -> Process:
-        """A server's life: gather, aggregate, pass on (from above where a parent aggregates too), again."""
-        period = self.schedule.period[server]
-        parent = self.schedule.parent.get(server)
-        for done in self._periods(period):
-            iteration = done + period
-            phase = self._phase(server, iteration)
-            yield phase.complete
-            yield from self._aggregate(phase)
-            if parent is None:
-                self._global_aggregation(iteration)
-            elif iteration % self.schedule.period[parent] == 0:
-                above, exchange = self._phase(parent, iteration), self.draws.exchange(server)
+    def _serve(self, server: int, above: Ticket | None) -> Process:
+        """A server's life: gather, aggregate, pass on (from above where its phase there ends too), again.
+
+        above: its ticket at the server that aggregates it.
+        """
+        gate, done = self.gates[server], 0
+        while done < gate.end:
+            ticket = yield from self._next_closed(server)
+            done = ticket.phase.end
+            model, record = (yield from self._aggregate(gate, ticket)), None
+            if server == 0:
+                record = self._global_aggregation(ticket.phase, model)
+            elif above is not None and done == above.phase.end:
+                higher, exchange = self.gates[above.phase.server], self.draws.exchange(server)
                 yield from self._upload(server, above, exchange)
+                self._arrive(higher, above, server, model, exchange)
+                del model
                 yield from self._download(server, above, exchange)
-            phase.release(self.split[server], self.env.now_ns)
+                model, record = above.answer.version, above.answer.record
+                above = self._opened(higher, higher.after(above))
+            ticket.answer = Answer(model, self.env.now_ns, self.split[server], record)
+            ticket.signal.succeed()
+            if server == 0:
+                self.operations.final = model if done >= gate.end else None
+            del model, record
 
-    def _periods(self, period: int) -> Iterator[int]:
-        """Yield the iterations at which periods begin; the end may come nearer meanwhile."""
-        done = 0
-        while done < self._last:
-            yield done
-            done += period
+    def _opened(self, gate: Gate, ticket: Ticket | None) -> Ticket | None:
+        """Return a ticket, made ready for processes where it is new."""
+        if ticket is not None and ticket.signal is None:
+            ticket.signal = self.env.event()
+            if ticket.wake_ns is not None:
+                self.env.process(self._wake(gate, ticket, ticket.wake_ns))
+        return ticket
 
-    def _phase(self, server: int, iteration: int) -> Phase:
-        """Return the server's phase that ends at `iteration`, begun by whoever gets there first."""
-        phase = self._phases.get((server, iteration))
-        if phase is None:
-            members = next(self._members[server])
-            phase = Phase(self.env, server, iteration, self.schedule.children[server], members)
-            self._phases[server, iteration] = phase
-        return phase
+    def _wake(self, gate: Gate, ticket: Ticket, at_ns: int) -> Process:
+        # After all that arrives in the same moment.
+        yield Delay(self.env, at_ns - self.env.now_ns, len(self.plan.network.topology.nodes))
+        if gate.wake(ticket, self.env.now_ns):
+            self._close(ticket)
 
-    def _compute(self, worker: int, steps_ns: int, iteration: int) -> Process:
+    def _arrive(self, gate: Gate, ticket: Ticket, child: int, model: Version, exchange: Exchange) -> None:
+        if gate.arrive(ticket, child, model, exchange.costliest, self.env.now_ns):
+            self._close(ticket)
+
+    def _close(self, ticket: Ticket) -> None:
+        """Let the server take a closed ticket as soon as it is free."""
+        server = ticket.phase.server
+        self._closed[server].append(ticket)
+        if server in self._idle:
+            self._idle.pop(server).succeed()
+
+    def _next_closed(self, server: int) -> Generator[Event, Any, Ticket]:
+        closed = self._closed[server]
+        if not closed:
+            self._idle[server] = self.env.event()
+            yield self._idle[server]
+        return closed.popleft()
+
+    def _compute(self, worker: int, steps_ns: int, phase: Phase) -> Process:
         start_ns = self.env.now_ns
         yield Delay(self.env, steps_ns, worker)
         self.split[worker] = self.split[worker].plus(compute_ns=steps_ns)
-        self.recorder.activity(worker, "compute", start_ns, start_ns + steps_ns, iteration)
+        self.recorder.activity(worker, "compute", start_ns, start_ns + steps_ns, phase)
 
-    def _upload(self, child: int, phase: Phase, exchange: Exchange) -> Process:
+    def _upload(self, child: int, ticket: Ticket, exchange: Exchange) -> Process:
         start_ns, end_ns = self.env.now_ns, self.env.now_ns + exchange.up_ns
         yield Delay(self.env, exchange.up_ns, child)
         self.split[child] = self.split[child].plus(communication_ns=exchange.up_ns)
-        self.recorder.activity(
-            child, "upload", start_ns, end_ns, phase.iteration, self.plan.message_bytes, phase.server
-        )
-        phase.arrive(child, exchange.costliest, end_ns)
+        phase, num_bytes = ticket.phase, self.plan.message_bytes
+        self.recorder.activity(child, "upload", start_ns, end_ns, phase, num_bytes, phase.server)
 
-    def _download(self, child: int, phase: Phase, exchange: Exchange) -> Process:
+    def _download(self, child: int, ticket: Ticket, exchange: Exchange) -> Process:
         """Wait until the server sends down, then receive."""
-        start_ns, split = self.env.now_ns, self.split[child]
-        yield phase.released
+        start_ns, split, phase = self.env.now_ns, self.split[child], ticket.phase
+        yield ticket.signal
+        _, sent_ns, sent_split, _ = ticket.answer
         # A worker that sat out may still have been receiving the model before: it goes on from its own time.
-        if phase.released_ns >= start_ns:
-            if phase.released_ns > start_ns:
-                self.recorder.activity(child, "wait", start_ns, phase.released_ns, phase.iteration, peer=phase.server)
-            start_ns, split = phase.released_ns, phase.split
+        if sent_ns >= start_ns:
+            if sent_ns > start_ns:
+                self.recorder.activity(child, "wait", start_ns, sent_ns, phase, peer=phase.server)
+            start_ns, split = sent_ns, sent_split
         yield Delay(self.env, exchange.down_ns, child)
         self.split[child] = split.plus(communication_ns=exchange.down_ns)
         end_ns, num_bytes = start_ns + exchange.down_ns, self.plan.message_bytes
-        self.recorder.activity(child, "download", start_ns, end_ns, phase.iteration, num_bytes, phase.server)
-        self.learner.hand_down(phase.server, child)
-        phase.still_to_take -= 1
-        if not phase.still_to_take:
-            del self._phases[phase.server, phase.iteration]
+        self.recorder.activity(child, "download", start_ns, end_ns, phase, num_bytes, phase.server)
 
-    def _aggregate(self, phase: Phase) -> Process:
-        server, iteration, start_ns = phase.server, phase.iteration, self.env.now_ns
-        if phase.first_ns < start_ns:
-            self.recorder.activity(server, "wait", phase.first_ns, start_ns, iteration, peer=phase.blamed)
-        self.recorder.barrier(Barrier(server, iteration, start_ns, phase.blamed, phase.link, phase.slack_ns))
+    def _aggregate(self, gate: Gate, ticket: Ticket) -> Generator[Event, Any, Version]:
+        phase, start_ns = ticket.phase, self.env.now_ns
+        server = phase.server
+        if ticket.first_ns < start_ns:
+            self.recorder.activity(server, "wait", ticket.first_ns, start_ns, phase, peer=ticket.blamed)
+        barrier = Barrier(server, phase.end, start_ns, ticket.blamed, ticket.link, ticket.slack_ns)
+        self.recorder.barrier(barrier, phase)
         cost_ns = self.draws.aggregation_ns(server)
         if cost_ns:
             yield Delay(self.env, cost_ns, server)
-        self.split[server] = self.split[phase.blamed].plus(aggregation_ns=cost_ns)
-        self.recorder.activity(server, "aggregate", start_ns, start_ns + cost_ns, iteration, peer=phase.blamed)
-        self.learner.aggregate(server, phase.members, weights(self.plan, phase.members, self._size))
+        self.split[server] = self.split[ticket.blamed].plus(aggregation_ns=cost_ns)
+        self.recorder.activity(server, "aggregate", start_ns, start_ns + cost_ns, phase, peer=ticket.blamed)
+        return self.operations.combine(server, *gate.combination(ticket))
 
-    def _global_aggregation(self, iteration: int) -> None:
-        metrics = self.learner.evaluate(0, iteration) if self.plan.is_evaluated(iteration) else None
-        if metrics is not None and self.is_enough is not None and self.is_enough(iteration, metrics):
-            self._last = iteration
+    def _global_aggregation(self, phase: Phase, model: Version) -> RoundRecord:
+        metrics = self.operations.evaluate(model, phase.end) if self.plan.is_evaluated(phase.end) else None
+        if metrics is not None and self.is_enough is not None and self.is_enough(phase.end, metrics):
+            for gate in self.gates.values():
+                gate.end = phase.end
         if self.on_aggregated is not None:
-            self.on_aggregated(iteration)
-        number = iteration // self.schedule.global_period
-        self._rounds[iteration] = RoundRecord(number, iteration, -1, self.env.now_ns, Split(), metrics)
-        self._still_to_hold[iteration] = len(self.plan.workers)
+            self.on_aggregated(phase.end)
+        self._still_to_hold[phase.number] = len(self.plan.workers)
+        return RoundRecord(phase.number, phase.end, -1, self.env.now_ns, Split(), metrics)
 
-    def _holds_global_model(self, worker: int, iteration: int) -> None:
+    def _holds_global_model(self, worker: int, record: RoundRecord) -> None:
         """A worker has the new global model; with the last one the round is over (DESIGN 4.5)."""
-        record = self._rounds[iteration]
         # Events of one moment come in node order, so the first of several last ones stays.
         if self.env.now_ns > record.time_ns:
             record.time_ns, record.split = self.env.now_ns, self.split[worker]
-        self._still_to_hold[iteration] -= 1
-        if not self._still_to_hold[iteration]:
-            del self._rounds[iteration], self._still_to_hold[iteration]
+        self._still_to_hold[record.round] -= 1
+        if not self._still_to_hold[record.round]:
+            del self._still_to_hold[record.round]
             self.on_round(self.recorder.finish(record))
 
 
 def emulate(
     plan: Plan,
-    learner: Learner,
+    operations: Operations,
     on_round: Callable[[RoundRecord], None],
     keep: Keep = "none",
     on_aggregated: Callable[[int], None] | None = None,
     is_enough: IsEnough | None = None,
 ) -> str:
     """Run one trial and return the hash of all its events; see `Emulation`."""
-    return Emulation(plan, learner, on_round, keep, on_aggregated, is_enough).run()
+    return Emulation(plan, operations, on_round, keep, on_aggregated, is_enough).run()
+
+
+def operations_hash(plan: Plan) -> str:
+    """Return the hash of all operations of a plan's trial: two plans with one hash learn the same thing.
+
+    Where no gate goes by time, it is the same on every network, and no clock is asked.
+    """
+    operations = Operations()
+    if plan.gate.depends_on_time:
+        emulate(plan, operations, lambda record: None)
+    else:
+        _Walk(plan, operations).run()
+    return operations.digest()
+
+
+class _Walk:
+    """All operations of a trial in the order of the tree, without a clock."""
+
+    def __init__(self, plan: Plan, operations: Operations) -> None:
+        self.plan, self.operations, self.gates = plan, operations, plan.gates()
+        self.tickets: dict[int, Ticket | None] = {server: gate.first() for server, gate in self.gates.items()}
+
+    def run(self) -> None:
+        model = self.operations.start()
+        for number in range(self.plan.num_rounds):
+            end = self.plan.schedule.end_of(number + 1)
+            model = self._gathered(0, model, end)
+            if self.plan.is_evaluated(end):
+                self.operations.evaluate(model, end)
+
+    def _gathered(self, server: int, model: Version, end: int) -> Version:
+        """Return what a server has at iteration `end`, all below it having begun with `model`."""
+        gate = self.gates[server]
+        while (ticket := self.tickets[server]) is not None and ticket.phase.end <= end:
+            phase = ticket.phase
+            for child in self.plan.schedule.children[server]:
+                if child in self.gates:
+                    gate.arrive(ticket, child, self._gathered(child, model, phase.end), "", 0)
+                elif child not in ticket.sits_out:
+                    made = self.operations.steps(child, model, phase.begin, phase.num_steps)
+                    gate.arrive(ticket, child, made, "", 0)
+            model = self.operations.combine(server, *gate.combination(ticket))
+            self.tickets[server] = gate.after(ticket)
+        return model

@@ -65,7 +65,12 @@ def fast_times(plans: Sequence[Plan]) -> Times:
             chosen = places[begin : begin + size]
             chunk = [plans[place] for place in chosen]
             times[:, chosen] = _alike(chunk) if are_alike else _Recursion(chunk).times()
-    return Times(schedule.global_period, *times)
+    return Times(schedule, *times)
+
+
+def applies(plan: Plan) -> bool:
+    """Return whether the recursion has a plan's times: servers wait for all who take part, and rounds are alike."""
+    return not plan.gate.depends_on_time and plan.schedule.rounds_are_alike
 
 
 def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
@@ -89,8 +94,8 @@ def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
 
 def _alike(plans: Sequence[Plan]) -> Ints:
     """Return (4, S, R) where all rounds are alike: the first one, and what each further one adds."""
-    num_rounds, period = plans[0].num_rounds, plans[0].schedule.global_period
-    two = _Recursion([replace(plan, iterations=2 * period) for plan in plans]).times()
+    num_rounds, two_rounds = plans[0].num_rounds, plans[0].schedule.end_of(2)
+    two = _Recursion([replace(plan, iterations=two_rounds) for plan in plans]).times()
     first, more = two[:, :, :1], two[:, :, 1:] - two[:, :, :1]
     if int(more.max()) > (LONGEST_NS - int(first.max())) // num_rounds:
         raise TooLongError

@@ -147,13 +147,14 @@ class ScenarioCosts:
 
     def num_phases(self, server: int) -> int:
         """Return how many phases of a server lie in a round."""
-        return self.schedule.global_period // self.schedule.period[server]
+        return self.schedule.num_phases(server, self.schedule.end_of(1))
 
     def steps(self, worker: int) -> Source | Same:
         """Return what the steps of a worker between two aggregations take together."""
         server = self.schedule.parent[worker]
         costs = tuple(plan.network.steps[worker] for plan in self.plans)
-        return self._costs(costs, "compute", worker, self.num_phases(server), self.schedule.period[server])
+        num_steps = next(self.schedule.phases(server)).num_steps
+        return self._costs(costs, "compute", worker, self.num_phases(server), num_steps)
 
     def aggregations(self, server: int) -> Source | Same:
         """Return what a server's aggregations take."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
+from hsgd_emu.engine.gates import ClosingGate, Gate
 from hsgd_emu.engine.network import Draws, Network
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
@@ -36,6 +38,9 @@ class Plan:
     network_seed: int | None = None
     """Seed of the costs where it is not the trial's: another replication of the network under the same learning."""
 
+    gate: type[ClosingGate] = ClosingGate
+    """Whom servers wait for."""
+
     @property
     def message(self) -> Message:
         """What is sent both ways."""
@@ -52,13 +57,27 @@ class Plan:
 
     @property
     def num_rounds(self) -> int:
-        return self.iterations // self.schedule.global_period
+        return self.schedule.num_rounds(self.iterations)
 
     def is_evaluated(self, iteration: int) -> bool:
         """Return whether the global aggregation at `iteration` is evaluated."""
-        before = iteration - self.schedule.global_period
+        before = self.schedule.end_of(self.schedule.round_at(iteration) - 1)
         due = iteration // self.evaluate_every > before // self.evaluate_every
         return due or iteration == self.iterations
+
+    def gates(self) -> dict[int, Gate]:
+        """Return by aggregating server, the global one first, the gate that a trial begins with."""
+        schedule, participation, sizes = self.schedule, Participation(self), self.sizes()
+        return {
+            server: self.gate(
+                schedule.phases(server),
+                children,
+                participation.draws(server),
+                lru_cache(maxsize=16)(partial(weights, self, size=sizes)),
+                self.iterations,
+            )
+            for server, children in schedule.children.items()
+        }
 
     @property
     def workers(self) -> tuple[int, ...]:
@@ -110,11 +129,12 @@ def expected_end_ns(plan: Plan) -> float:
 
     def all_ns(server: int, node: int) -> float:
         """Return what all exchanges of a node with its server are expected to cost."""
-        return plan.iterations / schedule.period[server] * float(network.expected_ns(plan.routes[node], plan.message))
+        num = schedule.num_phases(server, plan.iterations)
+        return num * float(network.expected_ns(plan.routes[node], plan.message))
 
     above: dict[int, float] = {}
     for server in schedule.children:
-        num = plan.iterations / schedule.period[server]
+        num = schedule.num_phases(server, plan.iterations)
         above[server] = num * _expected_ns(network.aggregations.get(server))
         if server in schedule.parent:
             parent = schedule.parent[server]

@@ -1,11 +1,9 @@
-"""The port where the clock plane meets the learning plane. No torch on this side, no clock on the other."""
+"""Figures of a model, as the clock plane and the learning plane both know them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -30,22 +28,3 @@ class Metrics:
 def are_finite(*figures: float | None) -> bool:
     """Tell whether all figures that there are are finite numbers."""
     return all(figure is None or math.isfinite(figure) for figure in figures)
-
-
-class Learner(Protocol):
-    """What learns, as the engine sees it. Nodes are numbered as in the topology (depth first).
-
-    Calls are requests: a learner may carry them out later and together, as long as the result is the same.
-    """
-
-    def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
-        """Take SGD steps iteration + 1 ... iteration + num_steps on a worker (equation (4))."""
-
-    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
-        """Set a server's model to the weighted average of its children's; the weights sum to 1."""
-
-    def hand_down(self, server: int, child: int) -> None:
-        """Set a child's model to its server's."""
-
-    def evaluate(self, server: int, iteration: int) -> Metrics:
-        """Return the figures of a server's model after `iteration` iterations."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from hsgd_emu.engine.port import Metrics
+from hsgd_emu.engine.schedule import Phase
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.units import MOST_NS
 
@@ -84,28 +85,25 @@ class Recorder:
     """Collects rows until the round they belong to is over.
 
     A fast worker may be at work on the next round while a slow one still receives the global model: a row belongs
-    to the round that its iteration lies in.
+    to the round that its phase lies in.
     """
 
-    def __init__(self, keep: Keep, global_period: int) -> None:
+    def __init__(self, keep: Keep) -> None:
         self.keep = keep
-        self.global_period = global_period
         self._hash = hashlib.sha256()
         self._unhashed = bytearray()
         self._activities: dict[int, list[Activity]] = {}
         self._barriers: dict[int, list[Barrier]] = {}
         self._waits: dict[int, dict[int, int]] = {}
 
-    def _round(self, iteration: int) -> int:
-        return -(-iteration // self.global_period)
-
     def activity(
-        self, node: int, kind: str, start_ns: int, end_ns: int, iteration: int, num_bytes: int = 0, peer: int = -1
+        self, node: int, kind: str, start_ns: int, end_ns: int, phase: Phase, num_bytes: int = 0, peer: int = -1
     ) -> None:
         """Record what a node did; `rounds` keeps what touches the global server only.
 
         Raises:  ConfigError: it ends later than the clock can hold.
         """
+        iteration = phase.end
         if end_ns > MOST_NS:
             text = f"iteration {iteration} ends later than the 292 years that the clock can hold; costs are in seconds"
             raise ConfigError.of("", "train.iterations", text)
@@ -113,11 +111,11 @@ class Recorder:
         if len(self._unhashed) > _HASH_BYTES:
             self._hash_rows()
         if kind == "wait":
-            waits = self._waits.setdefault(self._round(iteration), {})
+            waits = self._waits.setdefault(phase.round, {})
             waits[node] = waits.get(node, 0) + end_ns - start_ns
         if self.keep == "full" or (self.keep == "rounds" and (node == 0 or peer == 0)):
             row = Activity(node, kind, start_ns, end_ns, iteration, num_bytes, peer)
-            self._activities.setdefault(self._round(iteration), []).append(row)
+            self._activities.setdefault(phase.round, []).append(row)
 
     def digest(self) -> str:
         """Return the hash of all activities so far (SHA-256, hex)."""
@@ -128,10 +126,10 @@ class Recorder:
         self._hash.update(self._unhashed)
         self._unhashed.clear()
 
-    def barrier(self, row: Barrier) -> None:
+    def barrier(self, row: Barrier, phase: Phase) -> None:
         """Record whom an aggregation waited for."""
         if self.keep == "full" or (self.keep == "rounds" and row.server == 0):
-            self._barriers.setdefault(self._round(row.iteration), []).append(row)
+            self._barriers.setdefault(phase.round, []).append(row)
 
     def finish(self, record: RoundRecord) -> RoundRecord:
         """Return the record with the rows of its round, in the order (start, node, end)."""

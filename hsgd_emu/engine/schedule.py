@@ -1,14 +1,16 @@
 """A case's periods on a topology -> who aggregates whom, and when.
 
 Algorithm 1 of Wang et al. 2022 and its multi-level form: a server aggregates its children every P(s) iterations.
-Local SGD (`period`) is the schedule in which only the global server aggregates.
+Local SGD (`period`) is the schedule in which only the global server aggregates. Nobody else computes with periods:
+a schedule tells each server's phases, and which rounds there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import count
+from typing import Literal, NamedTuple
 
 from hsgd_emu.config.reader import Path_
 from hsgd_emu.config.run_schema import CaseSpec
@@ -18,11 +20,29 @@ from hsgd_emu.topology.tree import Topology
 Mistakes = list[tuple[Path_, str]]
 
 
+class Phase(NamedTuple):
+    """The iterations begin + 1 ... end of all workers below a server, at whose end it aggregates.
+
+    number: of the server's phases, from 1; round: of the global server's phase that it lies in.
+    """
+
+    server: int
+    number: int
+    begin: int
+    end: int
+    round: int
+
+    @property
+    def num_steps(self) -> int:
+        return self.end - self.begin
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The aggregation tree of one case: the topology's tree without the servers that only pass models through.
 
-    period: iterations between two aggregations at each aggregating server (P, G, I_i, P_l of the paper).
+    period: iterations between two aggregations at each aggregating server (P, G, I_i, P_l of the paper). A round is a
+    phase of the global server; rounds are numbered from 1.
     """
 
     name: str
@@ -32,10 +52,44 @@ class Schedule:
     """By aggregating server, depth first."""
     participation: float
 
+    def phases(self, server: int) -> Iterator[Phase]:
+        """Yield a server's phases, one after the other without end."""
+        period = self.period[server]
+        for number in count(1):
+            end = number * period
+            yield Phase(server, number, end - period, end, self.round_at(end))
+
+    def num_phases(self, server: int, iterations: int) -> int:
+        """Return how many phases of a server end within so many iterations."""
+        return iterations // self.period[server]
+
+    def num_rounds(self, iterations: int) -> int:
+        """Return how many rounds end within so many iterations."""
+        return self.num_phases(0, iterations)
+
+    def round_at(self, iteration: int) -> int:
+        """Return the number of the round that an iteration belongs to; it may end there."""
+        return -(-iteration // self.period[0])
+
+    def end_of(self, round_: int) -> int:
+        """Return the iteration at which a round ends: that of its global aggregation; 0 for round 0."""
+        return round_ * self.period[0]
+
+    def next_end(self, iteration: int) -> int:
+        """Return the iteration of the first global aggregation at or after this one."""
+        return self.end_of(self.round_at(iteration))
+
+    def mistake_at(self, iteration: int) -> str | None:
+        """Return why an iteration is not that of a global aggregation, None where it is."""
+        period = self.period[0]
+        if iteration % period == 0:
+            return None
+        return f"{iteration} is not a multiple of the global period {period}; {_around(iteration, period)}"
+
     @property
-    def global_period(self) -> int:
-        """Iterations between two global aggregations."""
-        return self.period[0]
+    def rounds_are_alike(self) -> bool:
+        """Whether each round has the phases of every other: what the fast clock's recursion rests on."""
+        return True
 
 
 def build_schedule(

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.plan import Plan
-from hsgd_emu.engine.port import Learner
 from hsgd_emu.engine.record import RoundRecord
+from hsgd_emu.engine.schedule import Schedule
 
 Nanoseconds_SR = NDArray[np.int64]
 
@@ -23,7 +24,7 @@ class Times:
     Split along the critical path: time_ns = compute_ns + communication + aggregation_ns.
     """
 
-    global_period: int
+    schedule: Schedule
     time_ns_SR: Nanoseconds_SR
     """The last worker holds the new global model."""
     aggregated_ns_SR: Nanoseconds_SR
@@ -37,24 +38,21 @@ class Times:
 
     def round_of(self, iteration: int) -> int:
         """Return the column of the global aggregation at `iteration`."""
-        return iteration // self.global_period - 1
+        return self.schedule.num_rounds(iteration) - 1
 
 
-def simulated_times(plans: Sequence[Plan], learner: Learner) -> Times:
-    """Return the times of plans of one schedule as the SimPy engine, the reference, has them.
-
-    Args:    learner: one that does not learn.
-    """
-    rows = [_rounds(plan, learner) for plan in plans]
+def simulated_times(plans: Sequence[Plan]) -> Times:
+    """Return the times of plans of one schedule as the SimPy engine, the reference, has them."""
+    rows = [_rounds(plan) for plan in plans]
     values = np.array(rows, np.int64).reshape(len(plans), -1, 4)
-    return Times(plans[0].schedule.global_period, *np.moveaxis(values, 2, 0))
+    return Times(plans[0].schedule, *np.moveaxis(values, 2, 0))
 
 
-def _rounds(plan: Plan, learner: Learner) -> list[tuple[int, int, int, int]]:
+def _rounds(plan: Plan) -> list[tuple[int, int, int, int]]:
     rows: list[tuple[int, int, int, int]] = []
 
     def keep(record: RoundRecord) -> None:
         rows.append((record.time_ns, record.aggregated_ns, record.split.compute_ns, record.split.aggregation_ns))
 
-    emulate(plan, learner, keep)
+    emulate(plan, Operations(), keep)
     return rows

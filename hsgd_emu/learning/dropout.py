@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hsgd_emu.learning.examine import copied, is_plain
+from hsgd_emu.learning.iterations import Iterations, each
 from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.rng import seed_of
 
@@ -154,7 +155,7 @@ class DropoutMasks:
         numbers = sum(int(torch.Size(shape).numel()) for shape in self.shapes(batch_size)) if self.names else 0
         return numbers * self.sample.element_size()
 
-    def draw(self, batch_size: int, workers: Sequence[int], iteration: int) -> dict[str, torch.Tensor]:
+    def draw(self, batch_size: int, workers: Sequence[int], iterations: Iterations) -> dict[str, torch.Tensor]:
         """Return by buffer name the masks (W, *shape) of one step."""
         if not self.names:
             return {}
@@ -162,7 +163,7 @@ class DropoutMasks:
         sizes = [int(torch.Size(shape).numel()) for shape in shapes]
         drawn = torch.empty(len(workers), sum(sizes), device=self.sample.device)
         generator = torch.Generator(self.sample.device)
-        for row, worker in zip(drawn, workers, strict=True):
+        for row, worker, iteration in zip(drawn, workers, each(iterations, workers), strict=True):
             generator.manual_seed(self.seed(worker, iteration))
             torch.rand(row.shape, generator=generator, out=row)
         masks = {}

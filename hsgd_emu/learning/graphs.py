@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from hsgd_emu.learning.samples import Draws
-from hsgd_emu.learning.stacks import Tensors
+from hsgd_emu.learning.stacks import Tensors, rows_of
 from hsgd_emu.learning.steps import Rates, Taker
 
 Body = Callable[[], None]
@@ -68,7 +68,7 @@ class Period:
             _Chunk(
                 workers,
                 data.draws(workers, iteration, num_steps),
-                [taker.masks(workers, iteration + step) for step in range(num_steps)],
+                [taker.masks(workers, iteration, step) for step in range(num_steps)],
                 torch.zeros(len(workers), dtype=torch.float64, device=data.device),
             )
             for workers in chunks
@@ -81,16 +81,18 @@ class Period:
         losses = self.taker.run(part, chunk.draws, self.rates, lambda step: masks[step], chunk.workers[0])
         chunk.losses.copy_(losses)
 
-    def take(self, iteration: int) -> torch.Tensor:
-        """Take the steps after `iteration` and return the sum of each worker's losses (W,)."""
-        rates: Rates = self.taker.rates(iteration, self.num_steps)
+    def take(self, iterations: Sequence[int]) -> torch.Tensor:
+        """Take the steps after `iterations`, one of each worker, and return the sum of each worker's losses (W,)."""
+        rates: Rates = self.taker.rates(iterations[0], self.num_steps)
         self.rates.copy_(torch.as_tensor(rates))
+        left = iter(iterations)
         for chunk in self.chunks:
-            drawn = self.taker.data.draws(chunk.workers, iteration, self.num_steps)
+            begins = [next(left) for _ in chunk.workers]
+            drawn = self.taker.data.draws(chunk.workers, begins, self.num_steps)
             for static, new in zip(chunk.draws.tensors(), drawn.tensors(), strict=True):
                 static.copy_(new)
             for step, masks in enumerate(chunk.masks):
-                for name, new in self.taker.masks(chunk.workers, iteration + step).items():
+                for name, new in self.taker.masks(chunk.workers, begins, step).items():
                     masks[name].copy_(new)
         self.replay()
         return torch.cat([chunk.losses for chunk in self.chunks])
@@ -106,11 +108,12 @@ class Periods:
         self.taker, self.capture = taker, capture
         self._known: dict[tuple[tuple[int, ...], int, int], Period | None] = {}
 
-    def take(self, workers: Sequence[int], chunk: int, iteration: int, num_steps: int) -> torch.Tensor | None:
+    def take(
+        self, workers: Sequence[int], chunk: int, iterations: Sequence[int], num_steps: int
+    ) -> torch.Tensor | None:
         """Take steps on workers by a captured period and return their losses; None: take them step by step."""
         key = tuple(workers), chunk, num_steps
-        is_whole = workers[-1] - workers[0] + 1 == len(workers)
-        if not is_whole or self._mask_bytes(workers) * num_steps > _MASK_BYTES:
+        if isinstance(rows_of(workers), list) or self._mask_bytes(workers) * num_steps > _MASK_BYTES:
             return None
         if key not in self._known:
             if len(self._known) < _MOST_GRAPHS:
@@ -120,11 +123,11 @@ class Periods:
         if period is None:
             chunks = [workers[start : start + chunk] for start in range(0, len(workers), chunk)]
             try:
-                period = Period(self.taker, chunks, iteration, num_steps, self.capture)
+                period = Period(self.taker, chunks, iterations[0], num_steps, self.capture)
             except torch.OutOfMemoryError:
                 return None
             self._known[key] = period
-        return period.take(iteration)
+        return period.take(iterations)
 
     def forget(self) -> None:
         """Let go of all captured periods."""

@@ -7,6 +7,13 @@ import math
 from hsgd_emu.config.run_schema import CosineRate, InverseSqrtRate, StepRate, TrainSpec
 
 
+def rates_key(train: TrainSpec, iteration: int, num_steps: int) -> tuple[float, ...]:
+    """Return what is equal for steps of equal learning rates: these, or nothing where all are the same."""
+    if isinstance(train.learning_rate, int | float):
+        return ()
+    return tuple(learning_rate(train, t) for t in range(iteration, iteration + num_steps))
+
+
 def learning_rate(train: TrainSpec, iteration: int) -> float:
     """Return the learning rate (gamma in equation (4)) of the step after `iteration`, 0 to iterations - 1."""
     rate = train.learning_rate

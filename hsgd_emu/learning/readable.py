@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hsgd_emu.engine.operations import Version
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
@@ -34,10 +35,11 @@ class ReadableLearner:
         self.batch = WHOLE if examine(model, x[0], y[0]).mixes else None
         dropouts = with_masked_dropout(model, data.sample())
         self.masks = DropoutMasks(model, dropouts, setup.seed, setup.worker_names, data.sample())
-        self.models = {slot: copied(model) for slot in setup.slots.values()}
+        self.model = model
+        self.workers = [copied(model) for _ in setup.worker_names]
         self.optimisers = {
             worker: torch.optim.SGD(
-                [p for p in self.models[worker].parameters() if p.requires_grad],
+                [p for p in self.workers[worker].parameters() if p.requires_grad],
                 lr=1.0,
                 momentum=self.train.momentum,
                 weight_decay=self.train.weight_decay,
@@ -47,9 +49,13 @@ class ReadableLearner:
         self.can_diverge = [name for name, start in tensors_of(model).items() if bool(torch.isfinite(start).all())]
         self.losses: list[float] = []
 
-    def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
+    def start(self, version: Version) -> None:
+        version.register = _copy_of(self.model)
+
+    def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         slot = self.setup.slots[worker]
-        model, optimiser = self.models[slot], self.optimisers[slot]
+        model, optimiser = self.workers[slot], self.optimisers[slot]
+        model.load_state_dict(version.register)
         for t in range(iteration, iteration + num_steps):
             ((x, y),) = self.data.batches(self.data.draws([slot], t, 1))
             for name, mask in self.masks.draw(len(y[0]), [slot], t).items():
@@ -61,27 +67,34 @@ class ReadableLearner:
             loss.backward()  # type: ignore[no-untyped-call]  # PyTorch ships it without types
             optimiser.step()
             self.losses.append(float(loss.detach()))
+        made.register = _copy_of(model)
 
-    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
-        states = [self.models[self.setup.slots[child]].state_dict() for child in children]
+    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
+        states = [version.register for version in versions]
         average = {}
         for name, first in states[0].items():
             if first.is_floating_point():
                 average[name] = sum(w * state[name] for w, state in zip(weights, states, strict=True))
             else:
                 average[name] = torch.stack([state[name] for state in states]).amax(0)
-        self.models[self.setup.slots[server]].load_state_dict(average)
+        made.register = average
 
-    def hand_down(self, server: int, child: int) -> None:
-        state = self.models[self.setup.slots[server]].state_dict()
-        self.models[self.setup.slots[child]].load_state_dict(state)
-
-    def evaluate(self, server: int, iteration: int) -> Metrics:
+    def evaluate(self, version: Version, iteration: int) -> Metrics:
         train_loss = sum(self.losses) / len(self.losses) if self.losses else None
         self.losses.clear()
-        model = self.models[self.setup.slots[server]]
+        model = self.model_of(version)
         tensors = tensors_of(model)
         finite = all(bool(torch.isfinite(tensors[name]).all()) for name in self.can_diverge)
         engine, seed = ByModule(model, batched=False), self.setup.evaluation_seed
         loss, accuracy = evaluate(engine, [tensors], self.data, seed, self.batch)[0]
         return Metrics(train_loss, loss if finite else math.nan, accuracy)
+
+    def model_of(self, version: Version) -> nn.Module:
+        """Return a version as a network."""
+        model = copied(self.model)
+        model.load_state_dict(version.register)
+        return model
+
+
+def _copy_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -1,118 +1,93 @@
-"""Requests of the engine, kept until a value is needed and then carried out in as few batches as possible."""
+"""Operations asked for, kept until a value is needed and then carried out in as few batches as possible."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+from hsgd_emu.engine.operations import Version
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True)
 class Steps:
-    worker: int
+    """Steps of a worker from a version, to be made a version; whoever takes them lets go of the one they begin with."""
+
+    made: Version
+    place: int
+    """The worker's row."""
+    version: Version
     iteration: int
     num_steps: int
 
     @property
-    def nodes(self) -> tuple[int, ...]:
-        return (self.worker,)
+    def is_ready(self) -> bool:
+        return self.version.register is not None
 
 
-@dataclass(frozen=True)
-class Average:
-    server: int
-    children: tuple[int, ...]
+@dataclass(slots=True)
+class Combine:
+    """An average of versions, to be made a version; whoever makes it lets go of them."""
+
+    made: Version
+    place: int
+    """The server's row."""
+    versions: list[Version]
     weights: tuple[float, ...]
 
     @property
-    def nodes(self) -> tuple[int, ...]:
-        return (self.server, *self.children)
+    def is_ready(self) -> bool:
+        return all(version.register is not None for version in self.versions)
 
 
-@dataclass(frozen=True)
-class HandDown:
-    server: int
-    child: int
-
-    @property
-    def nodes(self) -> tuple[int, ...]:
-        return (self.server, self.child)
-
-
-Request = Steps | Average | HandDown
+Request = Steps | Combine
 
 
 def carry_out(
     requests: Sequence[Request],
-    steps: Callable[[list[int], int, int], None],
-    average: Callable[[Average], None],
-    hand_down: Callable[[list[HandDown]], None],
+    steps: Callable[[list[Steps], int], None],
+    combine: Callable[[Combine], None],
+    rates: Callable[[int, int], Hashable],
 ) -> None:
-    """Carry out requests in an order that respects every node's own order, with steps batched over workers.
+    """Carry out requests in an order in which every version is made before it is needed, steps batched over workers.
 
-    A request waits for the earlier ones that touch a node of its own. In each wave everything that is not steps and
-    waits for nothing is done; then all steps that wait for nothing are taken together: `steps(workers, iteration,
-    num_steps)`, with workers in ascending order, as far as the shortest of them goes.
+    A request waits for the versions it names, and for the earlier ones of its own place. In each wave all that can be
+    averaged is; then the steps that wait for nothing are taken together as far as the shortest of them goes:
+    `steps(requests, num_steps)`, in ascending order of workers. It makes a request's version where that is all of it,
+    and else lets its `version` be where it has got to. Together go those that have equal learning rates: rates
+    (iteration, num_steps), whatever their iteration numbers.
     """
     queue = list(requests)
     while queue:
-        ready, queue = _wave(queue, average, hand_down)
-        for iteration in sorted({request.iteration for request in ready}):
-            batch = sorted((r for r in ready if r.iteration == iteration), key=lambda r: r.worker)
-            num_steps = min(request.num_steps for request in batch)
-            steps([request.worker for request in batch], iteration, num_steps)
-            rest: list[Request] = [
-                Steps(r.worker, iteration + num_steps, r.num_steps - num_steps)
-                for r in batch
-                if r.num_steps > num_steps
-            ]
-            queue = rest + queue
+        ready, queue = _wave(queue, combine)
+        num_steps = min((request.num_steps for request in ready), default=0)
+        alike: dict[Hashable, list[Steps]] = {}
+        for request in sorted(ready, key=lambda request: (request.iteration, request.place)):
+            alike.setdefault(rates(request.iteration, num_steps), []).append(request)
+        for batch in alike.values():
+            steps(sorted(batch, key=lambda request: request.place), num_steps)
+        queue = [*_rest(ready, num_steps), *queue]
 
 
-def _wave(
-    queue: list[Request],
-    average: Callable[[Average], None],
-    hand_down: Callable[[list[HandDown]], None],
-) -> tuple[list[Steps], list[Request]]:
-    """Do what can be done without steps; return the steps that are ready, and what is left behind them."""
+def _rest(taken: Sequence[Steps], num_steps: int) -> list[Request]:
+    """Return what is left of steps that were taken in part."""
+    left = [request for request in taken if request.num_steps > num_steps]
+    for request in left:
+        request.iteration, request.num_steps = request.iteration + num_steps, request.num_steps - num_steps
+    return [*left]
+
+
+def _wave(queue: list[Request], combine: Callable[[Combine], None]) -> tuple[list[Steps], list[Request]]:
+    """Average what can be without steps; return the steps that are ready, and what is left behind them."""
     ready: list[Steps] = []
     waiting: list[Request] = []
-    copies = _Copies(hand_down)
-    blocked: set[int] = set()
+    taken: set[int] = set()
     for request in queue:
-        if not blocked.isdisjoint(request.nodes):
-            blocked.update(request.nodes)
+        if request.place in taken or not request.is_ready:
+            taken.add(request.place)
             waiting.append(request)
         elif isinstance(request, Steps):
-            blocked.add(request.worker)
+            taken.add(request.place)
             ready.append(request)
-        elif isinstance(request, HandDown):
-            copies.add(request)
         else:
-            copies.make()
-            average(request)
-    copies.make()
+            combine(request)
     return ready, waiting
-
-
-class _Copies:
-    """Models on their way down that can be copied in any order, so that those of one server go together."""
-
-    def __init__(self, hand_down: Callable[[list[HandDown]], None]) -> None:
-        self._hand_down = hand_down
-        self._waiting: list[HandDown] = []
-        self._servers: set[int] = set()
-        self._children: set[int] = set()
-
-    def add(self, copy: HandDown) -> None:
-        # What follows a copy (global server -> local server -> worker) must see its result, what it reads or
-        # writes must not change before it, and of two copies to one node the later one stays.
-        if self._children.intersection(copy.nodes) or copy.child in self._servers:
-            self.make()
-        self._waiting.append(copy)
-        self._servers.add(copy.server)
-        self._children.add(copy.child)
-
-    def make(self) -> None:
-        if self._waiting:
-            self._hand_down(self._waiting)
-        self._waiting, self._servers, self._children = [], set(), set()

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from hsgd_emu.config.run_schema import Augment
 from hsgd_emu.learning.blocks import blocks_of
 from hsgd_emu.learning.data import Dataset
+from hsgd_emu.learning.iterations import Iterations, each
 from hsgd_emu.rng import stream
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -89,10 +90,11 @@ class Augmentation:
         return rng.integers(2 * self.augment.crop + 1, size=(*size, 2)), rng.random(size) < 0.5
 
     def draws(
-        self, workers: Sequence[int], iteration: int, num_steps: int
+        self, workers: Sequence[int], iterations: Iterations, num_steps: int
     ) -> tuple[Indices, np.ndarray[Any, np.dtype[np.bool_]]]:
-        """Return crop offsets (num_steps, B, W, 2) and flips (num_steps, B, W) of the steps after `iteration`."""
-        offsets, flips = zip(*(self._steps(worker, iteration, num_steps) for worker in workers), strict=True)
+        """Return crop offsets (num_steps, B, W, 2) and flips (num_steps, B, W) of the steps after `iterations`."""
+        pairs = zip(workers, each(iterations, workers), strict=True)
+        offsets, flips = zip(*(self._steps(worker, begin, num_steps) for worker, begin in pairs), strict=True)
         return np.stack(offsets, axis=2), np.stack(flips, axis=2)
 
     def _steps(self, worker: int, iteration: int, num_steps: int) -> tuple[Indices, Any]:
@@ -105,7 +107,9 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for the steps after `iteration` of W workers with batches of one size B, on the device.
+    """What is drawn for some steps of W workers with batches of one size B, on the device.
+
+    iteration: after which those of the first worker begin.
 
     indices: (num_steps, B, W) samples; offsets: (num_steps, B, W, 2) of crops and flips: (num_steps, B, W) bool, or
     None without augmentation.
@@ -210,15 +214,16 @@ class ResidentData:
             x = self.normalised(x)
             yield blocks_of(x) if blocks else x, self.test_y[start : start + size]
 
-    def draws(self, workers: Sequence[int], iteration: int, num_steps: int) -> Draws:
-        """Return what is drawn for the next steps of workers with equal batch sizes."""
-        pieces = [self.order.batches(worker, iteration, num_steps) for worker in workers]
+    def draws(self, workers: Sequence[int], iterations: Iterations, num_steps: int) -> Draws:
+        """Return what is drawn for the steps after `iterations` of workers with equal batch sizes."""
+        begins = each(iterations, workers)
+        pieces = [self.order.batches(worker, at, num_steps) for worker, at in zip(workers, begins, strict=True)]
         indices = torch.from_numpy(np.stack(pieces, axis=2)).to(self.device)
         if not self.augmentation.is_on or not self.is_image:
-            return Draws(iteration, indices, None, None)
-        offsets, flips = self.augmentation.draws(workers, iteration, num_steps)
+            return Draws(begins[0], indices, None, None)
+        offsets, flips = self.augmentation.draws(workers, begins, num_steps)
         there = (torch.from_numpy(drawn).to(self.device) for drawn in (offsets, flips))
-        return Draws(iteration, indices, *there)
+        return Draws(begins[0], indices, *there)
 
     def batches(self, draws: Draws, grouped: bool = False) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the samples (W, B, ...) and labels (W, B) of each step.

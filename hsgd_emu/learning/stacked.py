@@ -6,18 +6,22 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from hsgd_emu.engine.operations import Version
 from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.engines import Precision, Way
 from hsgd_emu.learning.evaluation import evaluate
 from hsgd_emu.learning.examine import WHOLE
 from hsgd_emu.learning.graphs import Periods
 from hsgd_emu.learning.network import Network, TrialSetup
-from hsgd_emu.learning.requests import Average, HandDown, Request, Steps, carry_out
+from hsgd_emu.learning.rates import rates_key
+from hsgd_emu.learning.registers import Registers
+from hsgd_emu.learning.requests import Combine, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
 from hsgd_emu.learning.steps import Taker
@@ -49,6 +53,7 @@ class StackedLearner:
         self.choice = choice if choice and can_be(choice, self.network) else usual_choice(self.network)
         self.engine = self.network.engine(self.choice.way)
         self.stacks = self.network.stacks(self.choice.way, len(setup.slots), num_workers)
+        self.registers = Registers(self.stacks)
         self.loss_sums = torch.zeros(num_workers, dtype=torch.float64, device=data.device)
         self.num_losses = 0
         self.taker = Taker(self.network, self.engine, self.stacks, data)
@@ -64,100 +69,103 @@ class StackedLearner:
 
     # --- the port ---------------------------------------------------------------------------------------
 
-    def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
-        self._queue.append(Steps(self.setup.slots[worker], iteration, num_steps))
+    def start(self, version: Version) -> None:
+        self.registers.put(version, len(self.setup.worker_names))  # every row has the initial model
 
-    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
-        slots = tuple(self.setup.slots[child] for child in children)
-        self._queue.append(Average(self.setup.slots[server], slots, tuple(weights)))
+    def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
+        self._queue.append(Steps(made, self.setup.slots[worker], version, iteration, num_steps))
 
-    def hand_down(self, server: int, child: int) -> None:
-        self._queue.append(HandDown(self.setup.slots[server], self.setup.slots[child]))
+    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
+        self._queue.append(Combine(made, self.setup.slots[server], list(versions), tuple(weights)))
 
-    def evaluate(self, server: int, iteration: int) -> Metrics:
+    def evaluate(self, version: Version, iteration: int) -> Metrics:
         self.flush()
         train_loss = float(self.loss_sums.sum()) / self.num_losses if self.num_losses else None
         self.loss_sums.zero_()
         self.num_losses = 0
-        slot, batch = self.setup.slots[server], WHOLE if self.network.findings.mixes else None
-        model = self.stacks.model(slot)
+        source, batch = self.registers.source(version), WHOLE if self.network.findings.mixes else None
+        model = self.stacks.model(source)
         loss, accuracy = evaluate(self.engine, [model], self.data, self.setup.evaluation_seed, batch)[0]
-        return Metrics(train_loss, loss if self.stacks.is_finite(slot) else math.nan, accuracy)
+        return Metrics(train_loss, loss if self.stacks.is_finite(source) else math.nan, accuracy)
 
     def flush(self) -> None:
         """Carry out every queued request."""
         queue, self._queue = self._queue, []
-        carry_out(queue, self._take_steps, self._average, self._hand_down)
+        carry_out(queue, self._take_steps, self._combine, partial(rates_key, self.setup.train))
 
     # --- state ------------------------------------------------------------------------------------------
 
-    def state(self, server: int) -> dict[str, Any]:
-        """Return what a trial needs to go on from a global aggregation at `server`, as CPU tensors."""
+    def state(self) -> dict[str, Any]:
+        """Return as CPU tensors what a trial needs to go on: live versions, and what is each worker's own."""
         self.flush()
-        state: dict[str, Any] = self.stacks.state(self.setup.slots[server])
+        state = {**self.stacks.state(), "versions": self.registers.state()}
         return {**state, "loss_sums": self.loss_sums.cpu().clone(), "num_losses": self.num_losses}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Set every node to a stored global model."""
+    def restore(self, state: Mapping[str, Any], versions: Mapping[int, Version]) -> None:
+        """Go on from a stored state; versions: by number, those it has."""
         self._queue.clear()
         self.stacks.restore(state)
+        self.registers.restore(state["versions"], versions)
         self.loss_sums.copy_(state["loss_sums"])
         self.num_losses = state["num_losses"]
 
-    def model_of(self, server: int) -> Tensors:
-        """Return a node's parameters and buffers in the network's order, whole where they were folded."""
+    def model_of(self, version: Version) -> Tensors:
+        """Return a version's parameters and buffers in the network's order, whole where they were folded."""
         self.flush()
-        return self.network.whole(self.way, self.stacks.model(self.setup.slots[server]))
+        return self.network.whole(self.way, self.stacks.model(self.registers.source(version)))
 
-    def weights_hash(self, server: int) -> str:
-        """Return the SHA-256 (hex) of a server's model: parameters, then buffers, in the module's order."""
+    def weights_hash(self, version: Version) -> str:
+        """Return the SHA-256 (hex) of a version: parameters, then buffers, in the module's order."""
         digest = hashlib.sha256()
-        for tensor in self.model_of(server).values():
+        for tensor in self.model_of(version).values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     # --- carrying out -----------------------------------------------------------------------------------
 
-    def _average(self, request: Average) -> None:
-        weights = torch.tensor(request.weights, dtype=self.data.dtype, device=self.data.device)
-        self.stacks.average(request.server, request.children, weights)
+    def _combine(self, request: Combine) -> None:
+        self.registers.combine(request, torch.tensor(request.weights, dtype=self.data.dtype, device=self.data.device))
 
-    def _hand_down(self, requests: list[HandDown]) -> None:
-        for server in dict.fromkeys(request.server for request in requests):
-            self.stacks.hand_down(server, sorted(r.child for r in requests if r.server == server))
-
-    def _take_steps(self, workers: list[int], iteration: int, num_steps: int) -> None:
+    def _take_steps(self, requests: list[Steps], num_steps: int) -> None:
+        self.registers.take(requests)
         order = self.data.order
-        for size in sorted({order.size(worker) for worker in workers}):
-            self._take_alike([worker for worker in workers if order.size(worker) == size], iteration, num_steps)
-        self.num_losses += len(workers) * num_steps
+        for size in sorted({order.size(request.place) for request in requests}):
+            alike = [request for request in requests if order.size(request.place) == size]
+            begins = [request.iteration for request in alike]
+            self._take_alike([request.place for request in alike], begins, num_steps)
+        self.num_losses += len(requests) * num_steps
+        for request in requests:
+            made = request.made
+            if request.num_steps > num_steps:
+                made = request.version = Version(-1 - request.place, b"")  # on the way
+            self.registers.put(made, request.place)
 
-    def _take_alike(self, workers: list[int], iteration: int, num_steps: int) -> None:
+    def _take_alike(self, workers: list[int], begins: list[int], num_steps: int) -> None:
         """Take steps on workers whose batches have one size."""
-        losses = self.periods.take(workers, self.choice.chunk, iteration, num_steps) if self.periods else None
+        losses = self.periods.take(workers, self.choice.chunk, begins, num_steps) if self.periods else None
         if losses is not None:
             self.loss_sums[workers] += losses
             return
-        waiting = workers
-        while waiting:
-            chunk = waiting[: self.choice.chunk]
+        done = 0
+        while done < len(workers):
+            chunk = workers[done : done + self.choice.chunk]
             try:
-                self.loss_sums[chunk] += self._take_chunk(chunk, iteration, num_steps)
+                self.loss_sums[chunk] += self._take_chunk(chunk, begins[done : done + len(chunk)], num_steps)
             except torch.OutOfMemoryError:
                 if len(chunk) == 1:
                     raise
                 self._shrink(len(chunk) // 2)
             else:
-                waiting = waiting[len(chunk) :]
+                done += len(chunk)
 
-    def _take_chunk(self, chunk: list[int], iteration: int, num_steps: int) -> torch.Tensor:
+    def _take_chunk(self, chunk: list[int], begins: list[int], num_steps: int) -> torch.Tensor:
         """Take steps on a chunk; if the device's memory does not suffice, leave its models as they were."""
         key = len(chunk), num_steps
         if not self._can_run_out or key in self._fitting:
-            return self.taker.take(chunk, iteration, num_steps)
+            return self.taker.take(chunk, begins, num_steps)
         backup = self.stacks.backup(chunk)
         try:
-            losses = self.taker.take(chunk, iteration, num_steps)
+            losses = self.taker.take(chunk, begins, num_steps)
             losses.sum().item()  # waits for the device, which may say only now that its memory is full
         except torch.OutOfMemoryError:
             self.stacks.put(chunk, backup)

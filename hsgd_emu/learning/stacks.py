@@ -66,38 +66,54 @@ class Stacks:
         """What is sent and averaged."""
         return {name: stack for name, stack in self.moving.items() if name not in self.private}
 
-    def average(self, server: int, children: Sequence[int], weights: torch.Tensor) -> None:
-        """Set a server's model to the weighted mean of its children's; counters to the largest."""
-        for stack in self.sent.values():
+    def average(self, row: int, sources: Sequence[int | Tensors], weights: torch.Tensor) -> None:
+        """Set a row to the weighted mean of models in rows or elsewhere; counters to the largest."""
+        rows = [source for source in sources if isinstance(source, int)]
+        chosen = rows_of(rows) if len(rows) == len(sources) else None
+        for name, stack in self.sent.items():
             flat = _flat(stack)
-            below = _select(flat, children)[0]
-            flat[server] = weights.to(stack.dtype) @ below if stack.is_floating_point() else below.amax(0)
+            below = flat[chosen] if chosen is not None else _flat(_gathered(stack, name, sources))
+            flat[row] = weights.to(stack.dtype) @ below if stack.is_floating_point() else below.amax(0)
 
-    def hand_down(self, server: int, children: Sequence[int]) -> None:
-        """Copy a server's model to nodes in ascending order."""
-        for stack in self.sent.values():
-            _put(stack, children, stack[server].clone())
+    def copy(self, source: int | Tensors, rows: Sequence[int]) -> None:
+        """Copy what is sent of a model, in a row or elsewhere, to other rows."""
+        chosen = rows_of(rows)
+        for name, stack in self.sent.items():
+            stack[chosen] = _of(stack, name, source).clone()  # of the same memory, mostly
 
-    def model(self, row: int) -> Tensors:
-        """Return a node's parameters and buffers."""
-        return (
-            {name: stack[row] for name, stack in self.trained.items()}
-            | self.fixed
-            | {name: stack[row] for name, stack in self.buffers.items()}
-        )
+    def on_device(self, stored: Tensors) -> Tensors:
+        """Return a stored model as what is sent is here: on the device, laid out alike."""
+        found = {}
+        for name, stack in self.sent.items():
+            found[name] = torch.empty_like(stack[0]).copy_(stored[name])
+        return found
 
-    def is_finite(self, row: int) -> bool:
-        """Tell whether no weight or buffer of a node's model is NaN or infinite that was finite at the start."""
-        moving = self.moving
-        finite = [torch.isfinite(moving[name][row]).all() for name in self._can_diverge]
+    def sent_of(self, row: int) -> Tensors:
+        """Return a copy of what is sent of a row's model."""
+        return {name: stack[row].clone() for name, stack in self.sent.items()}
+
+    def model(self, source: int | Tensors) -> Tensors:
+        """Return the parameters and buffers of a model in a row or elsewhere."""
+        if not isinstance(source, int):
+            return self.model(-1) | source
+        trained, buffers = ({n: stack[source] for n, stack in part.items()} for part in (self.trained, self.buffers))
+        return trained | self.fixed | buffers
+
+    def is_finite(self, source: int | Tensors) -> bool:
+        """Tell whether no weight or buffer of a model is NaN or infinite that was finite at the start."""
+        model = self.model(source)
+        finite = [torch.isfinite(model[name]).all() for name in self._can_diverge]
         return bool(torch.stack(finite).all()) if finite else True
 
     def part(self, workers: Sequence[int]) -> Part:
-        """Return the models of workers in ascending order."""
-        is_view = workers[-1] - workers[0] + 1 == len(workers)
+        """Return the models of workers."""
+        rows = rows_of(workers)
         fixed = {name: tensor.expand(len(workers), *tensor.shape) for name, tensor in self.fixed.items()}
-        trained, buffers = _parts(self.trained, workers), _parts(self.buffers, workers)
-        return Part(trained, fixed, buffers, _parts(self.momenta, workers) if self.has_momenta else {}, is_view)
+        trained, buffers, momenta = (
+            {name: stack[rows] for name, stack in stacks.items()}
+            for stacks in (self.trained, self.buffers, self.momenta if self.has_momenta else {})
+        )
+        return Part(trained, fixed, buffers, momenta, is_view=isinstance(rows, slice))
 
     def backup(self, workers: Sequence[int]) -> Part:
         """Return copies of the models of workers, for `put` to put back."""
@@ -110,25 +126,23 @@ class Stacks:
         """Put copies back."""
         if part.is_view:
             return
+        rows = rows_of(workers)
         for stacks, values in (
             (self.trained, part.trained),
             (self.buffers, part.buffers),
             (self.momenta, part.momenta),
         ):
             for name, value in values.items():
-                _put(stacks[name], workers, value)
+                stacks[name][rows] = value
 
-    def state(self, row: int) -> dict[str, Tensors]:
-        """Return one node's model, and of every node what is its own, on the CPU."""
-        model = {name: stack[row].detach().cpu().clone() for name, stack in self.sent.items()}
+    def state(self) -> dict[str, Tensors]:
+        """Return of every node what is its own, on the CPU."""
         own = {name: _without_repeats(self.buffers[name]).cpu().clone() for name in sorted(self.private)}
         momenta = {name: stack.cpu().clone() for name, stack in self.momenta.items()}
-        return {"model": model, "momenta": momenta, **({"own": own} if own else {})}
+        return {"momenta": momenta, **({"own": own} if own else {})}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Set every node to a stored model."""
-        for name, stack in self.sent.items():
-            stack.copy_(state["model"][name].expand_as(stack))
+        """Give every node back what is its own."""
         for name in self.private:
             self.buffers[name].copy_(state["own"][name].expand_as(self.buffers[name]))
         for name, stack in self.momenta.items():
@@ -153,21 +167,20 @@ def _without_repeats(stack: torch.Tensor) -> torch.Tensor:
     return stack[:1] if torch.equal(stack, stack[:1].expand_as(stack)) else stack
 
 
-def _parts(stacks: Tensors, workers: Sequence[int]) -> Tensors:
-    return {name: _select(stack, workers)[0] for name, stack in stacks.items()}
+def rows_of(rows: Sequence[int]) -> slice | list[int]:
+    """Return what selects rows of a stack, in this order: as a view where they are neighbours, else as a copy."""
+    first, num = rows[0], len(rows)
+    are_neighbours = rows[-1] - first + 1 == num and list(rows) == list(range(first, first + num))
+    return slice(first, first + num) if are_neighbours else list(rows)
 
 
-def _select(stack: torch.Tensor, rows: Sequence[int]) -> tuple[torch.Tensor, bool]:
-    """Return ascending `rows` of a stack, and whether they are a view (neighbours) or a copy."""
-    first, last = rows[0], rows[-1]
-    if last - first + 1 == len(rows):
-        return stack[first : last + 1], True
-    return stack[list(rows)], False
+def _of(stack: torch.Tensor, name: str, source: int | Tensors) -> torch.Tensor:
+    return stack[source] if isinstance(source, int) else source[name]
 
 
-def _put(stack: torch.Tensor, rows: Sequence[int], values: torch.Tensor) -> None:
-    view, is_view = _select(stack, rows)
-    if is_view:
-        view.copy_(values)
-    else:
-        stack[list(rows)] = values
+def _gathered(stack: torch.Tensor, name: str, sources: Sequence[int | Tensors]) -> torch.Tensor:
+    """Return models that are in rows and elsewhere as a stack of their own."""
+    found = _repeated(stack[0], len(sources))
+    for row, source in zip(found, sources, strict=True):
+        row.copy_(_of(stack, name, source))
+    return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hsgd_emu.learning.engines import Engine, Step
+from hsgd_emu.learning.iterations import Iterations, each
 from hsgd_emu.learning.network import Network
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.samples import Draws, ResidentData
@@ -28,15 +29,15 @@ class Taker:
     stacks: Stacks
     data: ResidentData
 
-    def take(self, workers: Sequence[int], iteration: int, num_steps: int) -> torch.Tensor:
-        """Take the steps after `iteration` on workers in ascending order whose batches have one size.
+    def take(self, workers: Sequence[int], iterations: Iterations, num_steps: int) -> torch.Tensor:
+        """Take the steps after `iterations` on workers whose batches have one size, and whose rates are alike.
 
         Returns the sum of each worker's mini-batch losses (W,).
         """
-        part = self.stacks.part(workers)
-        draws = self.data.draws(workers, iteration, num_steps)
-        rates = self.rates(iteration, num_steps)
-        losses_W = self.run(part, draws, rates, lambda step: self.masks(workers, iteration + step), workers[0])
+        part, begins = self.stacks.part(workers), each(iterations, workers)
+        draws = self.data.draws(workers, begins, num_steps)
+        rates = self.rates(begins[0], num_steps)
+        losses_W = self.run(part, draws, rates, lambda step: self.masks(workers, begins, step), workers[0])
         self.stacks.put(workers, part)
         return losses_W
 
@@ -46,9 +47,10 @@ class Taker:
         on_cuda = self.data.device.type == "cuda"
         return torch.tensor(found, dtype=self.data.dtype, device=self.data.device) if on_cuda else found
 
-    def masks(self, workers: Sequence[int], iteration: int) -> Tensors:
-        """Return the dropout masks (W, *shape) of one step."""
-        return self.network.masks.draw(self.data.order.size(workers[0]), workers, iteration)
+    def masks(self, workers: Sequence[int], iterations: Iterations, step: int) -> Tensors:
+        """Return the dropout masks (W, *shape) of a step of those after `iterations`."""
+        at = [iteration + step for iteration in each(iterations, workers)]
+        return self.network.masks.draw(self.data.order.size(workers[0]), workers, at)
 
     def run(self, part: Part, draws: Draws, rates: Rates, masks: Masks, first: int) -> torch.Tensor:
         """Take steps from what was drawn; first: the first worker, whose seed is for all other randomness."""

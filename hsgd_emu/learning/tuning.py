@@ -149,7 +149,7 @@ def _try(network: Network, data: ResidentData, choice: Choice) -> float:
         period = Period(taker, chunks, 0, 1, cuda_capture) if on_cuda and choice.way == "layered" else None
         begin = _now(data.device)
         if period:
-            period.take(0)
+            period.take([0] * len(workers))
         else:
             for chunk in chunks:
                 taker.take(chunk, 0, 1)

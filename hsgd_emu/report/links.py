@@ -152,7 +152,7 @@ def _sent(case: Case, name: str, links: Sequence[LinkTraffic]) -> _Sent:
 def _num_periods(case: Case) -> float:
     """Return how many global periods a case takes until its end."""
     assert case.traffic is not None
-    return (mean(case.end, "iteration") or 0.0) / case.traffic.global_period
+    return float(case.traffic.num_periods(mean(case.end, "iteration") or 0.0))
 
 
 def _columns(rows: Sequence[_Sent], of_class: bool = True) -> Iterator[Column]:

@@ -51,7 +51,7 @@ class LinkTraffic:
 class Traffic:
     """What one global period of a case sends."""
 
-    global_period: int
+    schedule: Schedule
     message_bytes: int
     links: tuple[LinkTraffic, ...]
     """Those that carry something, in topology order."""
@@ -62,11 +62,15 @@ class Traffic:
     @property
     def period_bytes(self) -> int:
         """Bytes over all links in one global period; a message that crosses two links counts twice."""
-        return self.bytes_until(self.global_period)
+        return self.bytes_until(self.schedule.end_of(1))
 
     def bytes_until(self, iteration: float) -> int:
         """Return the bytes sent over all links until the global aggregation at `iteration` is received everywhere."""
-        return round(self.num_messages * self.message_bytes * Fraction(iteration) / self.global_period)
+        return round(self.num_messages * self.message_bytes * self.num_periods(iteration))
+
+    def num_periods(self, iteration: float) -> Fraction:
+        """Return how many global periods end until an iteration, which may be a mean."""
+        return Fraction(iteration) / self.schedule.end_of(1)
 
 
 @dataclass
@@ -84,7 +88,7 @@ def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -
     sent: defaultdict[Link, _Messages] = defaultdict(_Messages)
     num_messages = Fraction(0)
     for server, children in schedule.children.items():
-        num_phases = schedule.global_period // schedule.period[server]
+        num_phases = schedule.num_phases(server, schedule.end_of(1))
         num_workers = sum(nodes[child].is_worker for child in children)
         of_workers = num_phases * _share(schedule.participation, num_workers)
         num_hops = {True: 0, False: 0}
@@ -94,7 +98,7 @@ def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -
             _send(routes[child], of_workers if is_worker else num_phases, num_phases, sent)
         num_messages += num_hops[True] * (of_workers + num_phases) + num_hops[False] * 2 * num_phases
     links = tuple(_links(experiment.network, Message(message_bytes), sent))
-    return Traffic(schedule.global_period, message_bytes, links, num_messages)
+    return Traffic(schedule, message_bytes, links, num_messages)
 
 
 def profile_name(ref: Ref, profile: LinkProfile, expected_rtt_s: float) -> str:

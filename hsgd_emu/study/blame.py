@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import replace
 
 from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.experiment import Experiment
-from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.tables import connect_to_read, select
 from hsgd_emu.study.costs import AnyCost, PlaceCost, ProfileCost
@@ -49,7 +49,7 @@ def _emulate_barriers(run: FinishedRun, key: TrialKey, iterations: int, found: B
         for barrier in record.barriers:
             found[nodes[barrier.server].name, nodes[barrier.waited_for].name, barrier.link] += 1
 
-    emulate(replace(plan, iterations=iterations), SilentLearner(), take, keep="full")
+    emulate(replace(plan, iterations=iterations), Operations(), take, keep="full")
 
 
 def most_blamed(experiment: Experiment, barriers: Barriers) -> list[PlaceCost]:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from hsgd_emu.engine.fast import fast_times
+from hsgd_emu.engine.fast import applies, fast_times
 from hsgd_emu.engine.plan import Plan, check_clock
 from hsgd_emu.engine.times import Times, simulated_times
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.timing.costs import TooLongError
 
 _MOST_TIMES = 2**26
@@ -33,9 +32,9 @@ def times(plans: Sequence[Plan], iterations: int | None = None, clock: ClockName
     if len(plans) * plans[0].num_rounds > _MOST_TIMES:
         text = f"{plans[0].num_rounds} global aggregations in each of {len(plans)} scenarios and seeds at once"
         raise ConfigError.of("", "train.iterations", f"{text}; at most {_MOST_TIMES} in all")
-    if clock == "auto":
+    if clock == "auto" and applies(plans[0]):
         with contextlib.suppress(TooLongError):
             return fast_times(plans)
     for plan in plans:
         check_clock(plan)
-    return simulated_times(plans, SilentLearner())
+    return simulated_times(plans)

@@ -160,6 +160,6 @@ def global_times_ns(
     for experiment in experiments:
         routes = experiment.routes(schedule, run.message_bytes)
         plans += [experiment.plan(schedule, routes, run.message_bytes, seed) for seed in seeds]
-    most = max(1, _MOST_TIMES * schedule.global_period // iterations)
+    most = max(1, _MOST_TIMES // schedule.num_rounds(iterations))
     parts = [times(plans[at : at + most], iterations).time_ns_SR for at in range(0, len(plans), most)]
     return np.concatenate(parts).reshape(len(experiments), len(seeds), -1)

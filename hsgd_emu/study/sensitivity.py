@@ -154,8 +154,8 @@ def times_to_target_s(
         if 2 * len(seeds) < len(at):
             found[schedule.name] = [None] * len(experiments)
             continue
-        columns = [(at[seed] or 0) // schedule.global_period - 1 for seed in seeds]
-        last = (max(columns) + 1) * schedule.global_period
+        columns = [schedule.num_rounds(at[seed] or 0) - 1 for seed in seeds]
+        last = schedule.end_of(max(columns) + 1)
         time_ns = global_times_ns(run, experiments, schedule, seeds, last)[:, range(len(seeds)), columns]
         found[schedule.name] = [median_reached([*row, *never]) for row in (time_ns / NS_PER_S).tolist()]
     return found

@@ -10,10 +10,10 @@ import yaml
 from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import read_text
 from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.experiment import Experiment, build_experiment
-from hsgd_emu.learning.silent import SilentLearner
 from oracle.maxplus import Round, recursion
 
 MESSAGE_BYTES = 1000
@@ -55,7 +55,7 @@ def engine(
     """Return every round of a trial as the engine reports it, and the hash of its events."""
     records: list[RoundRecord] = []
     plan = plan_of(experiment, case, seed, message_bytes)
-    digest = emulate(plan, SilentLearner(), records.append, "full")
+    digest = emulate(plan, Operations(), records.append, "full")
     return records, digest
 
 

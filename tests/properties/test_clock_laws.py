@@ -17,8 +17,8 @@ from oracle.drive import engine, experiment_of, plan_of, run_data
 from oracle.worlds import costs, runs
 
 from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.record import RoundRecord
-from hsgd_emu.learning.silent import SilentLearner
 
 FIXED = settings(
     derandomize=True,
@@ -147,7 +147,7 @@ def test_what_is_kept_changes_neither_the_hash_nor_the_times(data: dict[str, Any
     full, digest = engine(experiment, case=1)
     for keep in ("rounds", "none"):
         records: list[RoundRecord] = []
-        assert emulate(plan_of(experiment, 1), SilentLearner(), records.append, keep) == digest  # type: ignore[arg-type]
+        assert emulate(plan_of(experiment, 1), Operations(), records.append, keep) == digest  # type: ignore[arg-type]
         for one, other in zip(records, full, strict=True):
             assert (one.time_ns, one.split, one.waits_ns) == (other.time_ns, other.split, other.waits_ns)
             about_root = [row for row in other.activities if 0 in (row.node, row.peer)]

@@ -296,10 +296,3 @@ def test_targets_decide_where_they_end_trials(tmp_path, field):
 
 def test_what_names_is_shown():
     assert {field for field, (says, _) in FIELDS.items() if says & NAMES} == {"RunSpec.name", "CaseSpec.name"}
-
-
-def test_a_section_that_was_not_there_is_no_more_of_it(tmp_path):
-    experiment = read(tmp_path, ())
-    before = yaml.safe_load(experiment.resolved())
-    del before["compute"], before["published"]
-    assert other_than_added(experiment, before) == ["compute"]

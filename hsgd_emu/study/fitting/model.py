@@ -91,18 +91,18 @@ class Model:
 
     def _times_of(self, experiments: Sequence[Experiment], schedule: Schedule, rows: Sequence[Measured]) -> Floats:
         """Return the times of rows of one case: (S, rows)."""
-        period, seeds = schedule.global_period, self.run.experiment.seeds
+        seeds = self.run.experiment.seeds
         last = max(at or 0 for row in rows for at in row.reached.values())
         # Where all take part, every round after the first is alike: all begins when the global server sends down.
-        alike = schedule.participation >= 1
+        alike = schedule.participation >= 1 and schedule.rounds_are_alike
         if alike:
-            seeds, last = seeds[:1], min(last, 2 * period)
+            seeds, last = seeds[:1], min(last, schedule.end_of(2))
         times_ns = global_times_ns(self.run, experiments, schedule, seeds, last)
 
         def at(place: int, seed: int, iteration: int | None) -> float | None:
             if iteration is None:
                 return None
-            number = iteration // period
+            number = schedule.num_rounds(iteration)
             if not alike:
                 return int(times_ns[place, seeds.index(seed), number - 1])
             first, step = int(times_ns[place, 0, 0]), int(times_ns[place, 0, -1] - times_ns[place, 0, 0])

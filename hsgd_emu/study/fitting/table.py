@@ -94,8 +94,8 @@ def published_rows(run: FinishedRun) -> tuple[list[Measured], list[str]]:
 
 def _measured(row: TableRow, source: Source, run: FinishedRun, problems: list[Problem]) -> Measured | None:
     experiment, levels = run.experiment, run.experiment.target_levels()
-    periods = {schedule.name: schedule.global_period for schedule in experiment.schedules}
-    found = row_mistakes(row, periods, levels)
+    cases = {schedule.name: schedule.mistake_at for schedule in experiment.schedules}
+    found = row_mistakes(row, cases, levels)
     if row.seed is not None and row.seed not in experiment.seeds:
         found.append(("seed", f"the run has no seed {row.seed}; it has {listed(experiment.seeds)}"))
     reached: Reached = {}

@@ -117,12 +117,11 @@ def _timed(experiment: Experiment, replications: int, clock: ClockName) -> Itera
         first = experiment.plan(schedule, routes, num_bytes, experiment.seeds[0])
         plans = [replace(first, seed=s, network_seed=network_seed(s, k)) for s in experiment.seeds for k in draws]
         iterations = _evaluated(first)
-        time_ns = times(plans, clock=clock).time_ns_SR[:, iterations // schedule.global_period - 1]
+        time_ns = times(plans, clock=clock).time_ns_SR[:, [schedule.num_rounds(one) - 1 for one in iterations.tolist()]]
         yield Entrant(iterations, (time_ns / NS_PER_S).reshape(num_seeds, len(draws), -1), (), num_workers)
 
 
 def _evaluated(plan: Plan) -> NDArray[np.int64]:
     """Return the iterations whose global aggregation is evaluated."""
-    period = plan.schedule.global_period
-    iterations = range(period, plan.iterations + 1, period)
+    iterations = (plan.schedule.end_of(number + 1) for number in range(plan.num_rounds))
     return np.array([iteration for iteration in iterations if plan.is_evaluated(iteration)], np.int64)

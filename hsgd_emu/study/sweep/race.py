@@ -72,7 +72,7 @@ class Race:
         plans, rounds = 1, 1
         for one in self.scenarios.bases():
             plans = max(plans, len(one.seeds) * self.replications)
-            rounds = max(rounds, *(one.train.iterations // s.global_period for s in one.schedules))
+            rounds = max(rounds, *(s.num_rounds(one.train.iterations) for s in one.schedules))
         return max(1, min(_MOST_PLANS, _MOST_TIMES // rounds) // plans)
 
     def run(self, asked: Sequence[Scenario]) -> list[Group]:

@@ -182,7 +182,6 @@ def study_data(study: Study) -> dict[str, Any]:
     if spec.scenarios is not None:
         rows = (zip(study.axes, values, strict=True) for values in study.scenarios)
         listed_ = [{axis.name: _written(axis, value, touched) for axis, value in row if value} for row in rows]
-    data = {key: value for key, value in study.document.data["data"].items() if key != "root"}
     given: dict[str, Any] = {
         "name": spec.name,
         "description": spec.description,
@@ -190,8 +189,9 @@ def study_data(study: Study) -> dict[str, Any]:
         "sample": plain(spec.sample),
         "scenarios": listed_,
         "replications": spec.replications,
-        "run": {**study.document.data, "data": data},
+        "run": {**study.document.data, "data": {**study.document.data["data"], "root": None}},
     }
+    given["run"]["data"].pop("root")
     return {key: value for key, value in given.items() if value is not None}
 
 

@@ -104,14 +104,14 @@ def wanted(
     """
     schedule = next(one for one in experiment.schedules if one.name == case)
     alike, own = _TIMING | learned(experiment), scheduled(experiment, schedule, seed)
-    run = alike | {key: {**alike[key], **section} if key in alike else section for key, section in own.items()}
+    run = alike | own | {"train": alike["train"] | own["train"]}
     work = alike | {"train": alike["train"] | {"participation": schedule.participation}}
     try:
         saw = tuple(facts.items()) if facts else facts_of(experiment, seed) if look else ()
     except ConfigError as error:
         raise relocated(error, experiment) from error
-    period, iterations = schedule.global_period, experiment.train.iterations
-    last = iterations if until is None else min(iterations, -(-until // period) * period)
+    iterations = experiment.train.iterations
+    last = iterations if until is None else min(iterations, schedule.next_end(until))
     identity = {"resources": asdict(resources), "facts": dict(saw)}
     return Wanted(
         key=_hash(identity | {"run": run}),
@@ -125,7 +125,7 @@ def wanted(
         resources=resources,
         facts=saw,
         kind=_hash(identity | {"run": work}),
-        evaluated_every=max(period, experiment.evaluation.every_iterations),
+        evaluated_every=max(schedule.end_of(1), experiment.evaluation.every_iterations),
     )
 
 
@@ -168,5 +168,9 @@ def scheduled(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str
 def _node(topology: Topology, index: int) -> dict[str, Any]:
     """Return a node and all below it, each under its own name."""
     node = topology.nodes[index]
-    found: dict[str, Any] = {"name": node.name} | ({} if node.parent is None else {"uplink": "link"})
-    return found | ({"children": [_node(topology, child) for child in node.children]} if node.children else {})
+    found: dict[str, Any] = {"name": node.name}
+    if node.parent is not None:
+        found["uplink"] = "link"
+    if node.children:
+        found["children"] = [_node(topology, child) for child in node.children]
+    return found

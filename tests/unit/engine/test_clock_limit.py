@@ -14,7 +14,6 @@ from hsgd_emu.engine.plan import expected_end_ns
 from hsgd_emu.engine.times import simulated_times
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
-from hsgd_emu.learning.silent import SilentLearner
 from hsgd_emu.study.clock import times
 from hsgd_emu.timing.transfers import Message
 
@@ -110,7 +109,7 @@ def test_a_run_without_randomness_never_ends_before_it_is_expected_to() -> None:
             for child in worker.get("children", [worker]):
                 child["uplink"]["down_s"] = 1
         experiment = experiment_of(data)
-        end_ns = int(simulated_times([plan_of(experiment)], SilentLearner()).time_ns_SR[0, -1])
+        end_ns = int(simulated_times([plan_of(experiment)]).time_ns_SR[0, -1])
         assert expected_end_ns(plan_of(experiment)) <= end_ns
         # The quick look never lets anything pass that the exact one would not.
         with pytest.MonkeyPatch.context() as patch:

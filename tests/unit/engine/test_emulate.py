@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from oracle.drive import engine, experiment_of, plan_of, run_data
 
 from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.operations import Operations, Version
 from hsgd_emu.engine.port import Metrics
-from hsgd_emu.learning.silent import SilentLearner
 
 
-class Diary(SilentLearner):
-    """Writes down what it is asked."""
+class Diary:
+    """A learner that writes down what it is asked; of versions, where they were made."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self.made_at: dict[int, int] = {}
 
-    def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
-        self.asked.append(("steps", worker, iteration, num_steps))
+    def start(self, version: Version) -> None:
+        self.made_at[version.number] = -1
 
-    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
-        self.asked.append(("aggregate", server, tuple(children), tuple(weights)))
+    def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
+        self.made_at[made.number] = worker
+        self.asked.append(("steps", worker, iteration, num_steps, self.made_at[version.number]))
 
-    def hand_down(self, server: int, child: int) -> None:
-        self.asked.append(("down", server, child))
+    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
+        self.made_at[made.number] = server
+        self.asked.append(("combine", server, tuple(self.made_at[v.number] for v in versions), tuple(weights)))
 
-    def evaluate(self, server: int, iteration: int) -> Metrics:
-        self.asked.append(("evaluate", server, iteration))
+    def evaluate(self, version: Version, iteration: int) -> Metrics:
+        self.asked.append(("evaluate", self.made_at[version.number], iteration))
         return Metrics(test_accuracy=iteration / 100)
+
+    def restore(self, state: Mapping[str, Any], versions: Mapping[int, Version]) -> None:
+        raise AssertionError
 
 
 def world(iterations: int = 4, **changes: Any) -> dict[str, Any]:
@@ -49,27 +55,20 @@ def world(iterations: int = 4, **changes: Any) -> dict[str, Any]:
 
 def diary(data: dict[str, Any]) -> list[tuple[Any, ...]]:
     learner = Diary()
-    emulate(plan_of(experiment_of(data)), learner, lambda record: None)
+    emulate(plan_of(experiment_of(data)), Operations(learner), lambda record: None)
     return learner.asked
 
 
 def test_algorithm_1_is_asked_for_in_the_order_of_time_and_nodes() -> None:
     half = (0.5, 0.5)
-    local = [("steps", 2, 0, 2), ("steps", 3, 0, 2), ("steps", 5, 0, 2)]
+    local = [("steps", 2, 0, 2, -1), ("steps", 3, 0, 2, -1), ("steps", 5, 0, 2, -1)]
     # Equation (2): a group weighs its share of the workers, 2 and 1 of 3.
-    groups = [("aggregate", 1, (2, 3), half), ("aggregate", 4, (5,), (1.0,))]
-    again = [(kind, node, 2, 2) for kind, node, _, _ in local]
-    assert diary(world()) == [
-        *local,
-        *groups,
-        *[("down", 1, 2), ("down", 1, 3), ("down", 4, 5)],
-        *again,
-        *groups,
-        ("aggregate", 0, (1, 4), (2 / 3, 1 / 3)),
-        ("evaluate", 0, 4),
-        *[("down", 0, 1), ("down", 0, 4)],
-        *[("down", 1, 2), ("down", 1, 3), ("down", 4, 5)],
-    ]
+    groups = [("combine", 1, (2, 3), half), ("combine", 4, (5,), (1.0,))]
+    # Handing down is passing a version on: a worker goes on from its server's.
+    again = [("steps", 2, 2, 2, 1), ("steps", 3, 2, 2, 1), ("steps", 5, 2, 2, 4)]
+    whole = [("combine", 0, (1, 4), (2 / 3, 1 / 3)), ("evaluate", 0, 4)]
+    assert diary(world()) == [*local, *groups, *again, *groups, *whole]
+    assert diary(world(8))[len(diary(world())) :][:3] == [(*one[:2], 4, 2, 0) for one in local]
 
 
 def test_at_one_moment_the_first_node_comes_first_whoever_was_asked_to_wait_first() -> None:
@@ -81,9 +80,9 @@ def test_at_one_moment_the_first_node_comes_first_whoever_was_asked_to_wait_firs
     data = run_data({"root": {"children": children}}, [{"name": "c", "period": 1}], 1)
     (record,), _ = engine(experiment_of(data))
     assert [(b.waited_for, b.slack_ns) for b in record.barriers] == [(1, 0)]
-    # b's steps are over first; of the downloads, both over at 4, a's is told first.
+    # b's steps are over first; of the downloads, both over at 4, a's comes first.
     assert [asked[:2] for asked in diary(data) if asked[0] == "steps"] == [("steps", 2), ("steps", 1)]
-    assert [asked for asked in diary(data) if asked[0] == "down"] == [("down", 0, 1), ("down", 0, 2)]
+    assert [row.node for row in record.activities if row.kind == "download"] == [1, 2]
 
 
 def test_delays_are_served_by_node_order_not_by_the_order_of_calls() -> None:
@@ -113,7 +112,7 @@ def test_delays_are_served_by_node_order_not_by_the_order_of_calls() -> None:
 def test_weights_of_groups(averaging: str, weights: tuple[float, float]) -> None:
     # Without samples told (timing only) `samples` counts workers.
     asked = diary(world(averaging={"by": averaging}))
-    assert [one[3] for one in asked if one[:2] == ("aggregate", 0)] == [weights]
+    assert [one[3] for one in asked if one[:2] == ("combine", 0)] == [weights]
 
 
 def test_weights_by_samples() -> None:
@@ -121,8 +120,8 @@ def test_weights_by_samples() -> None:
     schedule = experiment.schedules[0]
     plan = experiment.plan(schedule, experiment.routes(schedule, 1), 1, 1, [10, 30, 60])
     learner = Diary()
-    emulate(plan, learner, lambda record: None)
-    weights = {one[1]: one[3] for one in learner.asked if one[0] == "aggregate"}
+    emulate(plan, Operations(learner), lambda record: None)
+    weights = {one[1]: one[3] for one in learner.asked if one[0] == "combine"}
     assert weights == {1: (0.25, 0.75), 4: (1.0,), 0: (0.4, 0.6)}
 
 
@@ -137,11 +136,14 @@ def test_who_sits_out_takes_no_steps_and_is_not_averaged_but_receives() -> None:
     asked = diary(data)
     for number in range(10):
         steps = sorted(one[1] for one in asked if one[0] == "steps" and one[2] == 2 * number)
-        aggregate = [one for one in asked if one[0] == "aggregate"][number]
+        aggregate = [one for one in asked if one[0] == "combine"][number]
         assert aggregate[2] == tuple(steps)
         assert aggregate[3] == (0.5, 0.5)
-    for worker in range(1, 5):
-        assert asked.count(("down", 0, worker)) == 10
+    # Whoever takes part goes on from the last global model, also after it sat out.
+    assert {one[4] for one in asked if one[0] == "steps" and one[2]} == {0}
+    records, _ = engine(experiment_of(data))
+    for record in records:
+        assert sorted(row.node for row in record.activities if row.kind == "download") == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -160,10 +162,12 @@ def test_the_first_aggregation_at_or_after_each_multiple_is_evaluated_and_the_la
 
 def test_the_global_aggregation_is_told_before_any_worker_goes_on() -> None:
     told: list[str] = []
-    learner = Diary()
     plan = plan_of(experiment_of(world(8)))
     emulate(
-        plan, learner, lambda r: told.append(f"round {r.iteration}"), on_aggregated=lambda t: told.append(f"has {t}")
+        plan,
+        Operations(),
+        lambda r: told.append(f"round {r.iteration}"),
+        on_aggregated=lambda t: told.append(f"has {t}"),
     )
     assert told == ["has 4", "round 4", "has 8", "round 8"]
 
@@ -177,12 +181,12 @@ class OddError(Exception):
 
 @pytest.mark.parametrize("error", [OddError(1, 2), ValueError("no"), RuntimeError()])
 def test_a_learner_s_failure_comes_out_as_it_is(error: Exception) -> None:
-    class Failing(SilentLearner):
-        def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
+    class Failing(Diary):
+        def combine(self, *_: Any) -> None:
             raise error
 
     with pytest.raises(type(error)) as caught:
-        emulate(plan_of(experiment_of(world())), Failing(), lambda record: None)
+        emulate(plan_of(experiment_of(world())), Operations(Failing()), lambda record: None)
     assert caught.value is error
 
 
@@ -193,7 +197,7 @@ def test_a_failure_while_telling_a_round_comes_out_as_it_is() -> None:
         raise error
 
     with pytest.raises(OddError) as caught:
-        emulate(plan_of(experiment_of(world())), SilentLearner(), fail)
+        emulate(plan_of(experiment_of(world())), Operations(), fail)
     assert caught.value is error
 
 
@@ -215,9 +219,9 @@ def test_nothing_costs_nothing() -> None:
 
 
 def test_interrupting_goes_through() -> None:
-    class Interrupted(SilentLearner):
-        def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
+    class Interrupted(Diary):
+        def steps(self, *_: Any) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        emulate(plan_of(experiment_of(world())), Interrupted(), lambda record: None)
+        emulate(plan_of(experiment_of(world())), Operations(Interrupted()), lambda record: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hsgd_emu.engine.record import Activity, Barrier, Keep, Recorder, RoundRecord, Split
+from hsgd_emu.engine.schedule import Phase
 
 
 def finished(recorder: Recorder, number: int) -> RoundRecord:
@@ -12,15 +13,16 @@ def finished(recorder: Recorder, number: int) -> RoundRecord:
 
 
 def filled(keep: Keep) -> Recorder:
-    recorder = Recorder(keep, global_period=10)
+    recorder = Recorder(keep)
+    local, whole, next_one = Phase(1, 1, 0, 5, 1), Phase(0, 1, 0, 10, 1), Phase(1, 3, 10, 11, 2)
     # Iteration 11 belongs to round 2, and is recorded before the last row of round 1.
-    recorder.activity(3, "compute", 7, 9, 11)
-    recorder.activity(2, "upload", 5, 8, 10, 100, 0)
-    recorder.activity(1, "wait", 5, 7, 5, peer=2)
-    recorder.activity(1, "wait", 8, 12, 10, peer=0)
-    recorder.activity(0, "aggregate", 8, 8, 10, peer=1)
-    recorder.barrier(Barrier(1, 5, 7, 2, "l", 2))
-    recorder.barrier(Barrier(0, 10, 8, 1, "l", 0))
+    recorder.activity(3, "compute", 7, 9, next_one)
+    recorder.activity(2, "upload", 5, 8, whole, 100, 0)
+    recorder.activity(1, "wait", 5, 7, local, peer=2)
+    recorder.activity(1, "wait", 8, 12, whole, peer=0)
+    recorder.activity(0, "aggregate", 8, 8, whole, peer=1)
+    recorder.barrier(Barrier(1, 5, 7, 2, "l", 2), local)
+    recorder.barrier(Barrier(0, 10, 8, 1, "l", 0), whole)
     return recorder
 
 
@@ -50,12 +52,12 @@ def test_waits_are_added_up_per_node_whatever_is_kept(keep: Keep) -> None:
 def test_the_hash_is_of_all_rows_in_order() -> None:
     digest = filled("full").digest()
     assert filled("none").digest() == digest
-    one, other = Recorder("none", 10), Recorder("none", 10)
+    one, other, phase = Recorder("none"), Recorder("none"), Phase(0, 1, 0, 1, 1)
     for recorder, nodes in ((one, (1, 2)), (other, (2, 1))):
         for node in nodes:
-            recorder.activity(node, "compute", 0, 1, 1)
+            recorder.activity(node, "compute", 0, 1, phase)
     assert one.digest() != other.digest()
-    other.activity(1, "download", 0, 1, 1)
+    other.activity(1, "download", 0, 1, phase)
     assert len({one.digest(), other.digest(), digest}) == 3
 
 
@@ -66,7 +68,8 @@ def test_every_field_of_a_row_counts(field: int) -> None:
     changed[field] = "download" if field == 1 else 99
     hashes = []
     for fields in (row, changed):
-        recorder = Recorder("none", 10)
+        recorder = Recorder("none")
+        fields[4] = Phase(0, 1, 0, fields[4], 1)  # type: ignore[call-overload, arg-type]
         recorder.activity(*fields)  # type: ignore[arg-type]
         hashes.append(recorder.digest())
     assert hashes[0] != hashes[1]

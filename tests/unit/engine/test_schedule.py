@@ -63,7 +63,7 @@ def test_one_period_per_level_from_the_root_down() -> None:
     schedule = built(THREE, periods=[8, 4, 2])
     assert schedule.period == {0: 8, 1: 4, 2: 2, 5: 2}
     assert schedule.children == {0: (1,), 1: (2, 5), 2: (3, 4), 5: (6, 7)}
-    assert schedule.global_period == 8
+    assert schedule.end_of(1) == 8
 
 
 def test_a_skipped_level_is_contracted() -> None:
@@ -136,4 +136,4 @@ def test_iterations_are_whole_rounds(fields: dict[str, Any], field: str) -> None
     ((path, text),) = told(TWO, 100, **fields)
     assert path == (field,)
     assert text == "train.iterations is 100, not a multiple of the global period 30; 90 and 120 are"
-    assert built(TWO, 90, **fields).global_period == 30
+    assert built(TWO, 90, **fields).end_of(1) == 30

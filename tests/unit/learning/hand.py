@@ -61,3 +61,6 @@ class Hand:
         model.train()
         accuracy = float((logits.argmax(1) == y).double().mean())
         return Metrics(train_loss, float(F.cross_entropy(logits, y)), accuracy)
+
+    def model_of(self, node: int) -> torch.nn.Module:
+        return self.models[node]

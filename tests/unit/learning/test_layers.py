@@ -382,7 +382,7 @@ def test_all_ways_and_chunks_give_the_same_weights(name):
     for (way, chunk), learner in learners.items():
         assert (learner.way, learner.choice.chunk) == (way, chunk)
         for worker in range(4):
-            assert_close_models(learner.model_of(worker), readable.models[worker], RELATIVE)
+            assert_close_models(learner.model_of(worker), readable.model_of(worker), RELATIVE)
         assert float(learner.loss_sums.sum()) == pytest.approx(sum(readable.losses), rel=RELATIVE)
     start = trial.model().double()
-    assert not torch.equal(next(readable.models[0].parameters()), next(start.parameters()))
+    assert not torch.equal(next(readable.model_of(0).parameters()), next(start.parameters()))

@@ -782,7 +782,7 @@ def test_a_trial_goes_on_from_its_checkpoint_to_the_same_bits(make, tmp_path):
     trial.run(whole)
     half = trial.stacked()
     trial.run(half, end=4)
-    torch.save({"state": half.state(6)}, tmp_path / "state.pt")
+    torch.save({"state": half.state()}, tmp_path / "state.pt")
     again = trial.stacked()
     again.restore(torch.load(tmp_path / "state.pt", weights_only=True)["state"])
     trial.run(again, begin=4)

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from hsgd_emu.learning.requests import Average, HandDown, Request, Steps, carry_out
+from collections.abc import Hashable
+
+from hsgd_emu.engine.operations import Version
+from hsgd_emu.learning.requests import Combine, Request, Steps, carry_out
 
 
-def log_of(requests: list[Request]) -> list[str]:
-    """Return what `carry_out` does, as text."""
+def version(is_there: bool = False) -> Version:
+    made = Version(0, b"")
+    made.register = "there" if is_there else None
+    return made
+
+
+def log_of(requests: list[Request], rate=lambda iteration: 0.1) -> list[str]:
+    """Return what `carry_out` does, as text; rate: of the step after an iteration."""
     done: list[str] = []
-    carry_out(
-        requests,
-        lambda workers, iteration, num: done.append(f"steps {workers} {iteration}+{num}"),
-        lambda request: done.append(f"average {request.children} -> {request.server}"),
-        lambda copies: done.append("copy " + " ".join(f"{c.server}->{c.child}" for c in copies)),
-    )
+
+    def steps(batch: list[Steps], num: int) -> None:
+        done.append(" ".join(["steps", *(f"{r.place}:{r.iteration}" for r in batch), f"+{num}"]))
+        for request in batch:
+            if request.num_steps > num:
+                request.version = version(is_there=True)
+            else:
+                request.made.register = "there"
+
+    def combine(request: Combine) -> None:
+        done.append(f"combine -> {request.place}")
+        request.made.register = "there"
+
+    def rates(iteration: int, num_steps: int) -> Hashable:
+        return tuple(rate(t) for t in range(iteration, iteration + num_steps))
+
+    carry_out(requests, steps, combine, rates)
     return done
 
 
-def local_round(server: int, workers: list[int], iteration: int, period: int) -> list[Request]:
-    """One group alone: its workers finish one after the other, and it never waits for the other group."""
-    return [
-        *(Steps(worker, iteration, period) for worker in workers),
-        Average(server, tuple(workers), (1 / len(workers),) * len(workers)),
-        *(HandDown(server, worker) for worker in workers),
-    ]
+class Group:
+    """One group alone: its workers finish one after the other, and it never waits for another group."""
+
+    def __init__(self, server: int, workers: list[int]) -> None:
+        self.server, self.workers, self.model = server, workers, version(is_there=True)
+
+    def round(self, iteration: int, period: int) -> list[Request]:
+        made = [version() for _ in self.workers]
+        pairs = zip(made, self.workers, strict=True)
+        found: list[Request] = [Steps(one, worker, self.model, iteration, period) for one, worker in pairs]
+        self.model = version()
+        return [*found, Combine(self.model, self.server, made, (1 / len(made),) * len(made))]
 
 
 def test_nothing_is_asked_of_an_empty_queue():
@@ -31,54 +56,46 @@ def test_nothing_is_asked_of_an_empty_queue():
 
 
 def test_a_plain_round_is_one_batch_of_all_workers():
-    # Groups (0, 1 below 4) and (2, 3 below 5), one after the other in emulated time.
-    requests = local_round(4, [0, 1], 0, 5) + local_round(5, [2, 3], 0, 5)
-    assert log_of(requests) == [
-        "steps [0, 1, 2, 3] 0+5",
-        "average (0, 1) -> 4",
-        "copy 4->0 4->1",
-        "average (2, 3) -> 5",
-        "copy 5->2 5->3",
-    ]
+    requests = Group(4, [0, 1]).round(0, 5) + Group(5, [2, 3]).round(0, 5)
+    assert log_of(requests) == ["steps 0:0 1:0 2:0 3:0 +5", "combine -> 4", "combine -> 5"]
 
 
 def test_a_group_that_is_far_ahead_in_emulated_time_is_still_batched_with_the_other():
-    fast = [request for t in (0, 5, 10) for request in local_round(4, [0, 1], t, 5)]
-    slow = [request for t in (0, 5, 10) for request in local_round(5, [2, 3], t, 5)]
+    one, other = Group(4, [0, 1]), Group(5, [2, 3])
+    fast = [request for t in (0, 5, 10) for request in one.round(t, 5)]
+    slow = [request for t in (0, 5, 10) for request in other.round(t, 5)]
     steps = [line for line in log_of(fast + slow) if line.startswith("steps")]
-    assert steps == [f"steps [0, 1, 2, 3] {t}+5" for t in (0, 5, 10)]
+    assert steps == [f"steps 0:{t} 1:{t} 2:{t} 3:{t} +5" for t in (0, 5, 10)]
 
 
 def test_groups_of_different_periods_share_the_steps_that_both_take():
     # I_1 = 2 and I_2 = 6 over one round of 6 iterations: three batches of all, the long steps cut in three.
-    requests = [request for t in (0, 2, 4) for request in local_round(4, [0, 1], t, 2)] + local_round(5, [2, 3], 0, 6)
+    one, other = Group(4, [0, 1]), Group(5, [2, 3])
+    requests = [request for t in (0, 2, 4) for request in one.round(t, 2)] + other.round(0, 6)
     steps = [line for line in log_of(requests) if line.startswith("steps")]
-    assert steps == ["steps [0, 1, 2, 3] 0+2", "steps [0, 1, 2, 3] 2+2", "steps [0, 1, 2, 3] 4+2"]
+    assert steps == [f"steps 0:{t} 1:{t} 2:{t} 3:{t} +2" for t in (0, 2, 4)]
 
 
-def test_workers_at_different_iterations_are_not_batched():
-    assert log_of([Steps(1, 5, 2), Steps(0, 0, 2)]) == ["steps [0] 0+2", "steps [1] 5+2"]
+def ready(worker: int, iteration: int, num_steps: int) -> Steps:
+    return Steps(version(), worker, version(is_there=True), iteration, num_steps)
+
+
+def test_workers_at_different_iterations_go_together_where_their_rates_are_equal():
+    assert log_of([ready(1, 5, 2), ready(0, 0, 2)]) == ["steps 0:0 1:5 +2"]
+    falling = [ready(2, 1, 2), ready(1, 5, 2), ready(0, 0, 2)]
+    assert log_of(falling, lambda t: 1.0 if t < 3 else 0.5) == ["steps 0:0 2:1 +2", "steps 1:5 +2"]
 
 
 def test_a_worker_that_sits_out_is_not_waited_for():
-    requests = [
-        Steps(0, 0, 5),
-        Average(4, (0,), (1.0,)),
-        HandDown(4, 0),
-        HandDown(4, 1),
-        Steps(0, 5, 5),
-        Steps(1, 5, 5),
-    ]
-    steps = [line for line in log_of(requests) if line.startswith("steps")]
-    assert steps == ["steps [0] 0+5", "steps [0, 1] 5+5"]
+    model = version()
+    first = ready(0, 0, 5)
+    requests = [first, Combine(model, 4, [first.made], (1.0,))]
+    requests += [Steps(version(), worker, model, 5, 5) for worker in (0, 1)]
+    assert log_of(requests) == ["steps 0:0 +5", "combine -> 4", "steps 0:5 1:5 +5"]
 
 
-def test_copies_from_the_global_server_down_to_the_workers_see_each_other():
-    requests: list[Request] = [HandDown(6, 4), HandDown(6, 5), HandDown(4, 0), HandDown(5, 2)]
-    assert log_of(requests) == ["copy 6->4 6->5", "copy 4->0 5->2"]
-
-
-def test_a_copy_is_made_before_its_model_changes():
-    # The copies of one call may be made in any order: reading 4 and writing 4 must not be in one.
-    assert log_of([HandDown(4, 0), HandDown(6, 4)]) == ["copy 4->0", "copy 6->4"]
-    assert log_of([HandDown(4, 0), HandDown(5, 0)]) == ["copy 4->0", "copy 5->0"]
+def test_what_one_worker_does_is_done_in_its_order_even_if_it_waits_for_nothing():
+    # Momentum is the worker's own: its second steps must not come before its first.
+    slow, model = ready(1, 0, 3), version()
+    requests = [slow, Combine(model, 4, [slow.made], (1.0,)), Steps(version(), 0, model, 0, 1), ready(0, 1, 1)]
+    assert log_of(requests) == ["steps 1:0 +3", "combine -> 4", "steps 0:0 +1", "steps 0:1 +1"]

@@ -220,7 +220,7 @@ def test_counters_of_a_server_are_the_largest_of_its_childrens():
         one.aggregate(4, [0, 1], [0.5, 0.5])
     learner.flush()
     found, start = learner.model_of(4), trial.model()
-    assert int(found["steps"]) == int(readable.models[4].steps) == 3
+    assert int(found["steps"]) == int(readable.model_of(4).steps) == 3
     assert found["steps32"].tolist() == [6, 6]
     assert torch.equal(found["hidden"], start.hidden)
     assert torch.equal(found["order"], start.order)

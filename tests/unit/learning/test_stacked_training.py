@@ -178,7 +178,7 @@ def test_bf16_products_are_near_those_in_float32(way):
     # bfloat16 has eight bits of mantissa: relative errors of 2^-8 = 0.4% in each factor; weights stay in float32.
     trial = Trial(MLP, synthetic(FLAT), dtype="float32", momentum=0.5, weight_decay=0.01)
     choice = Choice(way, 1 if way == "one_by_one" else 4)
-    learner = StackedLearner(trial.model(), trial.data, trial.setup, choice, "bf16")
+    learner = trial.by_node(StackedLearner(trial.model(), trial.data, trial.setup, choice, "bf16"))
     found, expected = trial.run(learner), trial.run(trial.stacked(way))
     assert found != expected
     for one, other in zip(found, expected, strict=True):

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from hsgd_emu.config.run_schema import Augment, TrainSpec
-from hsgd_emu.engine.port import Learner, Metrics
+from hsgd_emu.engine.operations import Learner
+from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.data.dataset import Dataset
 from hsgd_emu.learning.engines import Way
 from hsgd_emu.learning.network import TrialSetup
@@ -18,6 +19,8 @@ from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
 from hsgd_emu.learning.stacked import StackedLearner
 from hsgd_emu.learning.tuning import Choice
+
+from .by_node import ByNode
 
 RELATIVE = 1e-9
 """Both twins work in float64 (about 1e-16); only the order in which they add differs."""
@@ -74,16 +77,19 @@ class Trial:
             torch.manual_seed(0)
             return self.make_model()
 
-    def stacked(self, way: Way | None = None, chunk: int | None = None) -> StackedLearner:
+    def stacked(self, way: Way | None = None, chunk: int | None = None) -> ByNode:
         choice = Choice(way, chunk or (1 if way == "one_by_one" else len(self.setup.worker_names))) if way else None
-        return StackedLearner(self.model(), self.data, self.setup, choice)
+        return self.by_node(StackedLearner(self.model(), self.data, self.setup, choice))
 
-    def readable(self) -> ReadableLearner:
-        return ReadableLearner(self.model(), self.data, self.setup)
+    def readable(self) -> ByNode:
+        return self.by_node(ReadableLearner(self.model(), self.data, self.setup))
+
+    def by_node(self, learner: Learner) -> ByNode:
+        return ByNode(learner, list(self.setup.slots))
 
     def run(
         self,
-        learner: Learner,
+        learner: ByNode,
         local: int = 2,
         global_: int = 4,
         begin: int = 0,
@@ -110,26 +116,26 @@ class Trial:
                     learner.hand_down(server, worker)
         return found
 
-    def assert_twins(self, way: Way | None = None, chunk: int | None = None, **schedule: Any) -> StackedLearner:
+    def assert_twins(self, way: Way | None = None, chunk: int | None = None, **schedule: Any) -> ByNode:
         """Hold the stacked learner to the readable one: all figures, and the whole model of every node."""
         readable = self.readable()
         return self.assert_is(readable, self.run(readable, **schedule), way, chunk, **schedule)
 
     def assert_is(
         self,
-        readable: ReadableLearner,
+        readable: ByNode,
         expected: list[Metrics],
         way: Way | None = None,
         chunk: int | None = None,
         **schedule: Any,
-    ) -> StackedLearner:
+    ) -> ByNode:
         """Hold the stacked learner to what the readable one has become; expected: its figures on the way there."""
         stacked = self.stacked(way, chunk)
         assert len(expected) > 0
         assert_close_metrics(self.run(stacked, **schedule), expected)
         stacked.flush()
-        for slot, model in readable.models.items():
-            assert_close_models(stacked.model_of(slot), model)
+        for node in self.setup.slots:
+            assert_close_models(stacked.model_of(node), readable.model_of(node))
         return stacked
 
 
@@ -153,7 +159,7 @@ def assert_close_models(tensors: dict[str, torch.Tensor], model: nn.Module, rela
             assert torch.equal(one, other), name
 
 
-def steps_away(model: StackedLearner, start: nn.Module) -> float:
+def steps_away(model: ByNode, start: nn.Module) -> float:
     """Return how far worker 0 is from the start, so that no test passes for want of learning."""
     tensors = model.model_of(0)
     pairs = [(tensors[name], p.detach().to(tensors[name].dtype)) for name, p in start.named_parameters()]

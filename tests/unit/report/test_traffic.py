@@ -143,7 +143,7 @@ def test_bytes_and_seconds_are_those_of_the_timeline(
                 names = {experiment.topology.nodes[n].name: r for n, r in routes.items()}
                 sent = sum(num * MESSAGE_BYTES * len(names[node]) for (node, _), (num, _) in rows.items())
                 assert case.traffic.bytes_until(point.iteration) == sent == point.num_bytes
-            end, num_periods = case.points[-1].iteration, 40 / schedule.global_period
+            end, num_periods = case.points[-1].iteration, 40 / schedule.end_of(1)
             per_link: Counter[str] = Counter()
             for (node, _), (num, _) in messages(content, case.own_name, end).items():
                 per_link.update({hop.link.name: num for hop in names[node]})

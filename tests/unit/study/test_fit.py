@@ -226,7 +226,7 @@ def test_the_model_is_the_clock(place: Path) -> None:
     constant = load_experiment(place / "three.yaml", ["topology.root.aggregation_s=0.01"])
     for schedule, times_ns in zip(finished.experiment.schedules, by_model, strict=True):
         whole = global_times_ns(finished, [constant], schedule, [1], 200)[0, 0]
-        assert list(times_ns) == [whole[40 * number // schedule.global_period - 1] for number in (1, 2, 5)]
+        assert list(times_ns) == [whole[schedule.num_rounds(40 * number) - 1] for number in (1, 2, 5)]
 
 
 def test_partial_participation_is_timed_as_the_seeds_draw_it(place: Path) -> None:

@@ -1,0 +1,145 @@
+"""Learning as a log of operations on versions: what the clock plane asks of the learning plane.
+
+A version is a model at one moment; a message carries a version, and handing a model down is passing its version on.
+Operations are requests: a learner may carry them out later and together, as long as the result is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+from hsgd_emu.engine.port import Metrics
+from hsgd_emu.errors import RunError
+
+_STEPS = struct.Struct("<qqq")
+_HASH_BYTES = hashlib.sha256().digest_size
+
+
+class Version:
+    """A model, by what it has become of; whoever will still need it holds it.
+
+    number: of the operation that makes it, 0 for the initial model; key: tells its operation and, through theirs, all
+    operations that led to it; register: where its learner has it, None before it is made.
+    """
+
+    __slots__ = ("__weakref__", "key", "number", "register")
+
+    def __init__(self, number: int, key: bytes) -> None:
+        self.number, self.key = number, key
+        self.register: Any = None
+
+
+NOTHING = Version(-1, b"")
+"""Stands where no version is."""
+
+
+class Learner(Protocol):
+    """What learns, as the engine sees it. Nodes are numbered as in the topology (depth first).
+
+    A version lives as long as somebody refers to it: the learner keeps what it needs to make those, and no more.
+    """
+
+    def start(self, version: Version) -> None:
+        """Let a version be the initial model."""
+
+    def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
+        """Make a version: steps iteration + 1 ... iteration + num_steps of a worker from a version (equation (4))."""
+
+    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
+        """Make a version: the weighted average of versions, at a server; the weights sum to 1."""
+
+    def evaluate(self, version: Version, iteration: int) -> Metrics:
+        """Return the figures of a version after `iteration` iterations."""
+
+    def restore(self, state: Mapping[str, Any], versions: Mapping[int, Version]) -> None:
+        """Go on from a stored state (see `Operations.count`); versions: by number, those that are still needed."""
+
+
+class Operations:
+    """The log of one trial's operations. A learner carries them out, or nobody: then the trial takes time only.
+
+    recorded: figures by iteration where they are known already; state: of `learner`, with the number of `operations`
+    that had led to it: these are passed over, and it goes on from there.
+    """
+
+    def __init__(
+        self,
+        learner: Learner | None = None,
+        recorded: Mapping[int, Metrics] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.learner = learner if state is None else None
+        self.recorded = recorded
+        self.count = 0
+        """Operations so far, evaluations included: a checkpoint says after how many it was made."""
+        self.final: Version | None = None
+        """The global model at the end."""
+        self._hash = hashlib.sha256()
+        self._learner, self._resumes = learner, state
+        self._versions: WeakValueDictionary[int, Version] = WeakValueDictionary()
+
+    def start(self) -> Version:
+        """Return the initial model."""
+        learner, made = self.learner, self._version(b"")
+        if learner is not None:
+            learner.start(made)
+        return made
+
+    def steps(self, worker: int, version: Version, iteration: int, num_steps: int) -> Version:
+        """Return what becomes of a version by a worker's steps iteration + 1 ... iteration + num_steps."""
+        key = version.key
+        if len(key) > _HASH_BYTES:
+            key = hashlib.sha256(key).digest()
+        # A version made by steps is mostly one of many that are combined: they are hashed together then.
+        learner, made = self.learner, self._version(_STEPS.pack(worker, iteration, num_steps) + key)
+        if learner is not None:
+            learner.steps(made, worker, version, iteration, num_steps)
+        return made
+
+    def combine(self, server: int, versions: Sequence[Version], weights: Sequence[float]) -> Version:
+        """Return the weighted average of versions, made at a server."""
+        key = hashlib.sha256(struct.pack(f"<qq{len(weights)}d", server, len(versions), *weights))
+        key.update(b"".join([version.key for version in versions]))
+        learner, made = self.learner, self._version(key.digest())
+        if learner is not None:
+            learner.combine(made, server, versions, weights)
+        return made
+
+    def evaluate(self, version: Version, iteration: int) -> Metrics:
+        """Return the figures of a version after `iteration` iterations, recorded ones where nobody learns.
+
+        Raises:  RunError: they are to be recorded ones, and there are none at this iteration.
+        """
+        self._hash.update(struct.pack("<q", iteration) + version.key)
+        learner = self.learner
+        self._counted()
+        if learner is not None:
+            return learner.evaluate(version, iteration)
+        if self.recorded is None:
+            return Metrics()
+        if iteration not in self.recorded:
+            raise RunError(f"the stored trial has no evaluation at iteration {iteration}")
+        return self.recorded[iteration]
+
+    def digest(self) -> str:
+        """Return the hash (SHA-256, hex) of what was evaluated, and so of all operations that had to do with it."""
+        return self._hash.hexdigest()
+
+    def _version(self, key: bytes) -> Version:
+        made = Version(self.count, key)
+        if self._resumes is not None:
+            self._versions[self.count] = made
+        self._counted()
+        return made
+
+    def _counted(self) -> None:
+        self.count += 1
+        if self._resumes is not None and self.count == self._resumes["operations"]:
+            assert self._learner is not None
+            self._learner.restore(self._resumes, self._versions)
+            self.learner, self._resumes = self._learner, None
+            self._versions.clear()

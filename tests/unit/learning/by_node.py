@@ -1,0 +1,50 @@
+"""A learner asked by nodes instead of versions: each node has one model, as in Algorithm 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hsgd_emu.engine.operations import Learner, Operations, Version
+from hsgd_emu.engine.port import Metrics
+
+
+class ByNode:
+    """Has the same model at every node at first; what else is asked of it is asked of the learner."""
+
+    def __init__(self, learner: Learner, nodes: Sequence[int]) -> None:
+        self.learner, self.nodes = learner, nodes
+        self.operations = Operations(learner)
+        self.versions: dict[int, Version] = dict.fromkeys(nodes, self.operations.start())
+
+    def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
+        self.versions[worker] = self.operations.steps(worker, self.versions[worker], iteration, num_steps)
+
+    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
+        below = [self.versions[child] for child in children]
+        self.versions[server] = self.operations.combine(server, below, weights)
+
+    def hand_down(self, server: int, child: int) -> None:
+        self.versions[child] = self.versions[server]
+
+    def evaluate(self, server: int, iteration: int) -> Metrics:
+        return self.operations.evaluate(self.versions[server], iteration)
+
+    def model_of(self, node: int) -> Any:
+        return self.learner.model_of(self.versions[node])
+
+    def weights_hash(self, node: int) -> str:
+        return self.learner.weights_hash(self.versions[node])
+
+    def state(self) -> dict[str, Any]:
+        return {"operations": self.operations.count, **self.learner.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state in which all nodes had one model."""
+        (number,) = state["versions"]
+        version = Version(number, b"")
+        self.learner.restore(state, {number: version})
+        self.versions = dict.fromkeys(self.nodes, version)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.learner, name)
