@@ -5,11 +5,11 @@
     python benchmarks/same_bits.py main --results base                # one tree: its results are kept,
     python benchmarks/same_bits.py . --before-results base            # and another one is compared with them later
 
-Works: every shipped run file (shortened; those that need data where HSGD_EMU_DATA has them), partial participation,
-momentum with BatchNorm and dropout, runs that end at their targets, runs killed (kill -9) and resumed, a study, a
-plan, and what is made of a finished run. Compared: all tables, weights and timeline hashes among them, the resolved
-files, reports with the data of their figures, and what the commands print. Left out: the host's seconds and facts,
-and the names under which a study files its trials (which trials are one is compared).
+Works (same_bits.yaml): every shipped run file (shortened; those that need data where HSGD_EMU_DATA has them), partial
+participation, momentum with BatchNorm and dropout, runs that end at their targets, runs killed (kill -9) and resumed, a
+study, a plan, and what is made of a finished run. Compared: all tables, weights and timeline hashes among them, the
+resolved files, reports with the data of their figures, and what the commands print. Left out: the host's seconds and
+facts, and the names under which a study files its trials (which trials are one is compared).
 
 On one machine both trees give the same bits or the change is to blame; two machines may differ in a model's last bits.
 Exit status 1: something differs. Everything stays readable in the folder of --results: `diff -r FOLDER/before ...`.
@@ -38,104 +38,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
+from string import Template
 from typing import Any
 
-LEARN = "--device cpu --threads 1 --engine usual --jobs 1 --library none"
-STUDY = "--device cpu --jobs 1 --library trials"
+import yaml
+
 PARTS = ("hsgd_emu", "runs", "topologies", "latency_profiles")
-FILES = {
-    "net.py": """
-from torch import nn
-
-
-def make(input_shape, num_classes):
-    hidden = nn.Linear(input_shape[0], 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2)
-    return nn.Sequential(*hidden, nn.Linear(32, num_classes))
-""",
-    "momentum.yaml": """
-name: momentum
-topology: three_levels
-profiles: {wan: aws_us_east_1_eu_west_1, metro: wifi, lan: {rtt_s: {distribution: lognormal, median: 0.01, sigma: 0.5}}}
-compute: {step_s: {distribution: gamma, shape: 4, scale: 0.001}}
-data: {dataset: digits, partition: shards, classes_per_worker: 2, grouping: random}
-model: {name: "net:make"}
-train:
-  {batch_size: 10, momentum: 0.9, weight_decay: 0.001, iterations: 120, participation: 0.6,
-   learning_rate: {schedule: step, initial: 0.02, milestones: [60], factor: 0.5}}
-cases:
-  [{name: P=10, period: 10}, {name: "20,none,5", periods: [20, none, 5]}, {name: all, period: 20, participation: 1.0}]
-averaging: {by: samples}
-targets: {test_accuracy: [0.5], test_loss: [1.5]}
-seeds: [1, 2]
-""",
-    "random.yaml": """
-name: random
-topology: five_cities
-profiles: {near: lte, far: satellite}
-compute: phone
-model: {name: mlp}
-message_bytes: 200000
-train: {iterations: 100, participation: 0.5}
-cases: [{name: P=10, period: 10}, {name: "50,5", periods: [50, 5]}]
-evaluation: {every_iterations: 20}
-seeds: [1, 2]
-""",
-    "published.csv": "case,time_s,iterations\nP=5,20,400\nP=10,11,400\nP=50,3.5,400\nG=50 I=5,5,400\n",
-}
-SHORT_FEMNIST = """--set train.iterations=10 --set 'cases=[{name: a, period: 5}, {name: b, periods: [10, 5]}]'"""
-PAPER: tuple[str, ...] = (
-    "figure2_femnist",
-    "figure3a",
-    "figure3a_five_groups",
-    "figure3b",
-    "figure3c",
-    "figure3c_group_non_iid",
-)
-PAPER += ("partial_participation", "table2", "table2_small", "three_levels", "figure2_cifar10", "figure2_celeba")
-CHECKED = ("demo", "three_levels", "cifar10_small", "femnist", *(f"paper/{name}" for name in PAPER))
-
-WORKS: dict[str, tuple[str, ...]] = {
-    "check": ("check " + " ".join(f"runs/{name}.yaml" for name in CHECKED), "show runs/three_levels.yaml"),
-    "demo": (
-        f"run runs/demo.yaml --set train.iterations=400 --set seeds=[1,2] {LEARN} --out out/demo",
-        "retime out/demo --out out/slower --scale far=2 --set compute.step_s=0.01",
-        "sensitivity out/demo --improve 20%",
-        "fit out/demo --table published.csv --fix compute=0.004",
-        "trace out/demo --out out/traces/trace.json",
-        "export out/demo --out out/tables",
-    ),
-    "three_levels": (f"run runs/three_levels.yaml --set train.iterations=160 {LEARN} --out out/three_levels",),
-    "cifar10_small": (f"run runs/cifar10_small.yaml --set train.iterations=50 {LEARN} --out out/cifar10_small",),
-    "femnist": (f"run runs/femnist.yaml {SHORT_FEMNIST} {LEARN} --out out/femnist",),
-    "half": (
-        f"run runs/demo.yaml --set train.participation=0.6 --set train.iterations=200 {LEARN} --out out/half",
-        "retime out/half --out out/half_slower --scale near=3",
-    ),
-    "momentum": (f"run momentum.yaml {LEARN} --out out/momentum",),
-    "until_targets": (
-        "run runs/demo.yaml --set train.until_targets=true --set targets.test_accuracy=[0.3,0.4] "
-        f"--set evaluation.every_iterations=20 {LEARN} --out out/until_targets",
-    ),
-    "random": tuple(
-        f"run random.yaml --set timeline={keep} --timing-only --out out/random_{keep}" for keep in ("full", "none")
-    ),
-    "study": (
-        f"study runs/studies/demo_far_near_step.yaml --set run.train.iterations=100 --set run.seeds=[1,2] {STUDY} "
-        "--out out/study",
-    ),
-    "plan": (
-        "plan runs/demo.yaml --target test_accuracy=0.5 --set train.iterations=200 --set seeds=[1] --budget 60% "
-        f"--periods 5,10,50 {STUDY}",
-    ),
-    **{
-        f"paper/{name}": (
-            f"run runs/paper/{name}.yaml --set train.iterations=200 --timing-only --out out/paper_{name}",
-        )
-        for name in PAPER
-    },
-}
-KILLED = {"resumed demo": "demo", "resumed momentum": "momentum"}
-"""By name of a work: the work whose first command is killed and resumed, with the same results."""
+GIVEN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+LEARN: str = GIVEN["words"]["LEARN"]
+WORKS: dict[str, list[str]] = GIVEN["works"]
+KILLED: dict[str, str] = GIVEN["killed"]
 ORDER = [*WORKS, *KILLED]
 KILLED_AT = (0.15, 0.5, 0.85)
 """When: shares of the rows of the curves."""
@@ -154,25 +66,29 @@ def copy_tree(tree: str, folder: Path, parts: Sequence[str]) -> None:
         archive.extractall(folder, filter="data")
 
 
+def words_of(command: str) -> list[str]:
+    return shlex.split(Template(command).substitute(GIVEN["words"]))
+
+
 class Side:
     """One source tree, copied (so that it may change meanwhile), and the results of its works."""
 
     def __init__(self, tree: str, folder: Path, results: Path) -> None:
         self.folder, self.results = folder, results
         copy_tree(tree, folder, PARTS)
-        for name, text in FILES.items():
+        for name, text in GIVEN["files"].items():
             (folder / name).write_text(text, encoding="utf-8")
 
     def do(self, work: str) -> None:
         """Do a work, and write down what it gave."""
         if work in KILLED:
-            words = shlex.split(WORKS[KILLED[work]][0].replace("out/", "out/resumed_"))
+            words = words_of(WORKS[KILLED[work]][0].replace("out/", "out/resumed_"))
             self._killed(words, self.results / KILLED[work] / "0" / "curve")
             self._keep(self._begin([*words, "--resume"]), words, self.results / work / "0")
             (self.results / work / "0" / "printed").unlink()
             return
         for number, command in enumerate(WORKS[work]):
-            words = shlex.split(command)
+            words = words_of(command)
             self._keep(self._begin(words), words, self.results / work / str(number))
 
     def _begin(self, words: list[str]) -> subprocess.Popen[str]:
@@ -252,8 +168,10 @@ def without_wall_s(text: str) -> str:
 
 
 def page(html: str) -> str:
-    """Return a report without plotly.js, each value of the data of its figures on a line of its own."""
+    """Return a report without plotly.js and names of trials, the values in its figures on lines of their own."""
     html = re.sub(r"<script>/\*.*?</script>", "", html, count=1, flags=re.DOTALL)
+    seen: dict[str, str] = {}
+    html = re.sub(r"<code>\w{32}</code>", lambda found: seen.setdefault(found[0], f"trial {len(seen)}"), html)
     constant = re.compile(r"^const ([A-Z]+) = (.*);$", re.MULTILINE)
     return constant.sub(lambda found: f"const {found[1]} = {json.dumps(json.loads(found[2]), indent=0)};", html)
 
@@ -275,17 +193,19 @@ def differences(before: Path, after: Path, only: Sequence[str] = ()) -> list[str
 
 def compared(work: str, before: Path, after: Path) -> bool:
     """Print whether a work gave the same before and after, and return it."""
+    texts = [file.read_text(encoding="utf-8") for file in (after / work).rglob("*") if file.is_file()]
+    if any("was not found; looked in" in text for text in texts):
+        print(f"not done  {work}: its data are not here", flush=True)
+        return True
     found = differences(before / work, after / work)
     if work in KILLED:
         whole, resumed = after / KILLED[work] / "0", after / work / "0"
         found += [f"not as without kills: {one}" for one in differences(whole, resumed, KILL_TABLES)]
-    texts = [file.read_text(encoding="utf-8") for file in (after / work).rglob("*") if file.is_file()]
-    lacking = any("was not found; looked in" in text for text in texts)
-    if not lacking and not all(text.endswith("status 0\n") for text in texts if "exit status" in text):
+    if not all(text.endswith("status 0\n") for text in texts if "exit status" in text):
         found.append("a command failed")
-    what = f"{sum(text.count(chr(10)) for text in texts):,} lines in {len(texts)} files"
-    what = "not done, its data are not here" if lacking else what
-    print(f"{'DIFFERENT' if found else 'equal'}  {work}: {what}", *found, sep="\n  ", flush=True)
+    lines = sum(text.count("\n") for text in texts)
+    what = f"{work}: {lines:,} lines in {len(texts)} files"
+    print(f"{'DIFFERENT' if found else 'equal'}  {what}", *found, sep="\n  ", flush=True)
     return not found
 
 
@@ -315,7 +235,8 @@ def main() -> None:
             same = (not args.after or compared(work, before, after)) and same
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s, wall_s = used.ru_utime + used.ru_stime, time.perf_counter() - begun
-    print(f"{'equal, all of it' if same else 'DIFFERENT'}; {cpu_s:.0f} s of CPU in {wall_s:.0f} s")
+    verdict = ("equal, all of it" if same else "DIFFERENT") if args.after else f"kept in {before}"
+    print(f"{verdict}; {cpu_s:.0f} s of CPU in {wall_s:.0f} s")
     raise SystemExit(not same)
 
 
