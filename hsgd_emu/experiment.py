@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,8 +35,8 @@ from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
-from hsgd_emu.timing.transfers import Message, Transfer, transfer_of
-from hsgd_emu.topology.routes import Links, Route
+from hsgd_emu.timing.transfers import Message
+from hsgd_emu.topology.routes import Route
 from hsgd_emu.topology.tree import Topology, build_topology
 
 _SMALL_TIMELINE_ROWS = 250_000
@@ -106,7 +106,7 @@ class Experiment:
     def routes(self, schedule: Schedule, message_bytes: int) -> dict[int, Route]:
         """Return by node the route to the server that aggregates it."""
         pairs = list(schedule.parent.items())
-        found = _links(self.topology, self.network.transfers, message_bytes).routes(pairs)
+        found = self.network.links(Message(message_bytes)).routes(pairs)
         return {node: found[node, server] for node, server in pairs}
 
     def plan(
@@ -189,23 +189,18 @@ def texts(data: Any) -> Iterator[str]:
             yield from texts(value)
 
 
-def with_profiles(value: Any, draft: TopologyDraft, path: Path_ = ()) -> Any:
-    """Return topology data whose inline profiles have their CSV samples written out; path: where they stand."""
+def with_profiles(value: Any, draft: TopologyDraft, named: Collection[Ref] = (), path: Path_ = ()) -> Any:
+    """Return topology data whose inline profiles, and those `named` here, are written out; path: where they stand."""
     ref = draft.refs.get(path)
-    if isinstance(ref, int):
-        return plain(draft.links.get(ref) or draft.computes.get(ref))
+    if ref is not None and (isinstance(ref, int) or ref in named):
+        return plain(draft.links.get(ref) or draft.computes.get(ref) or ref)
     if path in draft.aggregations:
         return plain(draft.aggregations[path])
     if isinstance(value, dict):
-        return {key: with_profiles(inner, draft, (*path, key)) for key, inner in value.items()}
+        return {key: with_profiles(inner, draft, named, (*path, key)) for key, inner in value.items()}
     if isinstance(value, list):
-        return [with_profiles(inner, draft, (*path, place)) for place, inner in enumerate(value)]
+        return [with_profiles(inner, draft, named, (*path, place)) for place, inner in enumerate(value)]
     return value
-
-
-def _links(topology: Topology, transfers: Mapping[Ref, Transfer], message_bytes: int) -> Links:
-    used = dict.fromkeys(link.profile for link in topology.links)
-    return Links(topology, {ref: transfers[ref].expected_ns(Message(message_bytes)) for ref in used})
 
 
 def load_experiment(path: Path | str, sets: Sequence[str] = ()) -> Experiment:
@@ -232,14 +227,15 @@ def build_experiment(draft: RunDraft) -> Experiment:
     if train is not None and train.until_targets and targets is not None and not any(levels for _, levels in targets):
         text = "found true, but there are no targets; give some, as in targets: {test_accuracy: [0.8]}"
         problems.append(source.problem(("train", "until_targets"), text))
-    topology = None
+    topology = network = None
     schedules: list[Schedule | None] = []
     if draft.topology is not None:
         topology = build_topology(draft.topology, problems)
     if topology is not None and draft.topology is not None:
         schedules = _schedules(draft, topology)
         _check_compute(draft, topology)
-        _check_routes(draft, topology, [one for one in schedules if one is not None])
+        network = Network.of(topology, _profiles(draft))
+        _check_routes(draft, network, [one for one in schedules if one is not None])
     published = _published(draft, schedules)
     draft.raise_problems()
     assert topology is not None
@@ -247,7 +243,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
     sections = {one.name: s[one.name] for one in fields(Experiment) if one.name in s}
     given: dict[str, Any] = {
         "source": source,
-        "network": Network.of(topology, _profiles(draft)),
+        "network": network,
         "topology_draft": draft.topology,
         "compute": draft.compute,
         "data": _with_root(s["data"], source),
@@ -318,46 +314,42 @@ def _check_compute(draft: RunDraft, topology: Topology) -> None:
         draft.problems.append(draft.source.problem(("compute",), text))
 
 
-def _check_routes(draft: RunDraft, topology: Topology, schedules: Sequence[Schedule]) -> None:
+def _check_routes(draft: RunDraft, network: Network, schedules: Sequence[Schedule]) -> None:
     """Report nodes that no link connects to the server that aggregates them."""
     assert draft.topology is not None
-    size = draft.sections["message_bytes"] or UNKNOWN_BYTES
-    transfers = _transfers(draft, topology, size)
-    if transfers is None:
+    topology, message = network.topology, Message(draft.sections["message_bytes"] or UNKNOWN_BYTES)
+    if not _all_cost(draft.topology, network, message, draft.problems):
         return
-    links = _links(topology, transfers, size)
-    linked = {link.lower for link in topology.links if topology.nodes[link.lower].parent == link.upper}
+    links = network.links(message)
     told: set[Path_] = set()
     for schedule in schedules:
         pairs = list(schedule.parent.items())
         found = links.routes(pairs)
         for pair in pairs:
             if pair not in found:
-                path = topology.nodes[_first_without_uplink(topology, linked, *pair)].path
+                path = topology.nodes[_first_without_uplink(topology, pair[0])].path
                 if path not in told:
                     told.add(path)
                     node, server = topology.nodes[pair[0]], topology.nodes[pair[1]]
                     text = f"is missing, and no other link leads from '{node.name}' to '{server.name}'"
-                    if _links(replace(topology, routing="least_cost"), transfers, size).routes([pair]):
+                    freely = replace(network, topology=replace(topology, routing="least_cost"))
+                    if freely.links(message).routes([pair]):
                         text += "; `routing: least_cost` in the topology allows ways through other nodes, and finds one"
                     draft.problems.append(draft.topology.source.problem((*path, "uplink"), text))
 
 
-def _transfers(draft: RunDraft, topology: Topology, size: int) -> dict[Ref, Transfer] | None:
-    """Return what the links cost, or None where a profile is wrong (added to the problems where it is only now)."""
-    assert draft.topology is not None
-    links = draft.topology.links
-    if any(links.get(link.profile) is None for link in topology.links):
-        return None
-    transfers = {ref: transfer_of(p) for ref, p in links.items() if p is not None}
-    before = len(draft.problems)
-    for path, ref in draft.topology.refs.items():
+def _all_cost(draft: TopologyDraft, network: Network, message: Message, problems: list[Problem]) -> bool:
+    """Return whether all links have a profile, and none takes longer than any run may (added to the problems)."""
+    if not all(link.profile in network.transfers for link in network.topology.links):
+        return False
+    before = len(problems)
+    for path, ref in draft.refs.items():
         try:
-            if ref in transfers:
-                transfers[ref].expected_ns(Message(size))
+            if ref in network.transfers:
+                network.transfers[ref].expected_ns(message)
         except ValueError as error:
-            draft.problems.append(draft.topology.source.problem(path, str(error)))
-    return transfers if len(draft.problems) == before else None
+            problems.append(draft.source.problem(path, str(error)))
+    return len(problems) == before
 
 
 def _check_clock(experiment: Experiment, draft: RunDraft) -> None:
@@ -374,9 +366,9 @@ def _check_clock(experiment: Experiment, draft: RunDraft) -> None:
             draft.problems += relocated(error, experiment).problems
 
 
-def _first_without_uplink(topology: Topology, linked: set[int], node: int, server: int) -> int:
-    """Return the first node on the way up from `node` to `server` that has no link to its parent."""
-    while node in linked:
+def _first_without_uplink(topology: Topology, node: int) -> int:
+    """Return the first node on the way up from `node` that has no link to its parent."""
+    while node in topology.uplinks:
         node = topology.nodes[node].parent or 0
     return node
 

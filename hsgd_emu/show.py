@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,7 @@ from hsgd_emu.terminal import Terminal
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Message, Transfer, transfer_of
 from hsgd_emu.topology.routes import Hop
-from hsgd_emu.topology.tree import Link, Node, Topology
+from hsgd_emu.topology.tree import Node, Topology
 from hsgd_emu.units import NS_PER_S
 
 Routes = Mapping[int, tuple[Hop, ...]]
@@ -84,7 +84,6 @@ class _View:
         self, topology: Topology, draft: TopologyDraft, compute: ComputeProfile | None, message_bytes: int | None
     ) -> None:
         self.topology, self.draft, self.compute, self.message_bytes = topology, draft, compute, message_bytes
-        self.uplink = _uplinks(topology)
 
     def print(self, console: Console) -> None:
         """Print the tree, then the further links, then where the profiles come from."""
@@ -139,7 +138,7 @@ class _View:
             text += Text(f"  {len(alike)} workers")
         else:
             text += Text("  worker" if first.is_worker else "  local server" + self._aggregation(first))
-        link = self.uplink.get(first.index)
+        link = self.topology.uplinks.get(first.index)
         text += Text("  over " + self._link_cost(link.profile) if link else "  no uplink", style="cyan")
         if first.is_worker:
             text += Text("  " + self._step_cost(first), style="green")
@@ -219,34 +218,27 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
         console.print(Text(f"ways of {listed(names)}: {text}"), soft_wrap=not console.is_terminal)
 
 
-def _uplinks(topology: Topology) -> dict[int, Link]:
-    """Return by node the first link to its parent: the tree's own come first."""
-    links = reversed(topology.links)
-    return {link.lower: link for link in links if topology.nodes[link.lower].parent == link.upper}
-
-
 def ways_text(topology: Topology, routes: Routes) -> str:
     """Return which way the nodes of each class go to the server that aggregates them, the lowest classes first.
 
     As in `worker -> root: direct link (far)`; where nodes of one class go different ways, each with how many do.
     """
     ways: dict[str, Counter[str]] = {}
-    uplinks = set(_uplinks(topology).values())
     for node in sorted(routes, key=lambda node: -topology.nodes[node].level):
         own = topology.nodes[node].class_name
-        ways.setdefault(own, Counter())[_way(topology, node, routes[node], uplinks)] += 1
+        ways.setdefault(own, Counter())[_way(topology, node, routes[node])] += 1
     return "; ".join(
         way if len(of_class) == 1 else f"{num} x {way}" for of_class in ways.values() for way, num in of_class.items()
     )
 
 
-def _way(topology: Topology, node: int, route: Sequence[Hop], uplinks: Collection[Link]) -> str:
+def _way(topology: Topology, node: int, route: Sequence[Hop]) -> str:
     """Return the classes of the nodes on a route, and what kind of route it is."""
     path = [node]
     for hop in route:
         path.append(hop.link.upper if hop.forward else hop.link.lower)
     names = " -> ".join(topology.nodes[place].class_name for place in path)
-    if all(hop.link in uplinks for hop in route):
+    if all(hop.link is topology.uplinks.get(hop.link.lower) for hop in route):
         return f"{names}: tree"
     if len(route) > 1:
         up = all(topology.nodes[here].parent == there for here, there in pairwise(path))

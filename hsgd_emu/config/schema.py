@@ -111,9 +111,6 @@ class Law(Strict):
 
     def mistake(self) -> str | None:
         """Return what is wrong between its parameters."""
-        return None
-
-    def _too_long(self) -> str | None:
         mean_s = self.mean_s
         return f"{self.kind} with a mean of {mean_s:g} s; at most {LONGEST_S:g} s" if mean_s > LONGEST_S else None
 
@@ -170,9 +167,6 @@ class Lognormal(Law):
     def typical_s(self) -> float:
         return self.median
 
-    def mistake(self) -> str | None:
-        return self._too_long()
-
 
 class Normal(Law):
     """N(mean, std^2) given that it is at least 0 (a negative draw is drawn again)."""
@@ -210,9 +204,6 @@ class Gamma(Law):
     @property
     def mean_s(self) -> float:
         return self.shape * self.scale
-
-    def mistake(self) -> str | None:
-        return self._too_long()
 
 
 class Uniform(Law):

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.config.schema import Ref
-from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, at, is_alike
+from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, at
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times
 from hsgd_emu.timing.costs import TooLongError
+from hsgd_emu.topology.routes import Route
 
 _ELEMENTS = 2**19
 """Numbers in one array of a chunk, for all of its workers; also scenarios x workers that share their streams."""
@@ -75,19 +75,15 @@ def applies(plan: Plan) -> bool:
 
 def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
     """Yield the places of plans with the same routes, those whose rounds are all alike apart from the others."""
-    signatures: dict[int, tuple[Any, ...]] = {}
-    profiles: dict[tuple[Any, ...], list[Ref]] = {}
+    signatures: dict[int, tuple[tuple[int, Route], ...]] = {}
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, plan in enumerate(plans):
         # Scenarios often share the routes themselves; all of them are alive, so that their identities differ.
-        signature = signatures.get(id(plan.routes))
-        if signature is None:
-            hops = [(node, hop) for node, route in plan.routes.items() for hop in route]
-            # With the profile: links of one name may bind others on another topology, and the costs go by that.
-            signature = tuple((node, hop.link.name, hop.link.profile, hop.forward) for node, hop in hops)
-            signatures[id(plan.routes)] = signature
-            profiles[signature] = list(dict.fromkeys(hop.link.profile for _, hop in hops))
-        groups.setdefault((is_alike(plan, profiles[signature]), signature), []).append(place)
+        signature = signatures.setdefault(id(plan.routes), ())
+        if not signature:
+            signature = signatures[id(plan.routes)] = tuple(plan.routes.items())
+        are_alike = plan.schedule.participation >= 1 and plan.network.is_constant
+        groups.setdefault((are_alike, signature), []).append(place)
     for (are_alike, _), places in groups.items():
         yield are_alike, places
 

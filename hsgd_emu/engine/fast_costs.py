@@ -138,11 +138,10 @@ class ScenarioCosts:
         self.plans, self.schedule = plans, plans[0].schedule
         self.nodes, self.routes = plans[0].network.topology.nodes, plans[0].routes
         self.seeds = [plan.cost_seed for plan in plans]
-        self.messages = [plan.message for plan in plans]
+        self.messages = tuple(plan.message for plan in plans)
         self._transfers = cache(self._find_transfers)
         self._exchange = cache(self._find_exchange)
-        self._transfer_groups = cache(self._find_transfer_groups)
-        self._cost_groups = cache(self._find_cost_groups)
+        self._groups = cache(lambda *columns: Groups(zip(self.seeds, *columns, strict=True)))
         self._same = cache(self._find_same)
 
     def num_phases(self, server: int) -> int:
@@ -170,7 +169,7 @@ class ScenarioCosts:
             stream = costs[number].stream(self.seeds[number], purpose, self.nodes[node].name)
             return lambda num: (stream.sums(num, each),)
 
-        return Source(self._cost_groups(costs), open_, num_phases)
+        return Source(self._groups(costs), open_, num_phases)
 
     def _find_same(self, costs: tuple[Cost, ...], num_phases: int, each: int) -> Same | None:
         """Return what nodes of these costs take, or None where some are drawn. Nodes of a class share theirs."""
@@ -187,28 +186,19 @@ class ScenarioCosts:
             return Same(num_phases, *(_added(one) for one in zip(*same, strict=True)))
 
         def open_(number: int) -> Draw:
-            hops, message = [], self.messages[number]
-            for hop in route:
-                transfer, name = self._transfers(hop.link.profile)[number], self.nodes[node].name
-                hops.append((hop.forward, transfer.stream(self.seeds[number], hop.link.name, name)))
+            message, legs = self.messages[number], self.plans[number].network.legs(node, route, self.seeds[number])
 
             def draw(num: int) -> tuple[Ints, ...]:
-                both = [exchanges.many(num, message, message)[:: 1 if forward else -1] for forward, exchanges in hops]
+                both = [leg.exchanges.many(num, message, message)[:: 1 if leg.forward else -1] for leg in legs]
                 return tuple(_added(one) for one in zip(*both, strict=True))
 
             return draw
 
-        return Source(self._transfer_groups(tuple(hop.link.profile for hop in route)), open_, num_phases)
+        transfers = (self._transfers(hop.link.profile) for hop in route)
+        return Source(self._groups(self.messages, *transfers), open_, num_phases)
 
-    def _find_transfers(self, ref: Ref) -> list[Transfer]:
-        return [plan.network.transfers[ref] for plan in self.plans]
-
-    def _find_transfer_groups(self, refs: tuple[Ref, ...]) -> Groups:
-        """Return the scenarios told apart by what routes over links with these profiles draw."""
-        return Groups(zip(self.seeds, self.messages, *map(self._transfers, refs), strict=True))
-
-    def _find_cost_groups(self, costs: tuple[Cost, ...]) -> Groups:
-        return Groups(zip(costs, self.seeds, strict=True))
+    def _find_transfers(self, ref: Ref) -> tuple[Transfer, ...]:
+        return tuple(plan.network.transfers[ref] for plan in self.plans)
 
     def _find_exchange(self, ref: Ref, forward: bool) -> tuple[Ints, Ints] | None:
         """Return (up, down) of every exchange over a link, (S,) each, or None where some are drawn."""
@@ -216,7 +206,8 @@ class ScenarioCosts:
         if not all(transfer.is_constant for transfer in transfers):
             return None
         groups = Groups(zip(transfers, self.messages, strict=True))
-        pairs = [transfers[place].constant_ns(self.messages[place]) for place in groups.first]
+        streams = [(transfers[place].stream(0, "", ""), self.messages[place]) for place in groups.first]
+        pairs = [stream.next(message, message) for stream, message in streams]
         up, down = np.array(pairs, np.int64)[groups.of_S].T
         return (up, down) if forward else (down, up)
 
@@ -248,17 +239,3 @@ def at(values: NDArray[Number], phase: int) -> NDArray[Number]:
     """Return the values of one phase of all rounds."""
     one: NDArray[Number] = values[phase if len(values) > 1 else 0]
     return one
-
-
-def is_alike(plan: Plan, profiles: Sequence[Ref]) -> bool:
-    """Return whether every round takes the same time: costs are constant, and everybody takes part.
-
-    Args:    profiles: of the links on its routes.
-    """
-    network = plan.network
-    return (
-        plan.schedule.participation >= 1
-        and all(cost.is_constant for cost in set(network.steps.values()))
-        and all(network.aggregations.get(server, _NOTHING).is_constant for server in plan.schedule.children)
-        and all(network.transfers[profile].is_constant for profile in profiles)
-    )

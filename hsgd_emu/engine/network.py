@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from hsgd_emu.config.reader import Path_
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Exchanges, Message, Transfer, bound
-from hsgd_emu.topology.routes import Route
+from hsgd_emu.topology.routes import Links, Route
 from hsgd_emu.topology.tree import Topology
 
 
@@ -62,6 +61,21 @@ class Network:
         """Return the expected cost of an exchange over a route."""
         return sum(self.transfers[hop.link.profile].expected_ns(message) for hop in route)
 
+    def legs(self, node: int, route: Route, seed: int) -> list[Leg]:
+        """Return a node's exchanges over its route, link by link.
+
+        A link may lie on the routes of several nodes; each has its own streams, so that the order in which they use it
+        does not matter.
+        """
+        name = self.topology.nodes[node].name
+        streams = (self.transfers[hop.link.profile].stream(seed, hop.link.name, name) for hop in route)
+        return [Leg(hop.link.name, hop.forward, stream) for hop, stream in zip(route, streams, strict=True)]
+
+    def links(self, message: Message) -> Links:
+        """Return the links by their two ends, as routes are found over them."""
+        used = {link.profile for link in self.topology.links}
+        return Links(self.topology, {ref: self.transfers[ref].expected_ns(message) for ref in used})
+
     def check(self, message: Message) -> None:
         """Raise ConfigError where a link takes longer for a message than any run may."""
         try:
@@ -73,14 +87,16 @@ class Network:
 
 def _aggregations(topology: Topology) -> dict[int, Cost]:
     """Return what aggregations cost, by server; servers of one line of the file share theirs."""
-    of_line: dict[Path_, Cost] = {}
-    found = {}
-    for node in topology.nodes:
-        if node.aggregation_s is not None:
-            if node.path not in of_line:
-                of_line[node.path] = Cost(node.aggregation_s)
-            found[node.index] = of_line[node.path]
-    return found
+    of_line = {node.path: Cost(node.aggregation_s) for node in topology.nodes if node.aggregation_s is not None}
+    return {node.index: of_line[node.path] for node in topology.nodes if node.path in of_line}
+
+
+class Leg(NamedTuple):
+    """One link of a route; forward: as uploads go from its lower to its upper end."""
+
+    link: str
+    forward: bool
+    exchanges: Exchanges
 
 
 class Exchange(NamedTuple):
@@ -98,13 +114,7 @@ class Draws:
         nodes = network.topology.nodes
         self.message = message
         self._steps = {w: cost.stream(seed, "compute", nodes[w].name) for w, cost in network.steps.items()}
-        # A link may lie on the routes of several nodes; each has its own stream, so that the order in which they
-        # use it does not matter.
-        self._legs: dict[int, list[tuple[str, Exchanges, bool]]] = {node: [] for node in routes}
-        for node, legs in self._legs.items():
-            for hop in routes[node]:
-                exchanges = network.transfers[hop.link.profile].stream(seed, hop.link.name, nodes[node].name)
-                legs.append((hop.link.name, exchanges, hop.forward))
+        self._legs = {node: network.legs(node, route, seed) for node, route in routes.items()}
         self._aggregations = {
             s: cost.stream(seed, "aggregation", nodes[s].name) for s, cost in network.aggregations.items()
         }
@@ -116,7 +126,7 @@ class Draws:
     def exchange(self, node: int) -> Exchange:
         """Return a node's next exchange with the server that aggregates it."""
         total_up, total_down, most, costliest = 0, 0, -1, ""
-        for link, exchanges, forward in self._legs[node]:
+        for link, forward, exchanges in self._legs[node]:
             up, down = exchanges.next(self.message, self.message)
             if not forward:
                 up, down = down, up

@@ -117,7 +117,7 @@ def _hops(view: View) -> dict[str, Counter[tuple[str, str, str]]]:
     """Return (profile, RTT, classes of the ends) and their number, the nearest to the workers first."""
     nodes = view.topology.nodes
     found: dict[str, Counter[tuple[str, str, str]]] = {"tree": Counter(), "beside": Counter()}
-    ordered = sorted(view.uplinks.values(), key=lambda link: -nodes[link.lower].level)
+    ordered = sorted(view.topology.uplinks.values(), key=lambda link: -nodes[link.lower].level)
     for place, links in (("tree", ordered), ("beside", view.further)):
         for link in links:
             wire = view.wire(link)

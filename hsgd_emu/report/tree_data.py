@@ -87,18 +87,9 @@ class View:
         return found
 
     @cached_property
-    def uplinks(self) -> dict[int, Link]:
-        """By node the link to its parent; absent where another way leads there."""
-        found: dict[int, Link] = {}
-        for link in self.topology.links[: len(self.topology.nodes) - 1]:
-            if self.topology.nodes[link.lower].parent == link.upper:
-                found.setdefault(link.lower, link)
-        return found
-
-    @cached_property
     def further(self) -> tuple[Link, ...]:
         """The links beside the tree."""
-        taken = set(self.uplinks.values())
+        taken = set(self.topology.uplinks.values())
         return tuple(link for link in self.topology.links if link not in taken)
 
     def step_s(self, worker: int) -> float:
@@ -121,7 +112,7 @@ class View:
             yield Row._make((*place, wire.name, wire.up_s, wire.down_s, None, None))
 
     def _node_row(self, node: Node) -> Row:
-        link = self.uplinks.get(node.index)
+        link = self.topology.uplinks.get(node.index)
         wire = self.wire(link) if link else None
         parent = None if node.parent is None else self.topology.nodes[node.parent].name
         costs = (wire.name, wire.up_s, wire.down_s) if wire else (None, None, None)

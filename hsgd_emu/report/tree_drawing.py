@@ -93,7 +93,7 @@ class Drawing:
         for place in self.places[1:]:
             assert place.parent is not None
             ends = self.at[place.parent, False], self.at[_id(place)]
-            link = None if place.rest else self.view.uplinks.get(place.node)
+            link = None if place.rest else self.view.topology.uplinks.get(place.node)
             name = self.view.wire(link).name if link else None
             by_name.setdefault(name, []).append(ends)
             if link and name is not None:
@@ -144,13 +144,13 @@ class Drawing:
             seconds = self.view.aggregation_s(node)
             lines.append(f"{len(node.children):,} child{'ren' * (len(node.children) != 1)}")
             lines.append(f"an aggregation takes {duration(seconds)} expected" if seconds else "aggregates in no time")
-        if node.parent is not None and node.index not in self.view.uplinks:
+        if node.parent is not None and node.index not in self.view.topology.uplinks:
             lines.append("no link to its parent: other links lead there")
         return "<br>".join(lines)
 
     def _about_rest(self, place: Place[int]) -> str:
         classes = Counter(map(self._class_of, place.rest))
-        links = [self.view.uplinks[node] for node in place.rest if node in self.view.uplinks]
+        links = [self.view.topology.uplinks[node] for node in place.rest if node in self.view.topology.uplinks]
         lines = ["not drawn: " + wrapped(listed([f"{num:,} {name}" for name, num in classes.items()]))]
         if links:
             names = dict.fromkeys(self.view.wire(link).name for link in links)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hsgd_emu.config.assign import set_value
 from hsgd_emu.config.kinds import require_kind
-from hsgd_emu.config.load import draft_run, draft_topology, load_topology, profile_uses, raise_problems
+from hsgd_emu.config.load import draft_run, draft_topology, load_topology, raise_problems
 from hsgd_emu.config.reader import Document, Mark, Source, put_value, read_file
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
 from hsgd_emu.experiment import Experiment, build_experiment
@@ -72,8 +72,7 @@ def put_topology(document: Document, topology: Any, source: Source) -> None:
         draft = draft_topology(Document(topology, source), problems)
     raise_problems(problems)
     assert draft is not None
-    used = [ref for _, _, ref in profile_uses(draft.spec) if isinstance(ref, str)]
-    bound = document.data.get("profiles", {})
+    bound, used = document.data.get("profiles", {}), draft.refs.values()
     document.data["profiles"] = {key: value for key, value in bound.items() if key in used}
     put_value(document, ("topology",), topology, source.mark)
 

@@ -5,6 +5,7 @@ Not modelled: bandwidth shared between transfers, slow start, loss.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -73,10 +74,6 @@ class Transfer(ABC):
     def stream(self, seed: int, link: str, node: str) -> Exchanges:
         """Return a node's exchanges over this link, in order: from streams (seed, ..., link, node)."""
 
-    def constant_ns(self, message: Message) -> tuple[int, int]:
-        """Return (up, down) of every exchange, where all take the same time."""
-        return self.stream(0, "", "").next(message, message)
-
     def at_expectation(self) -> Transfer:
         """Return the transfer of which every cost is what is expected of it."""
         return transfer_of(self.profile.model_copy(update={name: c.expected_s for name, c in self.costs.items()}))
@@ -124,35 +121,33 @@ class _RttExchanges:
         return up_ns, total - up_ns
 
 
-class UpDown(Transfer):
-    """Up and down are drawn each by itself, whatever is sent."""
+class OneWay(Transfer):
+    """Each direction is drawn by itself; what is sent then takes 8 * bytes / bandwidth, which here is nothing."""
 
     text = "up {up_s}, down {down_s}"
+    up_bps = down_bps = math.inf
+    up, down = "up_s", "down_s"
+    """The keys of what is drawn."""
 
     def expected_s(self, message: Message) -> tuple[float, float]:
-        return self.costs["up_s"].expected_s, self.costs["down_s"].expected_s
+        up_s, down_s, num_bits = self.costs[self.up].expected_s, self.costs[self.down].expected_s, 8 * message.num_bytes
+        return up_s + num_bits / self.up_bps, down_s + num_bits / self.down_bps
+
+    def expected_ns(self, message: Message) -> int:
+        wire_ns = _wire_ns(message, self.up_bps) + _wire_ns(message, self.down_bps)
+        return round((self.costs[self.up].expected_s + self.costs[self.down].expected_s) * NS_PER_S) + wire_ns
 
     def stream(self, seed: int, link: str, node: str) -> Exchanges:
-        up, down = (self.costs[way].stream(seed, way.removesuffix("_s"), link, node) for way in ("up_s", "down_s"))
-        return _UpDownExchanges(up, down)
+        up = self.costs[self.up].stream(seed, "up", link, node)
+        down = self.costs[self.down].stream(seed, "down", link, node)
+        return _OneWayExchanges(up, down, self.up_bps, self.down_bps)
 
 
-@dataclass
-class _UpDownExchanges:
-    up: Stream
-    down: Stream
-
-    def next(self, up: Message, down: Message) -> tuple[int, int]:
-        return self.up.take(1), self.down.take(1)
-
-    def many(self, num: int, up: Message, down: Message) -> tuple[Nanoseconds, Nanoseconds]:
-        return self.up.sums(num, 1), self.down.sums(num, 1)
-
-
-class Raw(Transfer):
+class Raw(OneWay):
     """A direction costs its latency, drawn, + 8 * bytes / bandwidth."""
 
     needs_bytes = True
+    up = down = "latency_s"
 
     def __init__(self, profile: LinkProfile) -> None:
         super().__init__(profile)
@@ -161,18 +156,6 @@ class Raw(Transfer):
         both = isinstance(profile.bandwidth_bps, Bandwidth)
         rates = f"{self.up_bps:g} up, {self.down_bps:g} down" if both else f"{self.up_bps:g}"
         self.text = f"latency {{latency_s}} + 8 x bytes / ({rates} bit/s)"
-
-    def expected_s(self, message: Message) -> tuple[float, float]:
-        latency_s, num_bits = self.costs["latency_s"].expected_s, 8 * message.num_bytes
-        return latency_s + num_bits / self.up_bps, latency_s + num_bits / self.down_bps
-
-    def expected_ns(self, message: Message) -> int:
-        wire_ns = _wire_ns(message, self.up_bps) + _wire_ns(message, self.down_bps)
-        return round(2 * self.costs["latency_s"].expected_s * NS_PER_S) + wire_ns
-
-    def stream(self, seed: int, link: str, node: str) -> Exchanges:
-        up, down = (self.costs["latency_s"].stream(seed, way, link, node) for way in ("up", "down"))
-        return _RawExchanges(up, down, self.up_bps, self.down_bps)
 
 
 @lru_cache
@@ -184,7 +167,7 @@ def _wire_ns(message: Message, rate_bps: float) -> int:
 
 
 @dataclass
-class _RawExchanges:
+class _OneWayExchanges:
     up: Stream
     down: Stream
     up_bps: float
@@ -206,7 +189,7 @@ def transfer_of(profile: LinkProfile) -> Transfer:
     if profile.rtt_s is not None:
         return Rtt(profile)
     if profile.up_s is not None:
-        return UpDown(profile)
+        return OneWay(profile)
     assert profile.model is not None
     return _MODELS[profile.model](profile)
 

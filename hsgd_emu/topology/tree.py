@@ -77,6 +77,15 @@ class Topology:
         """Node indices of the servers, depth first; the global server is the first."""
         return tuple(node.index for node in self.nodes if not node.is_worker)
 
+    @cached_property
+    def uplinks(self) -> dict[int, Link]:
+        """By node the first link to its parent: the tree's own come first; absent where another way leads there."""
+        found: dict[int, Link] = {}
+        for link in self.links:
+            if self.nodes[link.lower].parent == link.upper:
+                found.setdefault(link.lower, link)
+        return found
+
     @property
     def num_levels(self) -> int:
         """M: the number of levels below the root."""

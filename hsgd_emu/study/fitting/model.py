@@ -16,7 +16,7 @@ from hsgd_emu.study.costs import ProfileCost, bound_cost, profile_costs, rebound
 from hsgd_emu.study.finished import FinishedRun, global_times_ns
 from hsgd_emu.study.fitting.table import Measured
 from hsgd_emu.timing.costs import Cost
-from hsgd_emu.timing.transfers import Message, Transfer, transfer_of
+from hsgd_emu.timing.transfers import Transfer, transfer_of
 from hsgd_emu.units import NS_PER_S
 
 Nanoseconds_SP = NDArray[np.int64]
@@ -29,13 +29,6 @@ def expected_s(run: FinishedRun, cost: ProfileCost) -> float:
     """Return what an exchange or a step of a profile is expected to take, seconds."""
     bound = bound_cost(run.experiment, cost)
     return bound.expected_ns(run.message) / NS_PER_S if isinstance(bound, Transfer) else bound.expected_s
-
-
-def constant(bound: Transfer | Cost, value_s: float, message: Message) -> Transfer | Cost:
-    """Return the constant cost `value_s`, split over up and down as what it stands for is expected to be."""
-    if isinstance(bound, Cost):
-        return Cost(value_s)
-    return transfer_of(LinkProfile(rtt_s=value_s, up_share=bound.up_share(message)))
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ class Model:
 
     def _experiment(self, values_ns: NDArray[np.int64]) -> Experiment:
         values = zip(self.unknown, (values_ns / NS_PER_S).tolist(), strict=True)
-        return rebound(self.base, _constant(self.run, dict(values)))
+        return rebound(self.base, {cost: _constant(self.run, cost, value_s) for cost, value_s in values})
 
     def _times_of(self, experiments: Sequence[Experiment], schedule: Schedule, rows: Sequence[Measured]) -> Floats:
         """Return the times of rows of one case: (S, rows)."""
@@ -115,9 +108,12 @@ class Model:
         return np.array(medians, np.float64)
 
 
-def _constant(run: FinishedRun, values_s: Mapping[ProfileCost, float]) -> dict[ProfileCost, Transfer | Cost]:
-    """Return the profiles' costs as constants."""
-    return {c: constant(bound_cost(run.experiment, c), value_s, run.message) for c, value_s in values_s.items()}
+def _constant(run: FinishedRun, cost: ProfileCost, value_s: float) -> Transfer | Cost:
+    """Return the constant cost `value_s`, split over up and down as what it stands for is expected to be."""
+    bound = bound_cost(run.experiment, cost)
+    if isinstance(bound, Cost):
+        return Cost(value_s)
+    return transfer_of(LinkProfile(rtt_s=value_s, up_share=bound.up_share(run.message)))
 
 
 def _constants(run: FinishedRun, values_s: Mapping[ProfileCost, float]) -> Experiment:
@@ -125,7 +121,7 @@ def _constants(run: FinishedRun, values_s: Mapping[ProfileCost, float]) -> Exper
     network = run.experiment.network
     aggregations = {server: cost.at_expectation() for server, cost in network.aggregations.items()}
     changed = replace(run.experiment, network=replace(network, aggregations=aggregations))
-    return rebound(changed, _constant(run, values_s))
+    return rebound(changed, {cost: _constant(run, cost, value_s) for cost, value_s in values_s.items()})
 
 
 def measured_ns(model: Model) -> Floats:

@@ -113,8 +113,7 @@ class Settings:
 
     def _interned(self, base: Base, routes: Routes) -> Routes:
         """Return the same object for equal routes: the clock groups plans by it."""
-        hops = tuple((node, hop.link.name, hop.forward) for node, route in routes.items() for hop in route)
-        return self._routes.setdefault((base.number, hops), routes)
+        return self._routes.setdefault((base.number, tuple(routes.items())), routes)
 
     def _message_bytes(self, base: Base) -> int:
         """Return the size of a message: as the run file says, or the model's."""

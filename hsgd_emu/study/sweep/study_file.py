@@ -9,7 +9,7 @@ from typing import Any
 
 from hsgd_emu.config.assign import merge_value, set_value
 from hsgd_emu.config.kinds import require_kind
-from hsgd_emu.config.load import bind_profiles, draft_run, load_topology, profile_uses, raise_problems
+from hsgd_emu.config.load import bind_profiles, draft_run, load_topology, raise_problems
 from hsgd_emu.config.profiles import read_named
 from hsgd_emu.config.reader import Document, Source, put_value, read_file, read_text, relabelled
 from hsgd_emu.config.run_schema import RunSpec
@@ -171,7 +171,7 @@ def _names_of_topologies(axis: Axis, problems: list[Problem]) -> set[str]:
     if axis.keys != ("topology",):
         return set()
     drafts = [load_topology(v.data, v.source, problems) for v in axis.values if isinstance(v.data, str)]
-    return {ref for draft in drafts if draft for _, _, ref in profile_uses(draft.spec) if isinstance(ref, str)}
+    return {ref for draft in drafts if draft for ref in draft.refs.values() if isinstance(ref, str)}
 
 
 def study_data(study: Study) -> dict[str, Any]:
@@ -211,14 +211,4 @@ def _written_topology(value: Value, names: Collection[str]) -> Any:
     draft = load_topology(value.data, value.source, problems)
     assert draft is not None
     bind_profiles(draft, problems, {}, value.source, lenient=True)
-    found = {ref: profile for ref, profile in [*draft.links.items(), *draft.computes.items()] if ref not in names}
-
-    def whole(data: Any) -> Any:
-        if isinstance(data, dict):
-            refs = ("uplink", "compute", "profile")
-            return {
-                k: plain(found.get(v) or v) if k in refs and isinstance(v, str) else whole(v) for k, v in data.items()
-            }
-        return [whole(item) for item in data] if isinstance(data, list) else data
-
-    return whole(with_profiles(plain(draft.spec), draft))
+    return with_profiles(plain(draft.spec), draft, {ref for ref in draft.refs.values() if ref not in names})
