@@ -25,8 +25,8 @@ from torchvision import transforms
 from workloads import BATCH_SIZE, LEARNING_RATE, synchronise
 
 from hsgd_emu.config.run_schema import Augment
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.data import Dataset
+from hsgd_emu.metrics import Metrics
 
 TEST_BATCH = 128
 Array = np.ndarray[Any, np.dtype[Any]]

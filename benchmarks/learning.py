@@ -40,9 +40,9 @@ from workloads import (
     slots_of,
 )
 
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.world import World, choose_device
+from hsgd_emu.metrics import Metrics
 
 MIN_TURNS, TURN_S = 3, 0.3
 CHECK_ROUNDS = 6

@@ -25,7 +25,7 @@ from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.experiment import Experiment, load_experiment
 from hsgd_emu.results.folder import CHECKPOINTS, is_run_folder
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.tables import connect_to_read, trial_rows
 from hsgd_emu.trials import Progress
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def trials_of(part: Part, experiment: Experiment, folder: Path) -> list[Trial]:
         with contextlib.closing(connect_to_read(folder)) as connection:
             # Without checkpoints, as on a new machine, an unfinished trial begins anew.
             goes_on = (folder / CHECKPOINTS).is_dir()
-            known = {(row[0], row[1]): (row[2], row[3] * goes_on) for row in select(connection, "trials")}
+            known = {(row.case, row.seed): (row.status, row.iteration * goes_on) for row in trial_rows(connection)}
     budget, every = experiment.train.iterations, experiment.evaluation.every_iterations
     found = []
     for seed in experiment.seeds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from paper_claims import Curve, all_claims
@@ -14,8 +14,9 @@ from paper_run import returned, seed
 from hsgd_emu.errors import ConfigError, HsgdError
 from hsgd_emu.experiment import Experiment, load_experiment
 from hsgd_emu.results.folder import RUN_FILE, read_environment
+from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.summary import CaseSummary, answer, header, published_line, render_rows, summarise
-from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows
 
 Key = tuple[tuple[int, ...], int, str]
 """Periods, groups, partition: what makes two trials of one seed the same."""
@@ -83,9 +84,9 @@ def cost_lines(folder: Path, summaries: Sequence[CaseSummary]) -> list[str]:
     words += [f"torch {found['torch']}"] if found.get("torch") else []
     rows = [["case", "finished", "iterations", "host seconds", "ms an iteration"]]
     with contextlib.closing(connect_to_read(folder)) as connection:
-        trials = [row for row in select(connection, "trials") if row[3] and row[8]]
+        trials = [trial for trial in trial_rows(connection) if trial.iteration and trial.wall_s]
     for summary in summaries:
-        own = [(iteration, wall_s) for case, _, _, iteration, *_, wall_s, _ in trials if case == summary.case]
+        own = [(one.iteration, one.wall_s) for one in trials if one.case == summary.case and one.wall_s]
         cells = ["-", "-", "-"]
         if own:
             pace = statistics.median(1000 * wall_s / iteration for iteration, wall_s in own)
@@ -128,7 +129,7 @@ def curves_of(experiments: dict[Path, Experiment]) -> list[Curve]:
 def _trials(folder: Path, experiment: Experiment) -> Iterator[tuple[Key, int, dict[int, float]]]:
     """Yield the trials that have been evaluated, finished or not."""
     with contextlib.closing(connect_to_read(folder)) as connection:
-        rows = list(select(connection, "curve"))
+        rows = list(curve_rows(connection))
     for case in experiment.cases:
         periods = (case.period,) if case.period is not None else case.periods
         if not isinstance(periods, tuple) or (case.participation or experiment.train.participation) < 1:
@@ -136,12 +137,11 @@ def _trials(folder: Path, experiment: Experiment) -> Iterator[tuple[Key, int, di
         kept = tuple(period for period in periods if isinstance(period, int))
         num_groups = 1 if len(kept) == 1 else len(experiment.topology.groups())
         for number in experiment.seeds:
-            curve = dict(_accuracies(row for row in rows if row[:2] == (case.name, number)))
+            trial = TrialKey(case.name, number)
+            curve = {
+                row.iteration: row.metrics.test_accuracy
+                for key, row in rows
+                if key == trial and row.metrics.test_accuracy is not None
+            }
             if curve:
                 yield (kept, num_groups, experiment.data.partition), number, curve
-
-
-def _accuracies(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[int, float]]:
-    for row in rows:
-        if isinstance(row[3], int) and isinstance(row[-1], float):
-            yield row[3], row[-1]

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.report import write_report
 from hsgd_emu.results.rows import CurveRow, TrialKey
 from hsgd_emu.results.store import RunStore
@@ -66,7 +67,9 @@ def made_up(folder: Path) -> Path:
         for key in keys:
             for i in range(1, ROUNDS + 1):
                 accuracy = 1 - 100 / (i + 100 + key.seed)
-                curve = CurveRow(i, i, i * 0.1, i * 0.1, 0.0, i * 0.1, 0.0, 1 - accuracy, 1 - accuracy, accuracy)
+                curve = CurveRow(
+                    i, i, i * 0.1, i * 0.1, 0.0, i * 0.1, 0.0, Metrics(1 - accuracy, 1 - accuracy, accuracy)
+                )
                 store.commit_round(key, i, curve, [], [], [])
             store.finish_trial(key, "", "", "made up", 0.0)
     return folder

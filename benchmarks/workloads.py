@@ -15,9 +15,9 @@ import torchvision
 
 from hsgd_emu.config.run_schema import Augment, DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.engine.operations import Learner, Operations
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.engines import Precision
 from hsgd_emu.learning.world import World, choose_precision, make_deterministic
+from hsgd_emu.metrics import Metrics
 
 SEED, ROOT = 1, 0
 BATCH_SIZE, LOCAL_PERIOD, LEARNING_RATE = 20, 10, 0.02

@@ -19,6 +19,7 @@ from hsgd_emu.study.training.executors import Reached
 from hsgd_emu.study.training.wanted import Wanted
 from hsgd_emu.terminal import Terminal, say
 from hsgd_emu.trials import Progress
+from hsgd_emu.units import to_s
 
 
 class QuietProgress(Progress):
@@ -60,7 +61,7 @@ class TerminalProgress(Progress):
         self._update(key, begun)
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
-        news = f"round {record.round}, {record.time_ns / 1e9:,.1f} s emulated"
+        news = f"round {record.round}, {to_s(record.time_ns):,.1f} s emulated"
         metrics = record.metrics
         if metrics is not None and metrics.test_accuracy is not None:
             news += f", accuracy {100 * metrics.test_accuracy:.1f}%"

@@ -28,7 +28,7 @@ from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Message, Transfer, transfer_of
 from hsgd_emu.topology.routes import Hop
 from hsgd_emu.topology.tree import Node, Topology
-from hsgd_emu.units import NS_PER_S
+from hsgd_emu.units import NS_PER_S, to_s
 
 Routes = Mapping[int, tuple[Hop, ...]]
 """By node: the way to the server that aggregates it."""
@@ -204,7 +204,7 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
         plan = experiment.plan(schedule, routes, message_bytes or 1, experiment.seeds[0])
         records: list[RoundRecord] = []
         emulate(replace(plan, iterations=schedule.end_of(1)), Operations(), records.append)
-        round_s = records[0].time_ns / NS_PER_S
+        round_s = to_s(records[0].time_ns)
         cells = [schedule.name, f"{schedule.end_of(1):,}", f"{plan.num_rounds:,}", f"{number(round_s)} s"]
         table.add_row(*map(Text, [*cells, f"about {number(round_s * plan.num_rounds)} s"]))
     console.print()

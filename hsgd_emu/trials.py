@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Self
 from hsgd_emu.engine.emulate import IsEnough, emulate
 from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment
+from hsgd_emu.metrics import Metrics, Reaching, Target
 from hsgd_emu.results.folder import CHECKPOINTS
-from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow, reaches
+from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.timing.transfers import Message
 from hsgd_emu.topology.routes import Route
@@ -172,18 +172,15 @@ def trial_keys(experiment: Experiment) -> list[TrialKey]:
     return [TrialKey(case.name, seed) for case in experiment.cases for seed in experiment.seeds]
 
 
-class UntilTargets:
-    """Whether all targets have been reached, each at this evaluation of a trial or at one before it diverged."""
+def until_targets(targets: Sequence[Target]) -> IsEnough:
+    """Return what tells whether all targets have been reached, each at this evaluation of a trial or at one before."""
+    reaching = Reaching(targets)
 
-    def __init__(self, levels: Sequence[tuple[str, float]]) -> None:
-        self.left = list(levels)
-        self.has_diverged = False
+    def is_enough(iteration: int, metrics: Metrics) -> bool:
+        reaching.take(metrics)
+        return not reaching.left
 
-    def __call__(self, iteration: int, metrics: Metrics) -> bool:
-        self.has_diverged |= not metrics.is_finite
-        if not self.has_diverged:
-            self.left = [level for level in self.left if not reaches(metrics, *level)]
-        return not self.left
+    return is_enough
 
 
 class _StoppedError(Exception):
@@ -302,7 +299,7 @@ class _Trial:
         if recorded:
             last = max(recorded.metrics)
             return lambda iteration, metrics: iteration == last
-        return UntilTargets(experiment.target_levels())
+        return until_targets(experiment.target_levels())
 
     def _operations(self, world: World | None, recorded: Recorded | None) -> Operations:
         if world is None or recorded is not None:
@@ -406,7 +403,5 @@ def curve_row(record: RoundRecord) -> CurveRow | None:
         to_s(split.compute_ns),
         to_s(split.communication_ns),
         to_s(split.aggregation_ns),
-        metrics.train_loss,
-        metrics.test_loss,
-        metrics.test_accuracy,
+        metrics,
     )

@@ -32,6 +32,13 @@ def to_s(nanoseconds: int) -> float:
     return nanoseconds / NS_PER_S
 
 
+def stored_ns(seconds: float) -> int:
+    """Return the integer nanoseconds that seconds were made of by `to_s`."""
+    near = round(seconds * NS_PER_S)
+    # The product is rounded too: beyond some 26 days it may be one off.
+    return next((ns for ns in (near, near - 1, near + 1) if to_s(ns) == seconds), near)
+
+
 # --- texts with a unit --------------------------------------------------------------------------------
 
 

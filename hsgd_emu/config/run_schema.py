@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_validator
 
 from hsgd_emu.config.says import ENDS, GROWS, LEARNED, LOCAL, NAMES, SCHEDULED, SHOWN, TIMED
 from hsgd_emu.config.schema import (
@@ -23,6 +23,7 @@ from hsgd_emu.config.schema import (
     Strict,
     TopologySpec,
 )
+from hsgd_emu.metrics import METRICS, TARGETS
 
 MOST_ITERATIONS = 10**8
 MOST_RATE = 1e6
@@ -194,17 +195,24 @@ class EvaluationSpec(Strict):
 
 
 Target = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class TargetSpec(Strict):
-    """Levels that count as reached: accuracy at or above, loss at or below."""
-
-    test_accuracy: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)] = ()
-    test_loss: Annotated[tuple[Target, ...], Field(strict=False)] = ()
-    train_loss: Annotated[tuple[Target, ...], Field(strict=False)] = ()
-
-
-Metric = Literal["test_accuracy", "test_loss", "train_loss"]
+if TYPE_CHECKING:
+    TargetSpec = Strict
+    Metric = str
+else:
+    TargetSpec = create_model(
+        "TargetSpec",
+        __base__=Strict,
+        __module__=__name__,
+        __doc__="Levels that count as reached: accuracy at or above, loss at or below.",
+        **{
+            name: (Annotated[tuple[_Share if METRICS[name].is_share else Target, ...], Field(strict=False)], ())
+            for name in TARGETS
+        },
+    )
+    Metric = Literal[TARGETS]
 
 
 class PublishedTime(Strict):

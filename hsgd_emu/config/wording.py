@@ -6,6 +6,7 @@ from typing import Any
 
 from hsgd_emu.config.reader import Path_
 from hsgd_emu.errors import listed
+from hsgd_emu.metrics import SHARES
 from hsgd_emu.units import RATE, SIZE, TIME, Dimension
 
 COST = "a number of seconds, {samples: [...]}, {csv: FILE, column: NAME} or {distribution: NAME, ...}"
@@ -32,7 +33,7 @@ _FORMS = {
     "published": "the path of a file, or a mapping, as in {source: Table 2, times: [{case: P=5, time_s: 673.5}]}",
     "times": "a list of times, as in [{case: P=5, metric: test_accuracy, target: 0.5, time_s: 673.5}]",
     "seeds": "a list of whole numbers, as in [1, 2, 3]",
-    "test_accuracy": "a list of fractions, as in [0.8]",
+    **dict.fromkeys(SHARES, "a list of fractions, as in [0.8]"),
     "image_size": "height and width, as in [32, 32]",
     "run": "the path of a run file, its name under runs/, or the run itself",
     "axes": "a list of axes, as in [{name: far, rtt_s: far, values: [0.1, 1]}]",
@@ -45,7 +46,7 @@ _FORMS = {
 
 _SECTIONS = ("data", "model", "train", "cases", "averaging", "evaluation", "targets", "seeds")
 """Keys that have their form only at the top of a run file."""
-_FRACTIONS = ("test_accuracy", "up_share", "participation")
+_FRACTIONS = (*SHARES, "up_share", "participation")
 _NO_DIMENSION = ("sigma", "shape", "up_share")
 _EXPECTED = {
     "int_type": "{noun}",

@@ -18,9 +18,9 @@ from hsgd_emu.engine.gates import Answer, Gate, Ticket
 from hsgd_emu.engine.network import Exchange
 from hsgd_emu.engine.operations import Operations, Version
 from hsgd_emu.engine.plan import Plan
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.engine.record import Barrier, Keep, Recorder, RoundRecord, Split
 from hsgd_emu.engine.schedule import Phase
+from hsgd_emu.metrics import Metrics
 
 Process = Generator[Event, Any, None]
 IsEnough = Callable[[int, Metrics], bool]

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import RunError
+from hsgd_emu.metrics import Metrics
 
 _STEPS = struct.Struct("<qqq")
 _HASH_BYTES = hashlib.sha256().digest_size

@@ -7,9 +7,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.engine.schedule import Phase
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.units import MOST_NS
 
 Keep = Literal["full", "rounds", "none"]

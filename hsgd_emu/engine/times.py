@@ -13,6 +13,7 @@ from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.units import NS_PER_S, to_s
 
 Nanoseconds_SR = NDArray[np.int64]
 
@@ -39,6 +40,13 @@ class Times:
     def round_of(self, iteration: int) -> int:
         """Return the column of the global aggregation at `iteration`."""
         return self.schedule.num_rounds(iteration) - 1
+
+
+def seconds(time_ns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return nanoseconds as seconds, rounded as `to_s` does also where a float cannot hold them."""
+    if time_ns.size and int(time_ns.max()) >= 2**53:
+        return np.array([to_s(int(value)) for value in time_ns.flat]).reshape(time_ns.shape)
+    return np.asarray(time_ns / NS_PER_S)
 
 
 def simulated_times(plans: Sequence[Plan]) -> Times:

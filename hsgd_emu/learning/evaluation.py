@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from hsgd_emu.learning.engines import Engine
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
+from hsgd_emu.metrics import Metrics
 
 BATCH = 250
 """Samples at a time on a CPU, where larger batches no longer fit the cache; a GPU takes `GPU_BATCH`."""
@@ -18,8 +19,8 @@ GPU_BATCH = 5000
 
 def evaluate(
     engine: Engine, models: Sequence[Tensors], data: ResidentData, seed: int = 0, batch: int | None = None
-) -> list[tuple[float, float]]:
-    """Return (mean cross-entropy, accuracy) of each model on the test set, without augmentation.
+) -> list[Metrics]:
+    """Return the test figures of each model, without augmentation: mean cross-entropy and accuracy.
 
     Each batch is prepared once for all models. A sample whose loss is not finite does not count as right, whatever the
     largest of its logits is.
@@ -37,4 +38,7 @@ def evaluate(
                 losses[number] += loss_B.double().sum()
                 correct[number] += ((found.argmax(1) == y) & loss_B.isfinite()).sum()
     num = len(data.test_y)
-    return [(loss / num, right / num) for loss, right in zip(losses.tolist(), correct.tolist(), strict=True)]
+    return [
+        Metrics(test_loss=loss / num, test_accuracy=right / num)
+        for loss, right in zip(losses.tolist(), correct.tolist(), strict=True)
+    ]

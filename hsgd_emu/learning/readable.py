@@ -5,15 +5,14 @@ Slow and obvious. Tests hold the stacked learner to it; benchmarks compare the t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from hsgd_emu.engine.operations import Version
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
 from hsgd_emu.learning.evaluation import evaluate
@@ -23,6 +22,7 @@ from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.seeded import seeded_generators
+from hsgd_emu.metrics import Metrics
 
 
 class ReadableLearner:
@@ -86,8 +86,8 @@ class ReadableLearner:
         tensors = tensors_of(model)
         finite = all(bool(torch.isfinite(tensors[name]).all()) for name in self.can_diverge)
         engine, seed = ByModule(model, batched=False), self.setup.evaluation_seed
-        loss, accuracy = evaluate(engine, [tensors], self.data, seed, self.batch)[0]
-        return Metrics(train_loss, loss if finite else math.nan, accuracy)
+        found = evaluate(engine, [tensors], self.data, seed, self.batch)[0]
+        return replace(found if finite else found.diverged(), train_loss=train_loss)
 
     def model_of(self, version: Version) -> nn.Module:
         """Return a version as a network."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,6 @@ import torch
 from torch import nn
 
 from hsgd_emu.engine.operations import Version
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.engines import Precision, Way
 from hsgd_emu.learning.evaluation import evaluate
 from hsgd_emu.learning.examine import WHOLE
@@ -26,6 +24,7 @@ from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
 from hsgd_emu.learning.steps import Taker
 from hsgd_emu.learning.tuning import Choice, can_be, usual_choice
+from hsgd_emu.metrics import Metrics
 
 
 class StackedLearner:
@@ -85,8 +84,8 @@ class StackedLearner:
         self.num_losses = 0
         source, batch = self.registers.source(version), WHOLE if self.network.findings.mixes else None
         model = self.stacks.model(source)
-        loss, accuracy = evaluate(self.engine, [model], self.data, self.setup.evaluation_seed, batch)[0]
-        return Metrics(train_loss, loss if self.stacks.is_finite(source) else math.nan, accuracy)
+        found = evaluate(self.engine, [model], self.data, self.setup.evaluation_seed, batch)[0]
+        return replace(found if self.stacks.is_finite(source) else found.diverged(), train_loss=train_loss)
 
     def flush(self) -> None:
         """Carry out every queued request."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment, load_experiment
+from hsgd_emu.metrics import METRICS, is_beyond
 from hsgd_emu.report.looks import colours
 from hsgd_emu.report.traffic import Traffic, traffic_of
 from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_file, read_run_text, require_run_folder
-from hsgd_emu.results.rows import METRICS, CurveRow, first_reaching, is_beyond
+from hsgd_emu.results.rows import CurveRow, TrialRow, row_reaching
 from hsgd_emu.results.summary import CaseSummary, TargetSummary, curves_of, median_reached, middle, summarise_from
-from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.tables import connect_to_read, trial_rows
 
 MOST_POINTS = 600
 """Points drawn per line: more cannot be seen, and a long run would make a page of hundreds of megabytes."""
@@ -47,34 +48,14 @@ class Point:
     communication_s: Spread
     num_bytes: int | None
     """Sent until then over all links; None where the run's network could not be read."""
-    test_accuracy: Spread | None
-    test_loss: Spread | None
-    train_loss: Spread | None
+    metrics: Mapping[str, Spread | None]
     num_ended: int = 0
     """Of the seeds, those that ended before this iteration."""
 
-    def metric(self, name: str) -> Spread | None:
-        """Return one of `METRICS`."""
-        value: Spread | None = getattr(self, name)
-        return value
-
     def reaches(self, target: TargetSummary) -> bool:
         """Tell whether the median over seeds is at or beyond a target."""
-        value = self.metric(target.metric)
-        return value is not None and is_beyond(target.metric, value.median, target.target)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial's state and fingerprints."""
-
-    case: str
-    seed: int
-    status: str
-    iteration: int
-    weights_hash: str | None
-    timeline_hash: str | None
-    engine: str | None
+        value = self.metrics[target.metric]
+        return value is not None and is_beyond(value.median, target.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +69,7 @@ class Run:
     run: dict[str, Any]
     run_text: str
     environment: dict[str, Any]
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialRow, ...]
     experiment: Experiment | None
     """None where the run file cannot be read by this version; `not_read` says why."""
     not_read: str = ""
@@ -133,7 +114,7 @@ class Case:
     def _crossings(self) -> set[int]:
         found = set()
         for target in self.summary.targets:
-            rows = [first_reaching(curve, target.metric, target.target) for curve in self.seeds.values()]
+            rows = [row_reaching(curve, target.key) for curve in self.seeds.values()]
             found |= {row.iteration for row in rows if row is not None}
             median = (point.iteration for point in self.points if point.reaches(target))
             found |= {*islice(median, 1)}
@@ -154,7 +135,7 @@ class Content:
 
     def has(self, metric: str) -> bool:
         """Tell whether any point carries this metric."""
-        return any(point.metric(metric) is not None for case in self.cases for point in case.points)
+        return any(point.metrics[metric] is not None for case in self.cases for point in case.points)
 
     @property
     def was_trained(self) -> bool:
@@ -192,14 +173,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _run(name: str, folder: Path, connection: sqlite3.Connection) -> Run:
-    trials = [Trial(*row[:4], *row[5:8]) for row in select(connection, "trials")]
     experiment, not_read = None, ""
     try:
         experiment = load_experiment(folder / RUN_FILE)
     except ConfigError as error:
         not_read = str(error.problems[0])
     run, text, environment = read_run_file(folder), read_run_text(folder), read_environment(folder)
-    return Run(name, folder, connection, run, text, environment, tuple(trials), experiment, not_read)
+    return Run(name, folder, connection, run, text, environment, tuple(trial_rows(connection)), experiment, not_read)
 
 
 def _cases(runs: Sequence[Run]) -> Iterator[Case]:
@@ -261,16 +241,14 @@ def median_points(
             time_s,
             communication_s,
             None if num_bytes is None else round(num_bytes),
-            _metric(rows, "test_accuracy"),
-            _metric(rows, "test_loss"),
-            _metric(rows, "train_loss"),
+            {metric: _metric(rows, metric) for metric in METRICS},
             len(over),
         )
 
 
 def _metric(rows: Sequence[CurveRow], metric: str) -> Spread | None:
-    values = [getattr(row, metric) if row.is_finite else None for row in rows]
-    return spread(values, larger_is_better=metric == "test_accuracy")
+    values = [row.metrics[metric] if row.metrics.is_finite else None for row in rows]
+    return spread(values, larger_is_better=METRICS[metric].sign > 0)
 
 
 def _end(

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hsgd_emu.metrics import METRICS
 from hsgd_emu.report.content import MOST_POINTS, Case, Content, Point, Spread
 from hsgd_emu.report.figure import AXIS, Column, ColumnKind, Figure, Picture, Ref, Rows, Switch, plotly_text
 from hsgd_emu.report.sentences import Axis, curves_in_words, listed, place_of, reached_at, time_in_words
 from hsgd_emu.report.traffic import bytes_in_words
-from hsgd_emu.results.rows import METRICS
-from hsgd_emu.results.wording import TargetSummary, number, percent, target_label
+from hsgd_emu.results.wording import TargetSummary, level_text, number, target_label
 
 AXES: dict[Axis, str] = {
     "time_s": "emulated time",
@@ -20,8 +20,11 @@ AXES: dict[Axis, str] = {
     "iteration": "iterations",
     "bytes": "bytes sent",
 }
-SHOWN = {metric: metric.replace("_", " ") for metric in METRICS} | {"time_s": "emulated time"}
+SHOWN = {name: metric.words for name, metric in METRICS.items()} | {"time_s": "emulated time"}
 """What can be drawn; the time only where nothing was trained."""
+KINDS: dict[str, ColumnKind] = {name: "share" if metric.is_share else "number" for name, metric in METRICS.items()}
+FORMS = {name: ".1%" if metric.is_share else ".4~g" for name, metric in METRICS.items()} | {"time_s": ",.5~r"}
+"""How d3 writes a value."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ def _columns(content: Content, rows: Sequence[_Rows], shown: Sequence[str]) -> I
         yield Column("bytes", "bytes sent", "bytes", [point.num_bytes for point in points])
     for metric in shown:
         if metric != "time_s":
-            kind: ColumnKind = "share" if metric == "test_accuracy" else "number"
-            yield from _spread_columns(metric, SHOWN[metric], kind, [point.metric(metric) for point in points])
+            yield from _spread_columns(metric, SHOWN[metric], KINDS[metric], [p.metrics[metric] for p in points])
 
 
 def _spread_columns(name: str, label: str, kind: ColumnKind, spreads: Sequence[Spread | None]) -> Iterator[Column]:
@@ -138,7 +140,7 @@ def _picture(content: Content, rows: Sequence[_Rows], metric: str, axis: Axis) -
 
 
 def _spread(point: Point, metric: str) -> Spread | None:
-    return point.time_s if metric == "time_s" else point.metric(metric)
+    return point.time_s if metric == "time_s" else point.metrics[metric]
 
 
 def _bands(rows: _Rows, metric: str, axis: Axis) -> Iterator[dict[str, Any]]:
@@ -188,7 +190,7 @@ def _line(rows: _Rows, metric: str, axis: Axis) -> dict[str, Any]:
 
 
 def _hover(metric: str, num_seeds: int, has_bytes: bool) -> str:
-    form = {"test_accuracy": ".1%", "time_s": ",.5~r"}.get(metric, ".4~g")
+    form = FORMS[metric]
     unit = " s" if metric == "time_s" else ""
     lines = ["%{fullData.name}", f"{SHOWN[metric]} %{{y:{form}}}{unit}"]
     if num_seeds > 1:
@@ -230,7 +232,7 @@ def _crossing_in_words(case: Case, target: TargetSummary) -> str:
         value or 0.0 for value in (target.median_time_s, target.least_time_s, target.most_time_s)
     )
     spent = [f"{number(time_s)} s", f"{target.median_iterations or 0:,.0f} iterations"]
-    label = target_label(target.metric, target.target)
+    label = target_label(*target.key)
     lines = [f"reaches {label}: {', '.join(spent)}"]
     communication_s, num_bytes = (reached_at(case, target, axis) for axis in ("communication_s", "bytes"))
     lines.append(f"{number(communication_s or 0.0)} s of communication")
@@ -251,7 +253,7 @@ def y_axis(metric: str, values: Sequence[float], targets: Sequence[float] = ()) 
     if metric == "time_s":
         return {**axis, "rangemode": "tozero", "tickformat": ",~r"}
     low, high, margin = _ends(values, targets)
-    if metric == "test_accuracy":
+    if METRICS[metric].is_share:
         # never below 0 or visibly above 1; room over the highest target for its label
         return {**axis, "tickformat": ".0%", "range": [max(low - margin, 0), min(high + 1.5 * margin, 1.02)]}
     return {**axis, "tickformat": "~g", "range": [max(low - margin, 0), high + 1.5 * margin]}
@@ -269,7 +271,7 @@ def target_lines(metric: str, targets: Sequence[float], values: Sequence[float])
     line |= {"line": {"color": "#888", "width": 1, "dash": "dot"}}
     labels = []
     for target, side in zip(targets, _sides(metric, targets, values), strict=True):
-        text = f"target {percent(target) if metric == 'test_accuracy' else f'{target:g}'}"
+        text = f"target {level_text(metric, target)}"
         place = {"xref": "paper", "x": side, "xanchor": ("left", "right")[side], "y": target, "yanchor": "bottom"}
         labels.append({**place, "showarrow": False, "text": text})
     return {"shapes": [{**line, "y0": target, "y1": target} for target in targets], "annotations": labels}
@@ -287,7 +289,7 @@ def _sides(metric: str, targets: Sequence[float], values: Sequence[float]) -> It
     last = [-math.inf, -math.inf]
     for target in targets:
         height = (target - low) / (high - low or 1)
-        side = 0 if (height if metric == "test_accuracy" else 1 - height) > 2 / 3 else 1
+        side = 0 if (height if METRICS[metric].sign > 0 else 1 - height) > 2 / 3 else 1
         if target - last[side] < 1.4 * margin:
             side = 1 - side
         last[side] = target

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from hsgd_emu.metrics import METRICS
 from hsgd_emu.report.content import Case, Content, thin
-from hsgd_emu.report.curves import SHOWN, y_axis
-from hsgd_emu.report.figure import AXIS, Column, ColumnKind, Figure, Picture, Ref, Switch, plotly_text
+from hsgd_emu.report.curves import FORMS, KINDS, SHOWN, y_axis
+from hsgd_emu.report.figure import AXIS, Column, Figure, Picture, Ref, Switch, plotly_text
 from hsgd_emu.results.wording import number, percent
 
 Order = Literal["yes", "better than P=I", "worse than P=G", "P=G better than P=I"]
@@ -55,7 +56,7 @@ class Sandwich:
 
     def order(self, at: Evaluation) -> Order:
         """Tell whether the expected order holds at one evaluation."""
-        sign = 1 if self.metric == "test_accuracy" else -1
+        sign = METRICS[self.metric].sign
         hsgd, local, global_ = (sign * value for value in at[1:])
         if global_ > local:
             return "P=G better than P=I"
@@ -151,7 +152,7 @@ def _evaluations(hsgd: Case, local: Case, global_: Case, metric: str) -> Iterato
         {
             point.iteration: value.median
             for point in case.points
-            if not point.num_ended and (value := point.metric(metric)) is not None
+            if not point.num_ended and (value := point.metrics[metric]) is not None
         }
         for case in (hsgd, local, global_)
     ]
@@ -174,10 +175,9 @@ def _columns(found: Sequence[Sandwich]) -> Iterator[Column]:
     labels = ("H-SGD", "P = I", "P = G")
     for metric in ("test_accuracy", "test_loss"):
         if any(one.metric == metric for one in found):
-            kind: ColumnKind = "share" if metric == "test_accuracy" else "number"
             for place, (name, label) in enumerate(zip(_NAMES, labels, strict=True), start=1):
                 values = [at[place] if one.metric == metric else None for one, at in rows]
-                yield Column(f"{metric}_{name}", f"{SHOWN[metric]}, {label}", kind, values)
+                yield Column(f"{metric}_{name}", f"{SHOWN[metric]}, {label}", KINDS[metric], values)
     yield Column("order_holds", "order holds", "text", [one.order(at) for one, at in rows])
 
 
@@ -200,8 +200,7 @@ def _picture(one: Sandwich, start: int, key: tuple[str, ...]) -> Picture:
 
 
 def _line(case: Case, one: Sandwich) -> dict[str, Any]:
-    form = ".1%" if one.metric == "test_accuracy" else ".4~g"
-    hover = f"%{{fullData.name}}<br>{SHOWN[one.metric]} %{{y:{form}}}"
+    hover = f"%{{fullData.name}}<br>{SHOWN[one.metric]} %{{y:{FORMS[one.metric]}}}"
     return {
         "type": "scatter",
         "mode": "markers" if len(one.drawn) == 1 else "lines",
@@ -221,8 +220,7 @@ def in_words(one: Sandwich) -> str:
     found: dict[Order, list[Evaluation]] = {}
     for at in one.evaluations:
         found.setdefault(one.order(at), []).append(at)
-    is_accuracy = one.metric == "test_accuracy"
-    above, below = ("above", "below") if is_accuracy else ("below", "above")
+    above, below = ("above", "below") if METRICS[one.metric].sign > 0 else ("below", "above")
     hsgd, local, global_ = one.hsgd.name, one.local.name, one.global_.name
     holds = found.get("yes", [])
     lies = _lies(hsgd, len(holds), len(one.evaluations))
@@ -235,7 +233,7 @@ def in_words(one: Sandwich) -> str:
     for order, words, this, that in broken:
         apart = [abs(at[this] - at[that]) for at in found.get(order, [])]
         if apart:
-            parts.append(f"at {len(apart):,} {words}, by {_at_most(max(apart), is_accuracy)}")
+            parts.append(f"at {len(apart):,} {words}, by {_at_most(max(apart), METRICS[one.metric].is_share)}")
     num_seeds = max(len(case.seeds) for case in (one.hsgd, one.local, one.global_))
     seeds = "one seed" if num_seeds == 1 else f"median of {num_seeds} seeds"
     return f"{'; '.join(parts)} ({SHOWN[one.metric]}, {seeds})."
@@ -259,7 +257,7 @@ def _ties(holds: Sequence[Evaluation]) -> str:
     return f", equal to one of the two{where}"
 
 
-def _at_most(gap: float, is_accuracy: bool) -> str:
-    if not is_accuracy:
+def _at_most(gap: float, is_share: bool) -> str:
+    if not is_share:
         return f"at most {number(gap, 2)}"
     return "less than 0.1 points" if gap < 0.00095 else f"at most {100 * gap:.1f} points"

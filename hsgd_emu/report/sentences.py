@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from hsgd_emu.metrics import METRICS, hardness
 from hsgd_emu.report.content import Case, Content, Point, Run
 from hsgd_emu.report.traffic import bytes_in_words
-from hsgd_emu.results.rows import CurveRow, first_reaching
+from hsgd_emu.results.rows import CurveRow, row_reaching
 from hsgd_emu.results.summary import mean, middle
-from hsgd_emu.results.wording import TargetSummary, number, target_label
+from hsgd_emu.results.wording import TargetSummary, named, number, target_label, value_text
 
 Axis = Literal["time_s", "communication_s", "iteration", "bytes"]
 """What a curve is drawn against; also the name of the column that has it."""
@@ -76,7 +77,7 @@ def reached_at(case: Case, target: TargetSummary, axis: Axis) -> float | None:
         return target.median_time_s
     if axis == "iteration":
         return target.median_iterations
-    rows = [first_reaching(case.seeds.get(seed, []), target.metric, target.target) for seed in _finished(case)]
+    rows = [row_reaching(case.seeds.get(seed, []), target.key) for seed in _finished(case)]
     return _along(case, middle(rows), axis)
 
 
@@ -105,14 +106,13 @@ def _hardest_reached(content: Content, metric: str) -> TargetSummary | None:
         for target in summary.targets
         if target.metric == metric and target.median_time_s is not None
     ]
-    sign = -1 if metric == "test_accuracy" else 1
-    return min(found, key=lambda t: (sign * t.target, t.median_time_s), default=None)
+    return min(found, key=lambda t: (hardness(t.key), t.median_time_s), default=None)
 
 
 def _entries(content: Content, wanted: TargetSummary) -> Iterator[tuple[Case, TargetSummary]]:
     for case in content.cases:
         for target in case.summary.targets:
-            if (target.metric, target.target) == (wanted.metric, wanted.target):
+            if target.key == wanted.key:
                 yield case, target
 
 
@@ -120,13 +120,13 @@ def _first_there(content: Content, wanted: TargetSummary) -> str:
     """Say which case reaches a target first in emulated time, and where the others stand by then."""
     when_s = wanted.median_time_s or 0.0
     best = next(case for case, target in _entries(content, wanted) if target.median_time_s == when_s)
-    start = f"{best.name} is first at {target_label(wanted.metric, wanted.target)}, after {_seconds(when_s)}"
+    start = f"{best.name} is first at {target_label(*wanted.key)}, after {_seconds(when_s)}"
     others = []
     for case in content.cases:
         by_then = [point for point in case.points if point.time_s.median <= when_s]
-        at = by_then[-1].metric(wanted.metric) if by_then else None
+        at = by_then[-1].metrics[wanted.metric] if by_then else None
         if case is not best and at is not None:
-            others.append(f"{case.name} is at {_value(wanted.metric, at.median)}")
+            others.append(f"{case.name} is at {value_text(wanted.metric, at.median)}")
         elif case is not best and by_then and case.summary.diverged:
             others.append(f"{case.name} has diverged")
     return f"{start}; by then {listed(others)}." if others else f"{start}."
@@ -146,7 +146,7 @@ def _what_it_takes(content: Content, wanted: TargetSummary, axis: Axis) -> str:
     does = "spends {} communicating" if axis == "communication_s" else "sends {}"
     parts = [f"{first} {does.format(_amount(axis, least))}"]
     parts += [f"{name} {_amount(axis, at)}" for at, _, name in others]
-    text = f"To {target_label(wanted.metric, wanted.target)}, {listed(parts)}"
+    text = f"To {target_label(*wanted.key)}, {listed(parts)}"
     return f"{text}; {listed(missed)}." if missed else f"{text}."
 
 
@@ -159,13 +159,14 @@ def _misses(target: TargetSummary) -> str:
 def _ends(content: Content, metric: str, axis: Axis) -> str:
     """Say where each case is at its last evaluation, the best first."""
     last = {case.index: case.points[-1] for case in content.cases if case.points}
-    ends = [(index, at.median) for index, point in last.items() if (at := point.metric(metric)) is not None]
-    ends.sort(key=lambda end: -end[1] if metric == "test_accuracy" else end[1])
+    ends = [(index, at.median) for index, point in last.items() if (at := point.metrics[metric]) is not None]
+    ends.sort(key=lambda end: -METRICS[metric].sign * end[1])
     parts = []
     for place, (index, value) in enumerate(ends):
         along = end_at(content.cases[index], axis)
         spent = "" if axis == "iteration" or along is None else f" after {_amount(axis, along)}{_OF_WHAT[axis]}"
-        level = f"is at {_level(metric, value)}" if place == 0 else f"at {_value(metric, value)}"
+        text = value_text(metric, value)
+        level = f"is at {named(metric, text)}" if place == 0 else f"at {text}"
         parts.append(f"{content.cases[index].name} {level}{spent}")
     steps = {end_at(content.cases[index], "iteration") or 0 for index, _ in ends}
     start = f"After {min(steps):,.0f} iterations" if len(steps) == 1 else "At their last evaluations"
@@ -180,7 +181,7 @@ _OF_WHAT: dict[Axis, str] = {"time_s": "", "communication_s": " of communication
 
 
 def _diverged(case: Case, metric: str) -> bool:
-    return bool(case.summary.diverged) and case.points[-1].metric(metric) is None
+    return bool(case.summary.diverged) and case.points[-1].metrics[metric] is None
 
 
 # --- words ------------------------------------------------------------------------------------------
@@ -188,15 +189,6 @@ def _diverged(case: Case, metric: str) -> bool:
 
 def _amount(axis: Axis, value: float) -> str:
     return bytes_in_words(value) if axis == "bytes" else _seconds(value)
-
-
-def _value(metric: str, value: float) -> str:
-    return share(value) if metric == "test_accuracy" else number(value, 3)
-
-
-def _level(metric: str, value: float) -> str:
-    words = metric.replace("_", " ")
-    return f"{share(value)} {words}" if metric == "test_accuracy" else f"{words} {number(value, 3)}"
 
 
 def _seconds(value: float) -> str:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hsgd_emu.metrics import Target
 from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, ColumnKind, Figure
 from hsgd_emu.report.sentences import listed
 from hsgd_emu.results import wording
 from hsgd_emu.results.summary import published_source
 from hsgd_emu.results.wording import CaseSummary, TargetSummary
-
-Level = tuple[str, float]
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,16 @@ def _sources(content: Content) -> str:
     return f"Published: {listed(list(dict.fromkeys(found)))}." if found else ""
 
 
-def _levels(content: Content) -> list[Level]:
+def _levels(content: Content) -> list[Target]:
     """Return the targets of all runs, in their order; none where nothing was trained."""
     summaries = content.summaries
     if any(summary.num_finished for summary in summaries) and not wording.was_trained(summaries):
         return []
-    return list(dict.fromkeys((t.metric, t.target) for summary in summaries for t in summary.targets))
+    return list(dict.fromkeys(t.key for summary in summaries for t in summary.targets))
 
 
-def _column(summaries: Sequence[CaseSummary], level: Level) -> list[Cell]:
-    targets = [next((t for t in s.targets if (t.metric, t.target) == level), None) for s in summaries]
+def _column(summaries: Sequence[CaseSummary], level: Target) -> list[Cell]:
+    targets = [next((t for t in s.targets if t.key == level), None) for s in summaries]
     known = [t.median_time_s for t in targets if t and t.median_time_s is not None]
     # Nothing to point out where only one case runs.
     first = min(known) if known and len(summaries) > 1 else None

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hsgd_emu.metrics import Target
 from hsgd_emu.report.bars import HOVER, end_label, height_px, hover, row_axis, value_axis
 from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Switch
 from hsgd_emu.report.looks import PART_COLOURS
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.results.rows import CurveRow, first_reaching
+from hsgd_emu.results.rows import CurveRow, row_reaching
 from hsgd_emu.results.summary import mean, middle
 from hsgd_emu.results.wording import number, share_cell, target_label
 
@@ -22,16 +23,16 @@ _TEXT_COLOURS = {"compute": "#000", "communication": "#fff", "aggregation": "#00
 
 @dataclass(frozen=True)
 class _Until:
-    """Up to where the time is split: the end (no metric) or a target."""
+    """Up to where the time is split: the end (no target) or a target."""
 
     key: str
     label: str
-    metric: str = ""
-    target: float = 0.0
+    target: Target | None = None
 
     def rows(self, case: Case) -> list[CurveRow | None]:
         """Return by seed the row at which it is over; None: never."""
-        return [first_reaching(curve, self.metric, self.target) for curve in case.seeds.values()]
+        assert self.target is not None
+        return [row_reaching(curve, self.target) for curve in case.seeds.values()]
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ def _note(content: Content) -> str:
 
 def _untils(content: Content) -> Iterator[_Until]:
     yield _Until("end", "the end")
-    targets = dict.fromkeys((t.metric, t.target) for case in content.cases for t in case.summary.targets)
-    for place, (metric, target) in enumerate(targets):
-        yield _Until(f"target-{place}", target_label(metric, target), metric, target)
+    targets = dict.fromkeys(t.key for case in content.cases for t in case.summary.targets)
+    for place, target in enumerate(targets):
+        yield _Until(f"target-{place}", target_label(*target), target)
 
 
 def _bar(case: Case, until: _Until) -> _Bar:
-    if not until.metric:
+    if until.target is None:
         return _Bar(case, case.summary.num_finished or case.points[-1].num_seeds if case.points else 0, case.end)
     rows = until.rows(case)
     return _Bar(case, sum(row is not None for row in rows), middle(rows))

@@ -11,14 +11,16 @@ import os
 import sqlite3
 import stat
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hsgd_emu.atomic import write_atomically
 from hsgd_emu.errors import ConfigError, RunError, listed
+from hsgd_emu.units import MOST_NS, to_s
 
 ColumnType = Literal["TEXT", "INTEGER", "REAL"]
 
@@ -31,7 +33,7 @@ _PATIENCE_S = 10
 """For reading what tables there are."""
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 """At the end of a journal that names another file, which SQLite might delete; ours never do."""
-_LATEST_S = 2**63 / 1e9
+_LATEST_S = to_s(MOST_NS)
 """The clock counts nanoseconds in 63 bits."""
 
 
@@ -158,20 +160,26 @@ def most_rows(path: Path, num_columns: int) -> int:
 
 
 def bounded(
-    connection: sqlite3.Connection, rows: Iterator[tuple[Any, ...]], num_columns: int
-) -> Iterator[tuple[Any, ...]]:
-    """Yield rows of one table, as many as the file of its database can hold.
+    connection: sqlite3.Connection, rows: Iterator[tuple[Any, ...]], columns: tuple[Column, ...]
+) -> Iterator[Any]:
+    """Yield rows of one table as named tuples, as many as the file of its database can hold.
 
     Raises:  ConfigError: there are more, or the database is damaged.
     """
     path = _path_of(connection)
     try:
-        yield from islice(rows, most_rows(path, num_columns))
+        yield from map(_row_class(columns)._make, islice(rows, most_rows(path, len(columns))))
         if next(rows, None) is None:
             return
     except sqlite3.DatabaseError as error:
         raise _damaged(path, str(error)) from error
     raise _damaged(path, "a table has more rows than the file can hold")
+
+
+@cache
+def _row_class(columns: tuple[Column, ...]) -> Any:
+    make: Any = namedtuple  # mypy would have the names written here
+    return make("Row", [column.name for column in columns])
 
 
 def has_tables(path: Path, tables: Sequence[str]) -> bool:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from hsgd_emu.atomic import refuse_foreign, replacing, replacing_text
 from hsgd_emu.errors import ConfigError, nearest, unwritable
+from hsgd_emu.results.database import Column
 from hsgd_emu.results.folder import read_environment, read_run_file, require_run_folder
 from hsgd_emu.results.summary import summarise
-from hsgd_emu.results.tables import TABLES, Column, connect_to_read, select
+from hsgd_emu.results.tables import TABLES, connect_to_read, select
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,40 +1,47 @@
-"""The rows of a run's tables, without the (case, seed) that they all begin with."""
+"""The rows of a run's tables; all but those of `trials` without the (case, seed) that they begin with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
-from hsgd_emu.engine.port import Metrics, are_finite
+from hsgd_emu.metrics import Metrics, Target, first_reaching
 
 TrialStatus = Literal["waiting", "running", "finished"]
 
-METRICS = ("test_accuracy", "test_loss", "train_loss")
-"""What a target can be about. Accuracy is reached at or above the target, a loss at or below it."""
 
-
-@dataclass(frozen=True)
-class TrialKey:
+class TrialKey(NamedTuple):
     """One case and seed."""
 
     case: str
     seed: int
 
 
-@dataclass(frozen=True)
-class TrialState:
-    """How far a trial is. iteration: the last one committed, 0 where none is."""
+class TrialRow(NamedTuple):
+    """How far a trial is. iteration, round: the last committed, 0 where none is."""
 
-    iteration: int
+    case: str
+    seed: int
     status: TrialStatus
-    weights_hash: str | None
-    timeline_hash: str | None
+    iteration: int = 0
+    round: int = 0
+    weights_hash: str | None = None
+    timeline_hash: str | None = None
+    engine: str | None = None
+    wall_s: float | None = None
+    diverged_at: int | None = None
+    """The first evaluated global aggregation at which the global model, or a loss, was not finite."""
+
+    @property
+    def key(self) -> TrialKey:
+        return TrialKey(self.case, self.seed)
 
 
-@dataclass(frozen=True)
-class CurveRow:
-    """One evaluated global aggregation. time_s = compute_s + communication_s + aggregation_s."""
+class CurveRow(NamedTuple):
+    """One evaluated global aggregation: the clock's columns, then the learner's.
+
+    time_s = compute_s + communication_s + aggregation_s.
+    """
 
     round: int
     iteration: int
@@ -43,19 +50,18 @@ class CurveRow:
     compute_s: float
     communication_s: float
     aggregation_s: float
-    train_loss: float | None
-    test_loss: float | None
-    test_accuracy: float | None
+    metrics: Metrics
+
+    @classmethod
+    def of(cls, cells: Sequence[Any]) -> CurveRow:
+        """Return the row that has these `cells`."""
+        num_clock = len(cls._fields) - 1
+        return cls._make((*cells[:num_clock], Metrics(*cells[num_clock:])))
 
     @property
-    def is_finite(self) -> bool:
-        """Whether the losses are finite; those of a model that is not finite are not (see `Metrics`)."""
-        return are_finite(self.train_loss, self.test_loss)
-
-    @property
-    def metrics(self) -> Metrics:
-        """The figures alone."""
-        return Metrics(self.train_loss, self.test_loss, self.test_accuracy)
+    def cells(self) -> tuple[Any, ...]:
+        """The values of the columns, in their order."""
+        return (*self[:-1], *self.metrics)
 
 
 class TimelineRow(NamedTuple):
@@ -102,42 +108,12 @@ class TargetRow(NamedTuple):
     round: int | None
 
 
-def reaches(figures: Metrics | CurveRow, metric: str, target: float) -> bool:
-    """Tell whether figures are at or beyond a target; a null, and a model that is not finite, reaches nothing."""
-    value: float | None = getattr(figures, metric)
-    return value is not None and figures.is_finite and is_beyond(metric, value, target)
+def row_reaching(curve: Sequence[CurveRow], target: Target) -> CurveRow | None:
+    """Return the first row of a trial's curve at or beyond a target."""
+    return first_reaching(((row, row.metrics) for row in curve), target)
 
 
-def is_beyond(metric: str, value: float, target: float) -> bool:
-    """Tell whether a finite value of a metric is at or beyond a target."""
-    return value >= target if metric == "test_accuracy" else value <= target
-
-
-def first_reaching(curve: Sequence[CurveRow], metric: str, target: float) -> CurveRow | None:
-    """Return the first row of a trial's curve at or beyond a target: a row that exists, never interpolated."""
-    place = _first_place(curve, metric, target)
-    return None if place is None else curve[place]
-
-
-def iteration_reaching(learned: Mapping[int, Metrics], metric: str, target: float) -> int | None:
-    """Return the iteration at which a trial, given by its figures at each, first reaches a target."""
-    iterations = sorted(learned)
-    place = _first_place([learned[iteration] for iteration in iterations], metric, target)
-    return None if place is None else iterations[place]
-
-
-def _first_place(figures: Iterable[Metrics | CurveRow], metric: str, target: float) -> int | None:
-    for place, one in enumerate(figures):
-        if reaches(one, metric, target):
-            return place
-        if not one.is_finite:
-            return None  # whatever it may look like later
-    return None
-
-
-def target_row(curve: Sequence[CurveRow], metric: str, target: float) -> TargetRow:
+def target_row(curve: Sequence[CurveRow], target: Target) -> TargetRow:
     """Return a trial's row of the table `targets`."""
-    row = first_reaching(curve, metric, target)
-    if row is None:
-        return TargetRow(metric, target, None, None, None)
-    return TargetRow(metric, target, row.time_s, row.iteration, row.round)
+    row = row_reaching(curve, target)
+    return TargetRow(*target, row and row.time_s, row and row.iteration, row and row.round)

@@ -10,13 +10,13 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from hsgd_emu.atomic import write_atomically
 from hsgd_emu.errors import HsgdError, RunError
+from hsgd_emu.metrics import TARGETS, Target
 from hsgd_emu.results.database import connect_to_write, create_database, fold, transaction
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
@@ -27,19 +27,9 @@ from hsgd_emu.results.folder import (
     require_run_folder,
     write_environment,
 )
-from hsgd_emu.results.rows import (
-    METRICS,
-    BarrierRow,
-    CurveRow,
-    TimelineRow,
-    TrialKey,
-    TrialState,
-    WaitRow,
-    target_row,
-)
-from hsgd_emu.results.tables import FORMAT, TABLES, curve_rows, insert, quoted
+from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, TrialRow, WaitRow, target_row
+from hsgd_emu.results.tables import FORMAT, TABLES, curve_rows, insert, quoted, target_levels, trial_rows
 
-_TRIALS = quoted(TABLES["trials"])
 _OF_TRIAL = '"case" = ? AND seed = ?'
 
 
@@ -60,11 +50,11 @@ class RunStore:
         run_yaml: str,
         environment: dict[str, Any],
         trials: Sequence[TrialKey],
-        targets: Sequence[tuple[str, float]],
+        targets: Sequence[Target],
     ) -> RunStore:
         """Make a new run in `folder`, every trial waiting.
 
-        Args:    trials: in run order.  targets: (metric, level) pairs.
+        Args:    trials: in run order.  targets: of the run file.
         Raises:  RunError: the folder holds a run already (`remove_run` deletes it), or another run writes it.
         """
         new_folder(folder)
@@ -131,13 +121,12 @@ class RunStore:
     @property
     def trials(self) -> tuple[TrialKey, ...]:
         """All trials, in run order."""
-        rows = self._connection.execute('SELECT "case", seed FROM trials ORDER BY rowid')
-        return tuple(TrialKey(case, seed) for case, seed in rows)
+        return tuple(row.key for row in trial_rows(self._connection))
 
     @property
-    def targets(self) -> tuple[tuple[str, float], ...]:
-        """The (metric, level) pairs that the run was created with."""
-        return tuple(self._connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
+    def targets(self) -> tuple[Target, ...]:
+        """The targets that the run was created with."""
+        return target_levels(self._connection)
 
     @property
     def finished(self) -> bool:
@@ -145,19 +134,17 @@ class RunStore:
         row = self._connection.execute("SELECT count(*) FROM trials WHERE status != 'finished'").fetchone()
         return bool(row[0] == 0)
 
-    def trial_state(self, key: TrialKey) -> TrialState:
+    def trial_state(self, key: TrialKey) -> TrialRow:
         """Return how far a trial is. Raises KeyError for one that is not of this run."""
-        row = self._connection.execute(
-            f"SELECT iteration, status, weights_hash, timeline_hash FROM trials WHERE {_OF_TRIAL}",
-            astuple(key),
-        ).fetchone()
+        sql = f"SELECT {quoted(TABLES['trials'])} FROM trials WHERE {_OF_TRIAL}"
+        row = self._connection.execute(sql, key).fetchone()
         if row is None:
             raise KeyError(key)
-        return TrialState(*row)
+        return TrialRow(*row)
 
     def curve_rows(self, key: TrialKey) -> list[CurveRow]:
         """Return a trial's curve so far, in the order it was written; see `tables.curve_rows`."""
-        return [row for _, row in curve_rows(self._connection, 't."case" = ? AND t.seed = ?', astuple(key))]
+        return [row for _, row in curve_rows(self._connection, 't."case" = ? AND t.seed = ?', key)]
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -175,67 +162,55 @@ class RunStore:
         Args:    iteration: of the round's global aggregation; greater than the last one committed.
                  curve: None where the aggregation was not evaluated.
         """
-        trial = astuple(key)
         with self._transaction() as connection:
             before = self.trial_state(key)
             if before.status == "finished" or iteration <= before.iteration:
                 raise ValueError(f"{key}: iteration {iteration} does not follow {before}")
-            round_ = curve.round if curve else self._rounds(key) + 1
+            round_ = curve.round if curve else before.round + 1
             if curve:
-                insert(connection, "curve", iter([trial + astuple(curve)]))
-            insert(connection, "timeline", (trial + row for row in timeline))
-            insert(connection, "barriers", (trial + row for row in barriers))
-            insert(connection, "waits", ((*trial, round_, *row) for row in waits))
-            diverged_at = None if curve is None or curve.is_finite else iteration
+                insert(connection, "curve", iter([key + curve.cells]))
+            insert(connection, "timeline", (key + row for row in timeline))
+            insert(connection, "barriers", (key + row for row in barriers))
+            insert(connection, "waits", ((*key, round_, *row) for row in waits))
+            diverged_at = None if curve is None or curve.metrics.is_finite else iteration
             connection.execute(
                 "UPDATE trials SET status = 'running', iteration = ?, round = ?, "
                 f"diverged_at = coalesce(diverged_at, ?) WHERE {_OF_TRIAL}",
-                (iteration, round_, diverged_at, *trial),
+                (iteration, round_, diverged_at, *key),
             )
 
     def restart_trial(self, key: TrialKey) -> None:
         """Delete all that was written of a trial; it waits again."""
-        trial = astuple(key)
         with self._transaction() as connection:
             for table in (*TABLES, "checkpoints"):
                 if table != "trials":
-                    connection.execute(f"DELETE FROM {table} WHERE {_OF_TRIAL}", trial)
-            connection.execute(
-                "UPDATE trials SET status = 'waiting', iteration = 0, round = 0, weights_hash = NULL, "
-                f"timeline_hash = NULL, engine = NULL, wall_s = NULL, diverged_at = NULL WHERE {_OF_TRIAL}",
-                trial,
-            )
+                    connection.execute(f"DELETE FROM {table} WHERE {_OF_TRIAL}", key)
+            new = TrialRow(*key, "waiting")
+            values = ", ".join(f'"{name}" = ?' for name in new._fields)
+            connection.execute(f"UPDATE trials SET {values} WHERE {_OF_TRIAL}", (*new, *key))
 
     def note_checkpoint(self, key: TrialKey, iteration: int, sha256: str) -> None:
         """Note a checkpoint that is about to be put in its place; the last three of a trial are kept.
 
         Three, for the third last still lies there if the process is killed before that.
         """
-        trial = astuple(key)
         with self._transaction() as connection:
-            connection.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?)", (*trial, iteration, sha256))
+            connection.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?)", (*key, iteration, sha256))
             connection.execute(
                 f"DELETE FROM checkpoints WHERE {_OF_TRIAL} AND rowid NOT IN "
                 f"(SELECT rowid FROM checkpoints WHERE {_OF_TRIAL} ORDER BY rowid DESC LIMIT 3)",
-                trial * 2,
+                key * 2,
             )
 
     def checkpoints(self, key: TrialKey) -> dict[str, int]:
         """Return the iterations of a trial's last checkpoints by SHA-256."""
         sql = f"SELECT sha256, iteration FROM checkpoints WHERE {_OF_TRIAL}"
-        return dict(self._connection.execute(sql, astuple(key)))
+        return dict(self._connection.execute(sql, key))
 
     def pause_trial(self, key: TrialKey, wall_s: float) -> None:
         """Add what a trial that stops here, unfinished, has cost this host."""
         with self._transaction() as connection:
-            connection.execute(
-                f"UPDATE trials SET wall_s = coalesce(wall_s, 0) + ? WHERE {_OF_TRIAL}", (wall_s, *astuple(key))
-            )
-
-    def wall_s(self, key: TrialKey) -> float:
-        """Return what a trial has cost the hosts that learned it."""
-        row = self._connection.execute(f"SELECT wall_s FROM trials WHERE {_OF_TRIAL}", astuple(key)).fetchone()
-        return row[0] or 0.0
+            connection.execute(f"UPDATE trials SET wall_s = coalesce(wall_s, 0) + ? WHERE {_OF_TRIAL}", (wall_s, *key))
 
     def finish_trial(
         self, key: TrialKey, weights_hash: str | None, timeline_hash: str, engine: str, wall_s: float
@@ -244,20 +219,17 @@ class RunStore:
 
         Args:    weights_hash: None where nothing was trained.  wall_s: what the trial cost this host, since it paused.
         """
-        trial = astuple(key)
         with self._transaction() as connection:
             self.trial_state(key)
-            connection.execute(f"DELETE FROM targets WHERE {_OF_TRIAL}", trial)
+            connection.execute(f"DELETE FROM targets WHERE {_OF_TRIAL}", key)
             self._write_targets(connection, key)
             connection.execute(
                 "UPDATE trials SET status = 'finished', weights_hash = ?, timeline_hash = ?, engine = ?, "
                 f"wall_s = coalesce(wall_s, 0) + ? WHERE {_OF_TRIAL}",
-                (weights_hash, timeline_hash, engine, wall_s, *trial),
+                (weights_hash, timeline_hash, engine, wall_s, *key),
             )
 
-    def grow(
-        self, run_yaml: str, trials: Sequence[TrialKey], targets: Sequence[tuple[str, float]], iterations: int
-    ) -> None:
+    def grow(self, run_yaml: str, trials: Sequence[TrialKey], targets: Sequence[Target], iterations: int) -> None:
         """Make this the run of another run file, which adds trials, targets or iterations to it.
 
         Args:    trials: in run order, all that are there among them.  iterations: finished trials with fewer are not
@@ -272,11 +244,11 @@ class RunStore:
                 connection.execute(
                     "UPDATE trials SET status = 'running', weights_hash = NULL, timeline_hash = NULL, engine = NULL "
                     f"WHERE {_OF_TRIAL}",
-                    astuple(key),
+                    key,
                 )
-            place = {TrialKey(*row[:2]): row for row in connection.execute(f"SELECT {_TRIALS} FROM trials")}
+            place = {row.key: row for row in trial_rows(connection)}
             connection.execute("DELETE FROM trials")
-            insert(connection, "trials", (place.get(key) or _waiting(key) for key in trials))
+            insert(connection, "trials", (place.get(key, TrialRow(*key, "waiting")) for key in trials))
             connection.execute("DELETE FROM target_levels")
             connection.executemany("INSERT INTO target_levels VALUES (?, ?)", targets)
             connection.execute("DELETE FROM targets")
@@ -292,15 +264,11 @@ class RunStore:
 
     def _write_targets(self, connection: sqlite3.Connection, key: TrialKey) -> None:
         curve = self.curve_rows(key)
-        insert(connection, "targets", (astuple(key) + target_row(curve, *level) for level in self.targets))
+        insert(connection, "targets", (key + target_row(curve, target) for target in self.targets))
 
     def finish_run(self) -> None:
         """Fold the write-ahead log into run.sqlite, so that the run is one file that can be copied."""
         fold(self._connection)
-
-    def _rounds(self, key: TrialKey) -> int:
-        row = self._connection.execute(f"SELECT round FROM trials WHERE {_OF_TRIAL}", astuple(key)).fetchone()
-        return int(row[0])
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -315,20 +283,14 @@ def finish_writing(folder: Path) -> None:
             store.finish_run()
 
 
-def _waiting(key: TrialKey) -> tuple[Any, ...]:
-    """Return the row of a trial that has not begun."""
-    row = {"case": key.case, "seed": key.seed, "status": "waiting", "iteration": 0, "round": 0}
-    return tuple(row.get(column.name) for column in TABLES["trials"])
-
-
-def _create_database(folder: Path, trials: Sequence[TrialKey], targets: Sequence[tuple[str, float]]) -> None:
+def _create_database(folder: Path, trials: Sequence[TrialKey], targets: Sequence[Target]) -> None:
     """Put the database of a new run in its place."""
     for metric, _ in targets:
-        if metric not in METRICS:
-            raise ValueError(f"{metric} is not one of {', '.join(METRICS)}")
+        if metric not in TARGETS:
+            raise ValueError(f"{metric} is not one of {', '.join(TARGETS)}")
 
     def fill(connection: sqlite3.Connection) -> None:
-        insert(connection, "trials", map(_waiting, trials))
+        insert(connection, "trials", (TrialRow(*key, "waiting") for key in trials))
         connection.executemany("INSERT INTO target_levels VALUES (?, ?)", targets)
 
     create_database(folder / DATABASE_FILE, FORMAT, fill)

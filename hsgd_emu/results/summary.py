@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hsgd_emu.metrics import METRICS, Target
 from hsgd_emu.results.folder import local_sgd_cases, read_run_file
-from hsgd_emu.results.rows import CurveRow, TrialKey, first_reaching
+from hsgd_emu.results.rows import CurveRow, TrialKey, row_reaching
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.results.tables import connect_to_read, curve_rows, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, target_levels, trial_rows
 from hsgd_emu.results.wording import CaseSummary, TargetSummary, answer, has_published, header, in_one_line, render_rows
 
 __all__ = [
@@ -30,8 +31,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Level = tuple[str, float]
-"""(metric, target)."""
 
 
 def summarise(source: RunStore | Path) -> list[CaseSummary]:
@@ -49,19 +48,19 @@ def summarise_from(
     connection: sqlite3.Connection, run: dict[str, Any], curves: Mapping[TrialKey, Sequence[CurveRow]]
 ) -> list[CaseSummary]:
     """Return the summaries of a run from its open database, its run file and its `curves_of`."""
-    trials = [(TrialKey(*row[:2]), row[2], row[-1]) for row in select(connection, "trials")]
-    levels = list(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
+    trials, targets = trial_rows(connection), target_levels(connection)
     local, published = local_sgd_cases(run), _published(run)
     return [
         summarise_case(
             case,
             local_sgd=case in local,
-            num_seeds=sum(key.case == case for key, *_ in trials),
-            curves=[curves.get(key, ()) for key, status, _ in trials if key.case == case and status == "finished"],
-            levels={level: published.get((case, *level)) for level in levels},
-            diverged={key.seed: at for key, _, at in trials if key.case == case and at is not None},
+            num_seeds=len(of_case),
+            curves=[curves.get(trial.key, ()) for trial in of_case if trial.status == "finished"],
+            targets={target: published.get((case, *target)) for target in targets},
+            diverged={trial.seed: trial.diverged_at for trial in of_case if trial.diverged_at is not None},
         )
-        for case in dict.fromkeys(key.case for key, *_ in trials)
+        for case in dict.fromkeys(trial.case for trial in trials)
+        for of_case in [[trial for trial in trials if trial.case == case]]
     ]
 
 
@@ -71,12 +70,12 @@ def summarise_case(
     local_sgd: bool,
     num_seeds: int,
     curves: Sequence[Sequence[CurveRow]],
-    levels: Mapping[Level, float | None],
+    targets: Mapping[Target, float | None],
     diverged: Mapping[int, int],
 ) -> CaseSummary:
     """Return the summary of one case.
 
-    Args:    curves: of the finished seeds.  levels: the targets, each with its published time.  diverged: by seed, the
+    Args:    curves: of the finished seeds.  targets: each with its published time.  diverged: by seed, the
              iteration.
     """
     last = [curve[-1] for curve in curves if curve]
@@ -87,8 +86,8 @@ def summarise_case(
         num_seeds=num_seeds,
         num_finished=len(curves),
         targets=tuple(
-            summarise_target(*level, [first_reaching(curve, *level) for curve in curves], published_time_s)
-            for level, published_time_s in levels.items()
+            summarise_target(target, [row_reaching(curve, target) for curve in curves], published_time_s)
+            for target, published_time_s in targets.items()
         ),
         final_accuracy=median_figure(last, "test_accuracy"),
         final_test_loss=median_figure(last, "test_loss"),
@@ -99,7 +98,7 @@ def summarise_case(
 
 
 def summarise_target(
-    metric: str, target: float, rows: Sequence[CurveRow | None], published_time_s: float | None = None
+    target: Target, rows: Sequence[CurveRow | None], published_time_s: float | None = None
 ) -> TargetSummary:
     """Return median and spread over seeds of when a target was reached.
 
@@ -109,8 +108,7 @@ def summarise_target(
     there = middle(rows)
     time_s, communication_s = mean(there, "time_s"), mean(there, "communication_s")
     return TargetSummary(
-        metric=metric,
-        target=target,
+        *target,
         num_seeds=len(rows),
         num_reached=len(times_s),
         median_time_s=time_s,
@@ -155,7 +153,8 @@ def _two_in_the_middle(known: Sequence[T], num: int) -> Sequence[T]:
 def median_figure(rows: Sequence[CurveRow], metric: str) -> float | None:
     """Return the median of a metric over seeds; a model that is not finite is worse than all others."""
     return median_reached(
-        [getattr(row, metric) if row.is_finite else None for row in rows], larger_is_better=metric == "test_accuracy"
+        [row.metrics[metric] if row.metrics.is_finite else None for row in rows],
+        larger_is_better=METRICS[metric].sign > 0,
     )
 
 

@@ -2,80 +2,55 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
+from hsgd_emu.metrics import Metrics, Target
 from hsgd_emu.results import database
-from hsgd_emu.results.database import Column, Format, bounded, table_sql
+from hsgd_emu.results.database import Column, ColumnType, Format, bounded, table_sql
 from hsgd_emu.results.folder import DATABASE_FILE, require_run_folder
-from hsgd_emu.results.rows import CurveRow, TrialKey
+from hsgd_emu.results.rows import (
+    BarrierRow,
+    CurveRow,
+    TargetRow,
+    TimelineRow,
+    TrialKey,
+    TrialRow,
+    TrialStatus,
+    WaitRow,
+)
 
-__all__ = ["FORMAT", "TABLES", "Column", "connect_to_read", "curve_rows", "insert", "quoted", "select"]
+_TYPES: dict[Any, ColumnType] = {str: "TEXT", TrialStatus: "TEXT", int: "INTEGER", float: "REAL"}
 
 
-def _text(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, "TEXT") for name in names)
-
-
-def _integer(*names: str, null: bool = False) -> tuple[Column, ...]:
-    return tuple(Column(name, "INTEGER", null) for name in names)
-
-
-def _real(*names: str, null: bool = False) -> tuple[Column, ...]:
-    return tuple(Column(name, "REAL", null) for name in names)
+def _columns(row: type) -> tuple[Column, ...]:
+    """Return the columns of rows of a class: its fields in their order, each of `Metrics` by itself."""
+    found: list[Column] = []
+    for name, hint in get_type_hints(row).items():
+        null = isinstance(hint, UnionType)
+        kind = get_args(hint)[0] if null else hint
+        found += _columns(Metrics) if kind is Metrics else [Column(name, _TYPES[kind], null)]
+    return tuple(found)
 
 
 _TRIAL = (Column("case", "TEXT"), Column("seed", "INTEGER"))
 
 TABLES: dict[str, tuple[Column, ...]] = {
-    "curve": (
-        *_TRIAL,
-        *_integer("round", "iteration"),
-        *_real("time_s", "aggregated_s", "compute_s", "communication_s", "aggregation_s"),
-        *_real("train_loss", "test_loss", "test_accuracy", null=True),
-    ),
-    "timeline": (
-        *_TRIAL,
-        *_text("node", "kind"),
-        *_real("start_s", "end_s"),
-        *_integer("iteration", "bytes"),
-        *_text("peer"),
-    ),
-    "targets": (
-        *_TRIAL,
-        *_text("metric"),
-        *_real("target"),
-        *_real("time_s", null=True),
-        *_integer("iteration", "round", null=True),
-    ),
-    "trials": (
-        *_TRIAL,
-        *_text("status"),
-        *_integer("iteration", "round"),
-        *(Column(name, "TEXT", True) for name in ("weights_hash", "timeline_hash", "engine")),
-        *_real("wall_s", null=True),
-        # The first evaluated global aggregation at which the global model, or a loss, was not finite.
-        *_integer("diverged_at", null=True),
-    ),
-    "barriers": (
-        *_TRIAL,
-        *_text("server"),
-        *_integer("iteration"),
-        *_real("ready_s"),
-        *_text("waited_for", "link"),
-        *_real("slack_s"),
-    ),
-    "waits": (*_TRIAL, *_integer("round"), *_text("node"), *_real("wait_s")),
+    "curve": (*_TRIAL, *_columns(CurveRow)),
+    "timeline": (*_TRIAL, *_columns(TimelineRow)),
+    "targets": (*_TRIAL, *_columns(TargetRow)),
+    "trials": _columns(TrialRow),
+    "barriers": (*_TRIAL, *_columns(BarrierRow)),
+    "waits": (*_TRIAL, Column("round", "INTEGER"), *_columns(WaitRow)),
 }
 
-TARGET_LEVELS = (*_text("metric"), *_real("target"))
+TARGET_LEVELS = (Column("metric", "TEXT"), Column("target", "REAL"))
 """What the run file asks for; `targets` has the answers."""
 
-CHECKPOINTS = (*_TRIAL, *_integer("iteration"), *_text("sha256"))
+CHECKPOINTS = (*_TRIAL, Column("iteration", "INTEGER"), Column("sha256", "TEXT"))
 """The last checkpoints of each trial: the iteration, and the hash of the file."""
 
 _OTHERS = {"target_levels": TARGET_LEVELS, "checkpoints": CHECKPOINTS}
@@ -119,10 +94,10 @@ def connect_to_read(folder: Path) -> sqlite3.Connection:
     return database.connect_to_read(folder / DATABASE_FILE, FORMAT)
 
 
-def select(
-    connection: sqlite3.Connection, table: str, where: str = "", values: Sequence[Any] = ()
-) -> Iterator[tuple[Any, ...]]:
+def select(connection: sqlite3.Connection, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Any]:
     """Yield a table's rows, trials in run order and each trial's rows as they were written.
+
+    A row is a named tuple of the table's columns.
 
     where: an SQL condition on the table (called `t`), for instance ``t.kind = ?``.
     """
@@ -133,7 +108,17 @@ def select(
         f"{condition} ORDER BY r.rowid, t.rowid",
         values,
     )
-    yield from bounded(connection, rows, len(TABLES[table]))
+    yield from bounded(connection, rows, TABLES[table])
+
+
+def trial_rows(connection: sqlite3.Connection) -> list[TrialRow]:
+    """Return how far each trial is, in run order."""
+    return [TrialRow(*row) for row in select(connection, "trials")]
+
+
+def target_levels(connection: sqlite3.Connection) -> tuple[Target, ...]:
+    """Return the targets of the run file."""
+    return tuple(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
 
 
 def curve_rows(
@@ -143,9 +128,11 @@ def curve_rows(
 
     A NaN is kept as null: from where a trial has diverged on, the test loss is NaN unless a loss is infinite.
     """
-    diverged_at = {TrialKey(*row[:2]): row[-1] for row in select(connection, "trials")}
-    for case, seed, *values_ in select(connection, "curve", where, values):
-        key, row = TrialKey(case, seed), CurveRow(*values_)
+    diverged_at = {trial.key: trial.diverged_at for trial in trial_rows(connection)}
+    for case, seed, *cells in select(connection, "curve", where, values):
+        key, row = TrialKey(case, seed), CurveRow.of(cells)
         since = diverged_at[key]
         has_diverged = since is not None and row.iteration >= since
-        yield key, replace(row, test_loss=math.nan) if has_diverged and row.is_finite else row
+        if has_diverged and row.metrics.is_finite:
+            row = row._replace(metrics=row.metrics.diverged())
+        yield key, row

@@ -23,20 +23,18 @@ from typing import Any
 
 from hsgd_emu.atomic import make_folder
 from hsgd_emu.errors import ConfigError, unwritable
+from hsgd_emu.metrics import METRICS
 from hsgd_emu.results.folder import TENSORBOARD, remove_events, require_run_folder
 from hsgd_emu.results.rows import CurveRow, TrialKey
-from hsgd_emu.results.tables import connect_to_read, curve_rows, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows
 
 SCALARS = {
-    "test_accuracy": "test_accuracy",
-    "test_loss": "test_loss",
-    "train_loss": "train_loss",
     "emulated_time_s": "time_s",
     "split/compute_s": "compute_s",
     "split/communication_s": "communication_s",
     "split/aggregation_s": "aggregation_s",
 }
-"""By tag: the column of `curve`."""
+"""By tag, beside those of the metrics: the column of `curve`."""
 _MOST_NAME_BYTES = 120
 
 
@@ -83,7 +81,8 @@ class EventFile:
 
     def add(self, row: CurveRow) -> None:
         """Write the points of one row of `curve`; what is null or NaN has none."""
-        found = {tag: getattr(row, column) for tag, column in SCALARS.items()}
+        found = {metric: row.metrics[metric] for metric in METRICS}
+        found |= {tag: getattr(row, column) for tag, column in SCALARS.items()}
         values = {tag: value for tag, value in found.items() if value is not None and not math.isnan(value)}
         by_time = {f"by_time/{tag}": value for tag, value in values.items() if tag != "emulated_time_s"}
         for step, points in ((row.iteration, values), (round(1000 * row.time_s), by_time)):
@@ -158,7 +157,7 @@ def export_events(folder: Path, out: Path) -> list[Path]:
     try:
         with contextlib.closing(connect_to_read(folder)) as connection:
             connection.execute("BEGIN")
-            names = case_folders(case for case, *_ in select(connection, "trials"))
+            names = case_folders(trial.case for trial in trial_rows(connection))
             with contextlib.closing(_trials(connection)) as trials:
                 for key, rows in trials:
                     path = trial_folder(out, names, key)

@@ -20,15 +20,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from hsgd_emu.atomic import refuse_foreign, replacing_text
 from hsgd_emu.errors import ConfigError, listed, nearest, unwritable
+from hsgd_emu.metrics import METRICS
 from hsgd_emu.results.folder import TRACE_FILE, read_environment, read_run_file
-from hsgd_emu.results.rows import METRICS, CurveRow, TimelineRow, TrialKey
-from hsgd_emu.results.tables import connect_to_read, select
-from hsgd_emu.units import NS_PER_S
+from hsgd_emu.results.rows import CurveRow, TrialKey
+from hsgd_emu.results.tables import connect_to_read, curve_rows, select, trial_rows
+from hsgd_emu.units import stored_ns
 
+T = TypeVar("T")
 MANY_EVENTS = 1_000_000
 """More of them, some 140 MB, are slow in the viewers."""
 _TRANSFERS = ("upload", "download")
@@ -84,7 +86,7 @@ def write_trace(
     refuse_foreign(path, _MARK, force)
     with contextlib.closing(connect_to_read(folder)) as connection:
         connection.execute("BEGIN")  # one snapshot, while the run may go on
-        status = {TrialKey(*row[:2]): row[2] for row in select(connection, "trials")}
+        status = {trial.key: trial.status for trial in trial_rows(connection)}
         _check_selection(list(status), cases, seeds, rounds)
         chosen = [key for key in status if key.case in (cases or [key.case]) and key.seed in (seeds or [key.seed])]
         try:
@@ -115,15 +117,14 @@ class _Trace:
     def write(self, connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> None:
         """Write all events of the rows that meet the condition."""
         self._file.write(f'{{{_MARK},"displayTimeUnit":"ms","traceEvents":[')
-        with _selected(connection, "timeline", where, values) as rows:
-            for (case, seed), activities in groupby(rows, key=lambda row: row[:2]):
-                key = TrialKey(case, seed)
+        with _closing(select(connection, "timeline", where, values)) as rows:
+            for key, activities in groupby(rows, key=lambda row: TrialKey(row.case, row.seed)):
                 self.found.append(key)
                 self._process(key, self._pid[key])
-                self._slices(self._pid[key], (TimelineRow(*row[2:]) for row in activities))
-        with _selected(connection, "curve", where, values) as rows:
-            for case, seed, *row in rows:
-                self._counters(self._pid[TrialKey(case, seed)], CurveRow(*row))
+                self._slices(self._pid[key], activities)
+        with _closing(curve_rows(connection, where, values)) as curve:
+            for key, row in curve:
+                self._counters(self._pid[key], row)
         self._file.write("\n]}\n")
 
     def _event(self, text: str) -> None:
@@ -135,10 +136,10 @@ class _Trace:
         self._event(f'"ph":"M","name":"process_name","pid":{pid},"args":{{"name":{name}}}')
         self._event(f'"ph":"M","name":"process_sort_index","pid":{pid},"args":{{"sort_index":{pid}}}')
 
-    def _slices(self, pid: int, rows: Iterator[TimelineRow]) -> None:
+    def _slices(self, pid: int, rows: Iterator[Any]) -> None:
         tracks = _Tracks(self._tids)
         for row in rows:
-            start_ns, end_ns = _ns(row.start_s), _ns(row.end_s)
+            start_ns, end_ns = stored_ns(row.start_s), stored_ns(row.end_s)
             tid, kind = tracks.place(row, start_ns, end_ns), _text(row.kind)
             args = f'"iteration":{row.iteration}'
             if row.kind in _TRANSFERS:
@@ -158,10 +159,10 @@ class _Trace:
 
     def _counters(self, pid: int, row: CurveRow) -> None:
         for metric in METRICS:
-            value = getattr(row, metric)
+            value = row.metrics[metric]
             # A loss that went to infinity is no number in JSON: a gap, as where there is none.
             if value is not None and math.isfinite(value):
-                time = f'"ts":{_us(_ns(row.time_s))}'
+                time = f'"ts":{_us(stored_ns(row.time_s))}'
                 self._event(f'"ph":"C","name":"{metric}","pid":{pid},{time},"args":{{"value":{value!r}}}')
                 self.num_events += 1
 
@@ -176,7 +177,7 @@ class _Tracks:
         """By node and whether for transfers: the end of the last slice on each track."""
         self._parent: dict[str, str] = {}
 
-    def place(self, row: TimelineRow, start_ns: int, end_ns: int) -> int:
+    def place(self, row: Any, start_ns: int, end_ns: int) -> int:
         """Return the number of the track that takes this activity."""
         is_transfer = row.kind in _TRANSFERS
         if is_transfer:
@@ -210,15 +211,6 @@ class _Tracks:
         return nodes
 
 
-def _ns(seconds: float) -> int:
-    """Return the integer nanoseconds that the table's seconds were made of (`units.to_s`)."""
-    near = round(seconds * NS_PER_S)
-    if near / NS_PER_S == seconds:
-        return near
-    # The product is rounded too: beyond some 26 days it may be one off.
-    return next((ns for ns in (near - 1, near + 1) if ns / NS_PER_S == seconds), near)
-
-
 def _us(nanoseconds: int) -> str:
     """Return microseconds with all digits, and never an exponent."""
     return f"{nanoseconds // 1000}.{nanoseconds % 1000:03d}"
@@ -231,11 +223,8 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\\\\", "\\u005c")
 
 
-def _selected(
-    connection: sqlite3.Connection, table: str, where: str, values: Sequence[Any]
-) -> contextlib.closing[Generator[tuple[Any, ...], Any, Any]]:
-    """Give a table's rows, and let go of them before the connection is closed, also where writing fails midway."""
-    rows = select(connection, table, where, values)
+def _closing(rows: Iterator[T]) -> contextlib.closing[Generator[T, Any, Any]]:
+    """Let go of a table's rows before the connection is closed, also where writing fails midway."""
     assert isinstance(rows, Generator)
     return contextlib.closing(rows)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.metrics import TARGETS
 from hsgd_emu.results import database
 from hsgd_emu.results.folder import DATABASE_FILE, is_run_folder, read_environment, read_run_file
-from hsgd_emu.results.rows import METRICS
 from hsgd_emu.results.tables import FORMAT, TABLES
 
 _STATUSES = ("waiting", "running", "finished")
@@ -55,7 +55,7 @@ def _contradictions(connection: sqlite3.Connection, run: dict[str, Any], timing_
         "t.seed = c.seed WHERE t.iteration IS NULL OR c.iteration > t.iteration",
         "an iteration that is twice in a curve": 'SELECT 1 FROM curve GROUP BY "case", seed, iteration '
         "HAVING count(*) > 1",
-        "a target of no known metric": f"SELECT 1 FROM target_levels WHERE metric NOT IN {METRICS}",
+        "a target of no known metric": f"SELECT 1 FROM target_levels WHERE metric NOT IN {TARGETS}",
         "a target that is no number": "SELECT 1 FROM target_levels WHERE NOT abs(target) < 1e300",
     }.items():
         if connection.execute(f"{sql} LIMIT 1").fetchone():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hsgd_emu.errors import listed
+from hsgd_emu.metrics import METRICS, Target, hardness
 from hsgd_emu.results.text_table import TextTable
 
 DIVERGED = "diverged"
@@ -31,6 +32,10 @@ class TargetSummary:
     median_iterations: float | None
     communication_share: float | None
     published_time_s: float | None = None
+
+    @property
+    def key(self) -> Target:
+        return self.metric, self.target
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,23 @@ def in_one_line(text: str) -> str:
 
 def target_label(metric: str, target: float) -> str:
     """Return a target in words: `80% test accuracy`, `test loss 0.5`."""
-    if metric == "test_accuracy":
-        return f"{percent(target)} test accuracy"
-    return f"{metric.replace('_', ' ')} {target:g}"
+    return named(metric, level_text(metric, target))
+
+
+def level_text(metric: str, level: float) -> str:
+    """Return a level of a metric: `80%`, `0.5`."""
+    return percent(level) if METRICS[metric].is_share else f"{level:g}"
+
+
+def value_text(metric: str, value: float) -> str:
+    """Return a measured value of a metric: `80.3%`, `0.512`."""
+    return accuracy_cell(value) if METRICS[metric].is_share else number(value, 3)
+
+
+def named(metric: str, text: str) -> str:
+    """Return a value with its metric's name."""
+    words = METRICS[metric].words
+    return f"{text} {words}" if METRICS[metric].is_share else f"{words} {text}"
 
 
 def time_cell(target: TargetSummary) -> str:
@@ -131,7 +150,7 @@ def target_heads(summaries: Sequence[CaseSummary]) -> list[str]:
     finished = any(summary.num_finished for summary in summaries)
     if not summaries or (finished and not was_trained(summaries)):
         return []
-    return [f"time to {target_label(target.metric, target.target)}" for target in summaries[0].targets]
+    return [f"time to {target_label(*target.key)}" for target in summaries[0].targets]
 
 
 def has_published(summaries: Sequence[CaseSummary]) -> list[bool]:
@@ -233,18 +252,13 @@ def first_answer(summaries: Sequence[CaseSummary]) -> str:
         return _answer_in_time(summaries)
     if not targets:
         return "No target was set. " + _answer_in_accuracy(summaries)
-    for target in sorted(targets, key=_hardness):
+    targets.sort(key=lambda target: hardness(target.key))
+    for target in targets:
         entries = _entries(summaries, target)
         if entries:
             return _answer_in_target(entries, target)
-    easiest = sorted(targets, key=_hardness)[-1]
-    label = target_label(easiest.metric, easiest.target)
+    label = target_label(*targets[-1].key)
     return f"No case reached {label} with more than half of its seeds. {_answer_in_accuracy(summaries)}"
-
-
-def _hardness(target: TargetSummary) -> tuple[int, float]:
-    order = ("test_accuracy", "test_loss", "train_loss").index(target.metric)
-    return order, -target.target if target.metric == "test_accuracy" else target.target
 
 
 def _entries(summaries: Sequence[CaseSummary], wanted: TargetSummary) -> list[_Entry]:
@@ -253,7 +267,7 @@ def _entries(summaries: Sequence[CaseSummary], wanted: TargetSummary) -> list[_E
         (summary, target)
         for summary in summaries
         for target in summary.targets
-        if (target.metric, target.target) == (wanted.metric, wanted.target) and target.median_time_s is not None
+        if target.key == wanted.key and target.median_time_s is not None
     ]
     return sorted(found, key=lambda entry: entry[1].median_time_s or 0.0)
 
@@ -261,7 +275,7 @@ def _entries(summaries: Sequence[CaseSummary], wanted: TargetSummary) -> list[_E
 def _answer_in_target(entries: list[_Entry], wanted: TargetSummary) -> str:
     best, reached = entries[0]
     best_s = reached.median_time_s or 0.0
-    sentence = f"To {target_label(wanted.metric, wanted.target)}, {best.case} takes {_seconds(best_s)}"
+    sentence = f"To {target_label(*wanted.key)}, {best.case} takes {_seconds(best_s)}"
     # The rival is the best case of the other kind: local SGD against H-SGD; else just the runner-up.
     others = [entry for entry in entries[1:] if entry[0].local_sgd != best.local_sgd]
     rival = next(iter(others or entries[1:]), None)

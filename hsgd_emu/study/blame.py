@@ -30,10 +30,8 @@ def barriers_of(run: FinishedRun, case: str, reached: Reached) -> Barriers:
         if run.experiment.timeline == "full":
             with contextlib.closing(connect_to_read(run.folder)) as connection:
                 where = 't."case" = ? AND t.seed = ? AND t.iteration <= ?'
-                for _, _, server, _, _, child, link, _ in select(
-                    connection, "barriers", where, (case, seed, iteration)
-                ):
-                    found[server, child, link] += 1
+                for row in select(connection, "barriers", where, (case, seed, iteration)):
+                    found[row.server, row.waited_for, row.link] += 1
         else:
             _emulate_barriers(run, TrialKey(case, seed), iteration, found)
     return found

@@ -14,8 +14,9 @@ from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.engine.times import Nanoseconds_SR
 from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.experiment import Experiment, load_experiment
+from hsgd_emu.metrics import METRICS, TARGETS, Target, first_reaching, hardness
 from hsgd_emu.results.folder import RUN_FILE, read_environment, recorded_message_bytes, require_run_folder
-from hsgd_emu.results.rows import METRICS, TrialKey, iteration_reaching
+from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import number, target_label
 from hsgd_emu.study.clock import times
@@ -23,8 +24,6 @@ from hsgd_emu.study.retime import depends_on_time, read_recorded
 from hsgd_emu.timing.transfers import Message
 from hsgd_emu.trials import Recorded
 
-Target = tuple[str, float]
-"""(metric, level)."""
 Reached = dict[int, int | None]
 """By seed: the iteration at which a target was reached, None where it never was."""
 _MOST_TIMES = 5_000_000
@@ -58,7 +57,7 @@ class FinishedRun:
     def reached(self, case: str, target: Target) -> Reached:
         """Return at which evaluated iteration each seed of a case first reached a target."""
         return {
-            seed: iteration_reaching(self.recorded[TrialKey(case, seed)].metrics, *target)
+            seed: first_reaching(sorted(self.recorded[TrialKey(case, seed)].metrics.items()), target)
             for seed in self.experiment.seeds
         }
 
@@ -88,17 +87,17 @@ def target_of(text: str) -> Target:
     """
     metric, _, level_text = (part.strip() for part in text.partition("="))
     label = f"--target {text}"
-    if metric not in METRICS:
-        hint = nearest(metric, METRICS)
+    if metric not in TARGETS:
+        hint = nearest(metric, TARGETS)
         raise ConfigError.of(
-            label, "", f"expected METRIC=LEVEL, as in test_accuracy=0.8, METRIC one of {METRICS}{hint}"
+            label, "", f"expected METRIC=LEVEL, as in test_accuracy=0.8, METRIC one of {TARGETS}{hint}"
         )
     try:
         # float() would read 1_000 too.
         level = math.nan if "_" in level_text else float(level_text)
     except ValueError:
         level = math.nan
-    if metric == "test_accuracy" and not 0 < level <= 1:
+    if METRICS[metric].is_share and not 0 < level <= 1:
         raise ConfigError.of(label, "", f"found '{level_text}'; expected a fraction above 0 and at most 1, such as 0.8")
     if not 0 <= level < math.inf:
         raise ConfigError.of(label, "", f"found '{level_text}'; expected a number of at least 0, such as 0.5")
@@ -114,10 +113,11 @@ def hardest_reached(run: FinishedRun) -> Target:
     if not levels:
         text = "its run file names no targets; name one with --target, as in --target test_accuracy=0.8"
         raise ConfigError.of(str(run.folder), "", text)
-    for target in sorted(levels, key=_hardness):
+    levels = sorted(levels, key=hardness)
+    for target in levels:
         if _reaching(run, target):
             return target
-    raise _never_reached(run, sorted(levels, key=_hardness)[-1])
+    raise _never_reached(run, levels[-1])
 
 
 def require_reached(run: FinishedRun, target: Target) -> None:
@@ -126,23 +126,18 @@ def require_reached(run: FinishedRun, target: Target) -> None:
         raise _never_reached(run, target)
 
 
-def _hardness(target: Target) -> tuple[int, float]:
-    metric, level = target
-    return METRICS.index(metric), -level if metric == "test_accuracy" else level
-
-
 def _reaching(run: FinishedRun, target: Target) -> list[str]:
     cases = [case.name for case in run.experiment.cases]
     return [case for case in cases if median_reached(list(run.reached(case, target).values())) is not None]
 
 
 def _never_reached(run: FinishedRun, target: Target) -> ConfigError:
-    metric, level = target
+    metric = target[0]
     learned = [metrics for trial in run.recorded.values() for metrics in trial.metrics.values() if metrics.is_finite]
-    known = [value for metrics in learned if (value := getattr(metrics, metric)) is not None]
-    best = (max if metric == "test_accuracy" else min)(known, default=None)
+    known = [value for metrics in learned if (value := metrics[metric]) is not None]
+    best = (max if METRICS[metric].sign > 0 else min)(known, default=None)
     hint = "" if best is None else f"; the best of any seed is {metric} {number(best)}"
-    label = target_label(metric, level)
+    label = target_label(*target)
     return ConfigError.of(str(run.folder), "", f"no case reached {label} with more than half of its seeds{hint}")
 
 

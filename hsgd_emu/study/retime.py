@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.says import NAMES
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
     RUN_FILE,
@@ -31,7 +31,7 @@ from hsgd_emu.results.folder import (
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.results.tables import connect_to_read, curve_rows, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows
 from hsgd_emu.study.changes import Changes, changed_experiment
 from hsgd_emu.topology.tree import Topology
 from hsgd_emu.trials import Progress, Recorded, Session, run_trials, trial_keys
@@ -98,23 +98,19 @@ def read_recorded(folder: Path, experiment: Experiment) -> dict[TrialKey, Record
 
     Raises:  ConfigError: a trial is not finished, or nothing was learned.
     """
-    unfinished: list[str] = []
-    hashes: dict[TrialKey, str] = {}
     metrics: dict[TrialKey, dict[int, Metrics]] = {}
     with contextlib.closing(connect_to_read(folder)) as connection:
-        for case, seed, status, _, _, weights_hash, *_ in select(connection, "trials"):
-            if status != "finished":
-                unfinished.append(f"{case}, seed {seed}")
-            elif weights_hash is not None:
-                hashes[TrialKey(case, seed)] = weights_hash
+        trials = trial_rows(connection)
         for key, row in curve_rows(connection):
             metrics.setdefault(key, {})[row.iteration] = row.metrics
     if read_environment(folder).get("timing_only"):
         text = "was run with --timing-only and learned nothing; `hsgd-emu run` it with the other timing instead"
         raise ConfigError.of(str(folder), "", text)
+    unfinished = [f"{trial.case}, seed {trial.seed}" for trial in trials if trial.status != "finished"]
     if unfinished:
         text = f"not finished: {listed(unfinished, 4)}; `hsgd-emu run FILE --resume` finishes the run"
         raise ConfigError.of(str(folder), "", text)
+    hashes = {trial.key: trial.weights_hash for trial in trials if trial.weights_hash is not None}
     return {key: Recorded(metrics[key], hashes[key]) for key in trial_keys(experiment)}
 
 

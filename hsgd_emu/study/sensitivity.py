@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hsgd_emu.engine.times import seconds
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
+from hsgd_emu.metrics import Target
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import number, percent, share_cell, target_label
 from hsgd_emu.study.blame import Barriers, barriers_of, blame, most_blamed
@@ -17,13 +19,11 @@ from hsgd_emu.study.costs import AnyCost, aggregation_costs, profile_costs, with
 from hsgd_emu.study.finished import (
     FinishedRun,
     Reached,
-    Target,
     finished_run,
     global_times_ns,
     hardest_reached,
     require_reached,
 )
-from hsgd_emu.units import NS_PER_S
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -157,7 +157,7 @@ def times_to_target_s(
         columns = [schedule.num_rounds(at[seed] or 0) - 1 for seed in seeds]
         last = schedule.end_of(max(columns) + 1)
         time_ns = global_times_ns(run, experiments, schedule, seeds, last)[:, range(len(seeds)), columns]
-        found[schedule.name] = [median_reached([*row, *never]) for row in (time_ns / NS_PER_S).tolist()]
+        found[schedule.name] = [median_reached([*row, *never]) for row in seconds(time_ns).tolist()]
     return found
 
 

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.locks import is_held
+from hsgd_emu.metrics import Reaching, Target
 from hsgd_emu.results.folder import DATABASE_FILE, LOCK_FILE, iterations_of, read_run_file
-from hsgd_emu.results.rows import CurveRow, TrialKey, TrialStatus, reaches
-from hsgd_emu.results.tables import connect_to_read, curve_rows, select
+from hsgd_emu.results.rows import CurveRow, TrialKey, TrialRow, TrialStatus
+from hsgd_emu.results.tables import connect_to_read, curve_rows, target_levels, trial_rows
 from hsgd_emu.watch.pace import Pace
-
-Target = tuple[str, float]
-"""(metric, level)."""
 
 
 @dataclass
 class CurveNow:
     """What is shown of a trial's curve so far; kept up row by row, for it may be long."""
 
+    reaching: Reaching
     last: CurveRow | None = None
     accuracies: list[float | None] = field(default_factory=list)
     least: float = math.inf
@@ -35,15 +34,13 @@ class CurveNow:
     reached: dict[Target, CurveRow] = field(default_factory=dict)
     """By target: the first row at or beyond it."""
 
-    def add(self, row: CurveRow, targets: Sequence[Target]) -> None:
-        accuracy = row.test_accuracy if row.is_finite else None
+    def add(self, row: CurveRow) -> None:
+        accuracy = row.metrics.test_accuracy if row.metrics.is_finite else None
         self.last = row
         self.accuracies.append(accuracy)
         if accuracy is not None:
             self.least, self.most = min(self.least, accuracy), max(self.most, accuracy)
-        for metric, level in targets:
-            if reaches(row, metric, level):
-                self.reached.setdefault((metric, level), row)
+        self.reached |= dict.fromkeys(self.reaching.take(row.metrics), row)
 
 
 @dataclass(frozen=True)
@@ -125,9 +122,8 @@ class RunBoard:
         written = is_written(self.folder)
         with contextlib.closing(connect_to_read(self.folder)) as connection:
             connection.execute("BEGIN")
-            trials = list(select(connection, "trials"))
-            self._forget_another(trials)
-            targets = tuple(connection.execute("SELECT metric, target FROM target_levels ORDER BY rowid"))
+            trials, targets = trial_rows(connection), target_levels(connection)
+            self._forget_another(trials, targets)
             self._read_curves(connection, targets)
         self._run = self._run or read_run_file(self.folder)
         iterations = iterations_of(self.folder)
@@ -136,30 +132,30 @@ class RunBoard:
         left = self._left_wall_s(now, iterations) if written else None
         return RunNow(str(self._run["name"]), iterations, tuple(now), targets, written, left)
 
-    def _forget_another(self, trials: list[tuple[Any, ...]]) -> None:
-        """Forget all where the run was replaced, or a trial begun anew: its rows are others now."""
-        now = {TrialKey(*row[:2]): row[3] for row in trials}
-        identity = (os.stat(self.folder / DATABASE_FILE).st_ino, tuple(now))
+    def _forget_another(self, trials: Sequence[TrialRow], targets: Sequence[Target]) -> None:
+        """Forget all where the run was replaced, has other targets, or a trial was begun anew."""
+        now = {trial.key: trial.iteration for trial in trials}
+        identity = (os.stat(self.folder / DATABASE_FILE).st_ino, tuple(now), targets)
         if identity != self._identity or any(now[key] < before for key, before in self._iterations.items()):
             self._forget()
         self._identity, self._iterations = identity, now
 
     def _read_curves(self, connection: sqlite3.Connection, targets: Sequence[Target]) -> None:
         for key, row in curve_rows(connection, "t.rowid > ?", (self._last_row,)):
-            self._curves.setdefault(key, CurveNow()).add(row, targets)
+            self._curves.setdefault(key, CurveNow(Reaching(targets))).add(row)
         self._last_row = connection.execute("SELECT coalesce(max(rowid), 0) FROM curve").fetchone()[0]
 
-    def _see(self, trials: list[tuple[Any, ...]]) -> None:
-        for case, seed, status, iteration, *_, wall_s, _ in trials:
-            self._pace.see(TrialKey(case, seed), iteration, self._clock())
-            if status == "finished" and wall_s is not None and iteration:
-                self._pace.finished(TrialKey(case, seed), wall_s / iteration)
+    def _see(self, trials: Sequence[TrialRow]) -> None:
+        for trial in trials:
+            self._pace.see(trial.key, trial.iteration, self._clock())
+            if trial.status == "finished" and trial.wall_s is not None and trial.iteration:
+                self._pace.finished(trial.key, trial.wall_s / trial.iteration)
 
-    def _trial(self, row: tuple[Any, ...], iterations: int, written: bool) -> TrialNow:
-        key, status, iteration = TrialKey(*row[:2]), row[2], row[3]
-        pace = self._pace.wall_s_per_iteration(key) if status == "running" and written else None
-        left = None if pace is None else pace * max(0, iterations - iteration)
-        return TrialNow(key, status, iteration, self._curves.get(key, CurveNow()), left)
+    def _trial(self, row: TrialRow, iterations: int, written: bool) -> TrialNow:
+        pace = self._pace.wall_s_per_iteration(row.key) if row.status == "running" and written else None
+        left = None if pace is None else pace * max(0, iterations - row.iteration)
+        curve = self._curves.get(row.key) or CurveNow(Reaching(()))
+        return TrialNow(row.key, row.status, row.iteration, curve, left)
 
     def _left_wall_s(self, trials: list[TrialNow], iterations: int) -> float | None:
         left = 0.0

@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from hsgd_emu.metrics import Metrics, Target
 from hsgd_emu.results.folder import read_environment
 from hsgd_emu.results.rows import TrialStatus
 from hsgd_emu.results.summary import answer, summarise, summarise_target
@@ -133,7 +134,8 @@ def _table(run: RunNow, rows: Sequence[TrialNow], form: _Form, whole_names: bool
 
 def _cells(run: RunNow, trial: TrialNow, form: _Form, whole_names: bool) -> dict[str, str]:
     """Return every cell of a trial's row by its column's head."""
-    now, case, share = trial.curve.last, trial.key.case, run.share_of(trial)
+    last, case, share = trial.curve.last, trial.key.case, run.share_of(trial)
+    now = last.metrics if last else Metrics()
     # One scale for all trials, so that their lines can be compared.
     spark = sparkline(trial.curve.accuracies, form.spark, *run.accuracies)
     return {
@@ -142,9 +144,9 @@ def _cells(run: RunNow, trial: TrialNow, form: _Form, whole_names: bool) -> dict
         "status": _status(trial.status, run),
         "progress": f"{bar(share, form.bar)} {math.floor(100 * share):3}%",
         "iteration": f"{trial.iteration:,}",
-        "emulated": f"{number(now.time_s)} s" if now else "-",
-        "accuracy": DIVERGED if now and not now.is_finite else accuracy_cell(now.test_accuracy if now else None),
-        "test loss": "-" if now is None or now.test_loss is None else number(now.test_loss, 3),
+        "emulated": f"{number(last.time_s)} s" if last else "-",
+        "accuracy": DIVERGED if not now.is_finite else accuracy_cell(now.test_accuracy),
+        "test loss": "-" if now.test_loss is None else number(now.test_loss, 3),
         "accuracy so far": spark,
         "so far": spark,
         "left": duration(trial.left_wall_s) if trial.status == "running" else "",
@@ -155,7 +157,7 @@ def _target_line(run: RunNow, metric: str, target: float) -> Text:
     """Return who has reached a target when, the fastest first."""
     found = []
     for case in dict.fromkeys(trial.key.case for trial in run.trials):
-        summary = _reached(run, case, metric, target)
+        summary = _reached(run, case, (metric, target))
         seeds = f"{summary.num_reached} of {summary.num_seeds} seeds"
         if summary.median_time_s is not None:
             note = f" ({seeds})" if summary.num_reached < summary.num_seeds else ""
@@ -168,14 +170,14 @@ def _target_line(run: RunNow, metric: str, target: float) -> Text:
     return line.append(", ".join(text for _, text in sorted(found, key=lambda entry: entry[0])))
 
 
-def _reached(run: RunNow, case: str, metric: str, target: float) -> TargetSummary:
+def _reached(run: RunNow, case: str, target: Target) -> TargetSummary:
     """Return when a case reached a target, over those of its seeds that did so far or ended without."""
     rows = []
     for trial in run.trials:
-        row = trial.curve.reached.get((metric, target))
+        row = trial.curve.reached.get(target)
         if trial.key.case == case and (row or trial.status == "finished"):
             rows.append(row)
-    return summarise_target(metric, target, rows)
+    return summarise_target(target, rows)
 
 
 def _whole(run: RunNow) -> Text:

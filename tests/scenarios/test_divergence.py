@@ -10,6 +10,7 @@ import pytest
 
 import hsgd_emu
 from hsgd_emu.experiment import load_experiment
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.run import Options, run_experiment
@@ -148,10 +149,10 @@ def test_a_trial_that_starts_again_has_not_diverged(tmp_path: Path):
     from hsgd_emu.results.rows import CurveRow
 
     with RunStore.create(tmp_path / "r", RUN, {}, [key], [("test_accuracy", 0.5)]) as store:
-        store.commit_round(key, 2, CurveRow(1, 2, 1.0, 0.9, 0.1, 0.9, 0.0, 1.0, 1.0, 0.4), [], [], [])
-        store.commit_round(key, 4, CurveRow(2, 4, 2.0, 1.9, 0.2, 1.8, 0.0, math.nan, 1.0, 0.9), [], [], [])
-        store.commit_round(key, 6, CurveRow(3, 6, 3.0, 2.9, 0.3, 2.7, 0.0, 1.0, 1.0, 0.9), [], [], [])
-        assert [row.is_finite for row in store.curve_rows(key)] == [True, False, False]
+        store.commit_round(key, 2, CurveRow(1, 2, 1.0, 0.9, 0.1, 0.9, 0.0, Metrics(1.0, 1.0, 0.4)), [], [], [])
+        store.commit_round(key, 4, CurveRow(2, 4, 2.0, 1.9, 0.2, 1.8, 0.0, Metrics(math.nan, 1.0, 0.9)), [], [], [])
+        store.commit_round(key, 6, CurveRow(3, 6, 3.0, 2.9, 0.3, 2.7, 0.0, Metrics(1.0, 1.0, 0.9)), [], [], [])
+        assert [row.metrics.is_finite for row in store.curve_rows(key)] == [True, False, False]
         assert hsgd_emu.read(tmp_path / "r").trials["diverged_at"].tolist() == [4]
         store.restart_trial(key)
         assert hsgd_emu.read(tmp_path / "r").trials["diverged_at"].isna().all()

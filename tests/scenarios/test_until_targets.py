@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.read import read_run
 from hsgd_emu.run import Options, run, run_experiment
 from hsgd_emu.study.retime import retime
 from hsgd_emu.study.training.wanted import resources, wanted
-from hsgd_emu.trials import UntilTargets
+from hsgd_emu.trials import until_targets
 
 # Fast workers begin with the next round before slow ones hold the model, and some sit out: the end must wait for none.
 RUN = """
@@ -118,7 +118,7 @@ def test_targets_must_be_given(file, tmp_path):
 
 
 def test_targets_may_be_reached_at_different_evaluations():
-    is_enough = UntilTargets([("test_accuracy", 0.5), ("test_loss", 1.0)])
+    is_enough = until_targets([("test_accuracy", 0.5), ("test_loss", 1.0)])
     assert not is_enough(1, Metrics(2.0, 2.0, 0.4))
     assert not is_enough(2, Metrics(2.0, 2.0, 0.5))
     assert not is_enough(3, Metrics(2.0, 1.5, 0.4))

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "hsgd_emu"
 RANK = {
-    **dict.fromkeys(("errors", "units", "rng", "spawning", "files", "atomic", "locks", "terminal"), 0),
+    **dict.fromkeys(("errors", "metrics", "units", "rng", "spawning", "files", "atomic", "locks", "terminal"), 0),
     "config": 1,
     "topology": 2,
     "timing": 3,

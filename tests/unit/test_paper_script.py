@@ -25,6 +25,7 @@ import paper_run  # noqa: E402
 
 from hsgd_emu.experiment import load_experiment  # noqa: E402
 from hsgd_emu.learning.checkpoint import Checkpoints  # noqa: E402
+from hsgd_emu.metrics import Metrics  # noqa: E402
 from hsgd_emu.results.read import read_run  # noqa: E402
 from hsgd_emu.results.rows import CurveRow, TrialKey  # noqa: E402
 from hsgd_emu.results.store import RunStore  # noqa: E402
@@ -249,7 +250,8 @@ def test_nobody_waiting_ends_it_too():
 
 
 def row(iteration: int, accuracy: float) -> CurveRow:
-    return CurveRow(iteration // 4, iteration, float(iteration), 0.0, 0.0, float(iteration), 0.0, 1.0, 1.0, accuracy)
+    metrics = Metrics(1.0, 1.0, accuracy)
+    return CurveRow(iteration // 4, iteration, float(iteration), 0.0, 0.0, float(iteration), 0.0, metrics)
 
 
 def begun(path: Path, folder: Path, local: int, finished: bool = False) -> RunStore:

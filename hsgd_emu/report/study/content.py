@@ -20,7 +20,7 @@ from hsgd_emu.results.folder import STUDY_FILE, local_sgd_cases
 from hsgd_emu.results.wording import target_label
 from hsgd_emu.study.sweep.crossover import Crossover
 from hsgd_emu.study.sweep.run_study import is_finished
-from hsgd_emu.study.sweep.store import StudyResults, fixed_of, read_study
+from hsgd_emu.study.sweep.store import StudyResults, crossovers_of, read_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,7 +187,7 @@ def _targets(
                 margin_S=margin_S,
                 probability_S=_probability(wins, index, best_S, second_S),
                 gain_S=_gain(table["median"], is_local_C),
-                crossovers=_crossovers(crossovers),
+                crossovers=crossovers_of(crossovers),
             )
         )
     return tuple(found)
@@ -227,10 +227,3 @@ def _gain(median_SC: Floats, is_local_C: NDArray[np.bool_]) -> Floats:
     # inf / inf is nan, which says what is meant; a time of 0 is no time to target.
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(local_S / other_S)
-
-
-def _crossovers(frame: pd.DataFrame) -> tuple[Crossover, ...]:
-    return tuple(
-        Crossover(metric, target, axis, fixed_of(fixed), below, above, value)
-        for metric, target, axis, fixed, below, above, value in frame.itertuples(index=False, name=None)
-    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hsgd_emu.metrics import hardness
 from hsgd_emu.report.sentences import listed, share
 from hsgd_emu.report.study.content import CLOSE, StudyContent, Target
 from hsgd_emu.report.study.split import splits
@@ -36,13 +37,8 @@ def hardest(content: StudyContent) -> int:
     for least in (0.5, 1e-12):
         reached = [i for i, part in enumerate(shares) if part >= least]
         if reached:
-            return min(reached, key=lambda i: _hardness(content.targets[i]))
+            return min(reached, key=lambda i: hardness((content.targets[i].metric, content.targets[i].level)))
     return 0
-
-
-def _hardness(target: Target) -> tuple[int, float]:
-    order = ("test_accuracy", "test_loss", "train_loss").index(target.metric)
-    return order, -target.level if target.metric == "test_accuracy" else target.level
 
 
 def wins(content: StudyContent, target: Target) -> list[int]:

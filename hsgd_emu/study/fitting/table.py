@@ -18,9 +18,10 @@ from hsgd_emu.config.validate import check, unknown_key
 from hsgd_emu.config.wording import shown
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
 from hsgd_emu.files import read_text_bounded
+from hsgd_emu.metrics import Target
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import target_label
-from hsgd_emu.study.finished import FinishedRun, Reached, Target
+from hsgd_emu.study.finished import FinishedRun, Reached
 
 _MAX_ROWS = 10_000
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hsgd_emu.config.run_schema import CaseSpec
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.engine.times import seconds
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.run import timing_message_bytes
 from hsgd_emu.study.changes import Changes, changed_experiment
@@ -20,7 +21,6 @@ from hsgd_emu.study.planning.candidates import Periods, oftener, with_candidates
 from hsgd_emu.study.planning.search import Entrant
 from hsgd_emu.study.sweep.race import network_seed
 from hsgd_emu.timing.transfers import Message
-from hsgd_emu.units import NS_PER_S
 
 _ANY_CASE = ("cases=[{name: any, period: 1}]", "published=null")
 """Stands for the run's own cases on another topology, which may mean nothing there; published times are of those."""
@@ -118,7 +118,7 @@ def _timed(experiment: Experiment, replications: int, clock: ClockName) -> Itera
         plans = [replace(first, seed=s, network_seed=network_seed(s, k)) for s in experiment.seeds for k in draws]
         iterations = _evaluated(first)
         time_ns = times(plans, clock=clock).time_ns_SR[:, [schedule.num_rounds(one) - 1 for one in iterations.tolist()]]
-        yield Entrant(iterations, (time_ns / NS_PER_S).reshape(num_seeds, len(draws), -1), (), num_workers)
+        yield Entrant(iterations, seconds(time_ns).reshape(num_seeds, len(draws), -1), (), num_workers)
 
 
 def _evaluated(plan: Plan) -> NDArray[np.int64]:

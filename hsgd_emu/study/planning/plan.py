@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.experiment import relocated
-from hsgd_emu.results.rows import METRICS
+from hsgd_emu.metrics import METRICS, TARGETS, Target
 from hsgd_emu.results.wording import percent
 from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.planning.candidates import Periods
@@ -39,7 +39,7 @@ class PlanProgress(TrainingProgress):
 
 def plan_schedule(
     path: Path | str,
-    target: tuple[str, float],
+    target: Target,
     sets: Sequence[str] = (),
     *,
     topologies: Sequence[str] = (),
@@ -86,7 +86,7 @@ def plan_schedule(
         given = resources(device, precision, experiment.train.dtype)
         total = sum(entrant.cost * int(entrant.iterations[-1]) * len(entrant.time_s) for entrant in timed)
         oracle = _Oracle(choice, target[0], given, shelf, learn_all, progress)
-        search = Search(timed, _sign(target[0]) * target[1], oracle, budget * total, AT_ONCE)
+        search = Search(timed, METRICS[target[0]].sign * target[1], oracle, budget * total, AT_ONCE)
         with crew:
             findings = search.run()
     except ConfigError as error:
@@ -140,25 +140,22 @@ class _Oracle:
         self._until[one.key] = max(before, one.until)
 
     def _figures(self, learned: Learned) -> dict[int, float]:
-        sign = _sign(self.metric)
+        sign = METRICS[self.metric].sign
         return {
-            iteration: sign * getattr(metrics, self.metric) if metrics.is_finite else math.nan
+            iteration: math.nan if value is None or not metrics.is_finite else sign * value
             for iteration, metrics in learned.metrics.items()
+            for value in [metrics[self.metric]]
         }
 
 
-def _sign(metric: str) -> int:
-    """Return 1 where more is better, else -1."""
-    return 1 if metric == "test_accuracy" else -1
-
-
-def _check(target: tuple[str, float], budget: float, replications: int) -> None:
+def _check(target: Target, budget: float, replications: int) -> None:
     metric, level = target
-    if metric not in METRICS:
-        hint = nearest(metric, METRICS) or f"; one of {', '.join(METRICS)}"
+    if metric not in TARGETS:
+        hint = nearest(metric, TARGETS) or f"; one of {', '.join(TARGETS)}"
         raise ConfigError.of("--target", "", f"found '{metric}', which is no metric{hint}")
-    if not (0 < level <= 1 if metric == "test_accuracy" else 0 <= level < math.inf):
-        right = "a share above 0 and at most 1, such as 0.8" if metric == "test_accuracy" else "0 or more"
+    is_share = METRICS[metric].is_share
+    if not (0 < level <= 1 if is_share else 0 <= level < math.inf):
+        right = "a share above 0 and at most 1, such as 0.8" if is_share else "0 or more"
         raise ConfigError.of("--target", "", f"found {level:g} for {metric}; expected {right}")
     if not 0 < budget <= 1:
         text = f"found {budget:g}; expected a share above 0 and at most 1 ({percent(BUDGET)} is usual)"

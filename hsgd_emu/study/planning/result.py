@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hsgd_emu.errors import listed
+from hsgd_emu.metrics import METRICS
 from hsgd_emu.results.text_table import TextTable
 from hsgd_emu.results.wording import number, percent, target_label
 from hsgd_emu.study.planning.contest import Candidate
@@ -221,7 +222,7 @@ class PlanResult:
 
     def _furthest(self) -> str:
         """Say which candidate got how far, with a space after it; nothing where none has any figure."""
-        sign = 1 if self.metric == "test_accuracy" else -1
+        sign = METRICS[self.metric].sign
         figures = [sign * self._figure(found) for found in self.findings]
         known = [figure for figure in figures if not np.isnan(figure)]
         if not known:

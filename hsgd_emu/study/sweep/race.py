@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.schedule import Schedule
-from hsgd_emu.results.rows import TrialKey, iteration_reaching
+from hsgd_emu.engine.times import seconds
+from hsgd_emu.metrics import first_reaching
+from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.rng import seed_of
 from hsgd_emu.study.clock import ClockName, times
 from hsgd_emu.study.sweep.settings import Setting, Settings
 from hsgd_emu.study.sweep.values import Scenario
 from hsgd_emu.study.training.library import Learned
-from hsgd_emu.units import NS_PER_S, to_s
 
 Floats = NDArray[np.float64]
 _MOST_PLANS = 20_000
@@ -101,13 +102,14 @@ class Race:
                     column = timed.round_of(int(iteration_UT[u, t]))
                     parts = (timed.time_ns_SR, timed.communication_ns_SR, timed.compute_ns_SR)
                     for into, part in zip(found, parts, strict=True):
-                        into[:, u, :, t] = _seconds(part[:, column][place_SUK[:, u, :]])
+                        into[:, u, :, t] = seconds(part[:, column][place_SUK[:, u, :]])
         return CaseTimes(schedule.name, seeds, iteration_UT, *found)
 
     def _iterations(self, key: str) -> list[float]:
         """Return at which evaluated iteration a trial reaches each target."""
         if key not in self._reached:
-            found = [iteration_reaching(self.learned[key].metrics, *level) for level in self.levels]
+            learned = sorted(self.learned[key].metrics.items())
+            found = [first_reaching(learned, level) for level in self.levels]
             self._reached[key] = [np.inf if iteration is None else float(iteration) for iteration in found]
         return self._reached[key]
 
@@ -132,10 +134,3 @@ class Race:
 def network_seed(seed: int, replication: int) -> int | None:
     """Return the seed of a replication's costs; replication 0 is the trial's own, as a fresh run draws it."""
     return seed_of(seed, "replication", replication) if replication else None
-
-
-def _seconds(ns: NDArray[np.int64]) -> Floats:
-    """Return nanoseconds as seconds, rounded as `to_s` does also where a float cannot hold them."""
-    if ns.size and int(ns.max()) >= 2**53:
-        return np.array([to_s(int(value)) for value in ns.flat]).reshape(ns.shape)
-    return np.asarray(ns / NS_PER_S)

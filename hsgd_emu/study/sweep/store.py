@@ -17,6 +17,7 @@ from hsgd_emu.results.folder import STUDY_DATABASE, read_environment, read_study
 from hsgd_emu.results.read import dtypes, export_tables
 from hsgd_emu.results.tables import quoted
 from hsgd_emu.results.wording import diverged_in_words
+from hsgd_emu.study.sweep.crossover import Crossover
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,9 +88,10 @@ def connect_to_read(folder: Path) -> sqlite3.Connection:
     return database.connect_to_read(folder / STUDY_DATABASE, FORMAT)
 
 
-def select(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+def select(connection: sqlite3.Connection, table: str) -> Iterator[Any]:
+    """Yield a table's rows as they were written, each a named tuple of the table's columns."""
     rows = connection.execute(f"SELECT {quoted(TABLES[table])} FROM {table} ORDER BY rowid")
-    yield from bounded(connection, rows, len(TABLES[table]))
+    yield from bounded(connection, rows, TABLES[table])
 
 
 class StudyResults:
@@ -165,6 +167,15 @@ class StudyResults:
 def fixed_of(text: str) -> dict[str, Any]:
     """Return what `crossovers.fixed` holds: the values of the other axes by name."""
     return dict(json.loads(text))
+
+
+def crossovers_of(frame: pd.DataFrame) -> tuple[Crossover, ...]:
+    """Return the rows of the table `crossovers`."""
+    rows: Iterator[Any] = frame.itertuples()
+    return tuple(
+        Crossover(row.metric, row.target, row.axis, fixed_of(row.fixed), row.below, row.above, row.value)
+        for row in rows
+    )
 
 
 def read_study(folder: Path | str) -> StudyResults:

@@ -10,8 +10,8 @@ from typing import Any
 
 from hsgd_emu.results.text_table import TextTable
 from hsgd_emu.results.wording import number, percent, target_label
-from hsgd_emu.study.sweep.crossover import Crossover, sentences
-from hsgd_emu.study.sweep.store import connect_to_read, fixed_of, read_study, select
+from hsgd_emu.study.sweep.crossover import sentences
+from hsgd_emu.study.sweep.store import connect_to_read, crossovers_of, read_study, select
 
 MOST_ROWS = 30
 """A study of more scenarios is told case by case."""
@@ -23,11 +23,14 @@ def result_tables(folder: Path) -> list[TextTable]:
     """Return one table for each target: a row for each scenario, or for each case where there are very many."""
     with contextlib.closing(connect_to_read(folder)) as connection:
         rows = {table: list(select(connection, table)) for table in ("scenarios", "summary", "best")}
-    levels = list(dict.fromkeys(row[2:4] for row in rows["summary"]))
+    levels = list(dict.fromkeys((row.metric, row.target) for row in rows["summary"]))
     tables = []
     for level in levels:
-        medians = {row[:2]: row[6] for row in rows["summary"] if row[2:4] == level}
-        best = {row[0]: row[3:] for row in rows["best"] if row[1:3] == level}
+        summary, firsts = (
+            [row for row in rows[table] if (row.metric, row.target) == level] for table in ("summary", "best")
+        )
+        medians = {(row.scenario, row.case): row.median_s for row in summary}
+        best = {row.scenario: (row.case, row.margin) for row in firsts}
         title = f"time to {target_label(*level)}"
         num = len({scenario for scenario, _ in medians})
         if num <= MOST_ROWS:
@@ -38,10 +41,10 @@ def result_tables(folder: Path) -> list[TextTable]:
 
 
 def _by_scenario(title: str, scenarios: Sequence[Any], medians: dict[Any, Any], best: dict[int, Any]) -> TextTable:
-    axes = list(dict.fromkeys(row[1] for row in scenarios))
+    axes = list(dict.fromkeys(row.axis for row in scenarios))
     values: dict[int, list[str]] = {}
-    for scenario, _, text, _ in scenarios:
-        values.setdefault(scenario, []).append(text)
+    for row in scenarios:
+        values.setdefault(row.scenario, []).append(row.value)
     rows = []
     for scenario, texts in values.items():
         case, margin = best.get(scenario, (None, None))
@@ -68,11 +71,7 @@ def _typical(times: Sequence[float], num: int) -> str:
 def answers(folder: Path) -> list[str]:
     """Return where the best case changes, in sentences, those that hold most widely first; and what diverged."""
     results = read_study(folder)
-    found = [
-        Crossover(metric, target, axis, fixed_of(fixed), below, above, value)
-        for metric, target, axis, fixed, below, above, value in results.crossovers.itertuples(index=False)
-    ]
-    told = sentences(found, dict(_numeric_axes(results.study["axes"])))
+    told = sentences(crossovers_of(results.crossovers), dict(_numeric_axes(results.study["axes"])))
     more = len(told) - MOST_SENTENCES
     told = told[:MOST_SENTENCES] + ([f"And {more} more, in the report."] if more > 0 else [])
     return [*told, *filter(None, [results.diverged_in_words()])]

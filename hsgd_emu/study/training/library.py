@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.locks import try_lock
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.folder import is_run_folder, recorded_message_bytes, remove_run
 from hsgd_emu.results.store import finish_writing
-from hsgd_emu.results.tables import connect_to_read, curve_rows, select
+from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.training.wanted import Wanted, experiment_of
 from hsgd_emu.trials import Progress
@@ -138,14 +138,13 @@ def _read(folder: Path) -> Learned | None:
         return None
     with contextlib.closing(connect_to_read(folder)) as connection:
         connection.execute("BEGIN")
-        trials, curve = list(select(connection, "trials")), list(curve_rows(connection))
-    _, _, status, iteration, _, weights_hash, _, _, wall_s, diverged_at = trials[0]
+        trial, curve = trial_rows(connection)[0], list(curve_rows(connection))
     return Learned(
-        iteration=iteration,
-        finished=status == "finished",
+        iteration=trial.iteration,
+        finished=trial.status == "finished",
         metrics={row.iteration: row.metrics for _, row in curve},
         message_bytes=recorded_message_bytes(folder),
-        weights_hash=weights_hash,
-        wall_s=wall_s or 0.0,
-        diverged_at=diverged_at,
+        weights_hash=trial.weights_hash,
+        wall_s=trial.wall_s or 0.0,
+        diverged_at=trial.diverged_at,
     )

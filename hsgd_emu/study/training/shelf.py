@@ -51,7 +51,7 @@ class Shelf:
                 state = store.trial_state(key)
                 if state.status == "finished" and state.weights_hash and self.library.find(wanted) is None:
                     metrics = {row.iteration: row.metrics for row in store.curve_rows(key)}
-                    self._put(wanted, Recorded(metrics, state.weights_hash), store.wall_s(key), world.message_bytes())
+                    self._put(wanted, Recorded(metrics, state.weights_hash), state.wall_s or 0.0, world.message_bytes())
         except (OSError, HsgdError) as error:
             self.session.progress.warn(f"learned trials could not be put into the library: {error}")
 

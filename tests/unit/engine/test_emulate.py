@@ -10,7 +10,7 @@ from oracle.drive import engine, experiment_of, plan_of, run_data
 
 from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.engine.operations import Operations, Version
-from hsgd_emu.engine.port import Metrics
+from hsgd_emu.metrics import Metrics
 
 
 class Diary:

@@ -15,8 +15,8 @@ from hsgd_emu.engine.fast import applies
 from hsgd_emu.engine.gates import ClosingGate, Ticket
 from hsgd_emu.engine.operations import Operations, Version
 from hsgd_emu.engine.plan import Plan
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import RunError
+from hsgd_emu.metrics import Metrics
 
 
 def world(seed: int = 1, participation: float = 1.0, **changes: Any) -> dict[str, Any]:

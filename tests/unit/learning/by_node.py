@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hsgd_emu.engine.operations import Learner, Operations, Version
-from hsgd_emu.engine.port import Metrics
+from hsgd_emu.metrics import Metrics
 
 
 class ByNode:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.seeded import seeded_generators
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.rng import seed_of
 
 from .twins import Trial

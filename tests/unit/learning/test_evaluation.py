@@ -93,7 +93,7 @@ def test_figures_equal_those_by_hand(name, way, batch, monkeypatch):
     for worker in (0, 3):
         [found] = evaluate(learner.engine, [learner.stacks.model(worker)], trial.data)
         expected = by_hand(trial, learner.model_of(worker))
-        assert found == pytest.approx(expected, rel=1e-12)
+        assert (found.test_loss, found.test_accuracy) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -105,7 +105,7 @@ def test_several_models_at_once_equal_one_at_a_time(name, way, monkeypatch):
     models = [learner.stacks.model(worker) for worker in range(4)]
     at_once = evaluate(learner.engine, models, trial.data)
     assert at_once == [evaluate(learner.engine, [model], trial.data)[0] for model in models]
-    assert len({loss for loss, _ in at_once}) == 4
+    assert len({found.test_loss for found in at_once}) == 4
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -156,5 +156,5 @@ def test_accuracy_and_loss_by_hand():
         nn.init.zeros_(parameter)
     trial = Trial(lambda: network, data, sizes=(2, 3), batch_size=1)
     learner = trial.stacked("layered")
-    [(loss, accuracy)] = evaluate(learner.engine, [learner.stacks.model(0)], trial.data)
-    assert (loss, accuracy) == (pytest.approx(np.log(2), rel=1e-15), 0.6)
+    [found] = evaluate(learner.engine, [learner.stacks.model(0)], trial.data)
+    assert (found.test_loss, found.test_accuracy) == (pytest.approx(np.log(2), rel=1e-15), 0.6)

@@ -763,13 +763,13 @@ def test_a_sample_whose_logits_are_not_finite_never_counts_as_right():
     for value in (float("nan"), float("inf")):
         learner = trial.stacked("vmap")
         learner.stacks.trained["b.bias"][:, 0] = value
-        loss, accuracy = evaluate(learner.engine, [learner.stacks.model(0)], trial.data)[0]
-        assert not np.isfinite(loss)
-        assert accuracy == 0
+        found = evaluate(learner.engine, [learner.stacks.model(0)], trial.data)[0]
+        assert not found.is_finite
+        assert found.test_accuracy == 0
     learner.stacks.trained["b.bias"][:, 0] = -float("inf")  # a class that is masked: the others are told apart
-    loss, accuracy = evaluate(learner.engine, [learner.stacks.model(0)], trial.data)[0]
-    assert loss == np.inf
-    assert accuracy > 0
+    found = evaluate(learner.engine, [learner.stacks.model(0)], trial.data)[0]
+    assert found.test_loss == np.inf
+    assert found.test_accuracy > 0
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------

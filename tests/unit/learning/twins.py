@@ -11,7 +11,6 @@ from torch import nn
 
 from hsgd_emu.config.run_schema import Augment, TrainSpec
 from hsgd_emu.engine.operations import Learner
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.learning.data.dataset import Dataset
 from hsgd_emu.learning.engines import Way
 from hsgd_emu.learning.network import TrialSetup
@@ -19,6 +18,7 @@ from hsgd_emu.learning.readable import ReadableLearner
 from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
 from hsgd_emu.learning.stacked import StackedLearner
 from hsgd_emu.learning.tuning import Choice
+from hsgd_emu.metrics import Metrics
 
 from .by_node import ByNode
 

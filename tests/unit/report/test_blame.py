@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def with_barriers(
         for key in keys:
             for number, (worker, slack_s) in enumerate(barriers[key.case][key.seed], start=1):
                 barrier = BarrierRow("root", 5 * number, 1.0, worker, f"{worker}--root", slack_s)
-                at = replace(row(number, (1, 1, 0), None), iteration=5 * number)
+                at = row(number, (1, 1, 0), None)._replace(iteration=5 * number)
                 store.commit_round(key, 5 * number, at, [], [barrier], [])
             store.finish_trial(key, None, "timeline", "simpy", 1.0)
         store.finish_run()

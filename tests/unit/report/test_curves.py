@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.report.content import MOST_POINTS, Content, gather
 from hsgd_emu.report.curves import curves, target_lines, y_axis
 from hsgd_emu.report.figure import Figure, Ref
@@ -41,7 +41,7 @@ cases:
 def row(iteration: int, time_s: float, accuracy: float | None, loss: float | None = None) -> CurveRow:
     """One second is computation, the rest communication."""
     loss = loss if loss is not None or accuracy is None else 1 - accuracy
-    return CurveRow(iteration // 50, iteration, time_s, time_s, 1.0, time_s - 1, 0.0, loss, loss, accuracy)
+    return CurveRow(iteration // 50, iteration, time_s, time_s, 1.0, time_s - 1, 0.0, Metrics(loss, loss, accuracy))
 
 
 def usual(case: str, seed: int) -> list[CurveRow]:
@@ -54,7 +54,7 @@ def usual(case: str, seed: int) -> list[CurveRow]:
 
 
 def untrained(case: str, seed: int) -> list[CurveRow]:
-    return [replace(one, **dict.fromkeys(METRICS)) for one in usual(case, seed)]
+    return [one._replace(metrics=Metrics()) for one in usual(case, seed)]
 
 
 METRICS = ("train_loss", "test_loss", "test_accuracy")
@@ -490,7 +490,7 @@ def make_long_run(folder: Path, num_rounds: int) -> Path:
                 row(50 * i, 1.1 * i + 0.01 * key.seed, max(i - key.seed, 0) / num_rounds)
                 for i in range(1, num_rounds + 1)
             )
-            insert(connection, "curve", ((key.case, key.seed, *vars(one).values()) for one in rows))
+            insert(connection, "curve", ((key.case, key.seed, *one.cells) for one in rows))
         connection.execute("UPDATE trials SET round = ?, iteration = ?", (num_rounds, 50 * num_rounds))
         connection.execute("COMMIT")
         for key in keys:

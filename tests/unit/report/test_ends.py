@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.report import write_report
 from hsgd_emu.results.read import read_run
 from hsgd_emu.results.rows import CurveRow, TrialKey
@@ -36,9 +38,8 @@ ENDS = {"A": (50, 100, 150, 200), "B": (100, 100, 150, 50)}
 def row(seed: int, number: int, last: int, top: float) -> CurveRow:
     iteration, time_s = 10 * number, number * (1 + seed / 10)
     accuracy = top * iteration / last
-    return CurveRow(
-        number, iteration, time_s, time_s, 0.3 * time_s, 0.7 * time_s, 0.0, 1 - accuracy, 1 - accuracy, accuracy
-    )
+    metrics = Metrics(1 - accuracy, 1 - accuracy, accuracy)
+    return CurveRow(number, iteration, time_s, time_s, 0.3 * time_s, 0.7 * time_s, 0.0, metrics)
 
 
 def write(folder: Path, ends: dict[str, tuple[int, ...]], tops: dict[tuple[str, int], float]) -> Path:
@@ -127,7 +128,7 @@ def diverged(folder: Path, seeds: dict[int, int | None], case: str = "A") -> Pat
             for place in range(1, 21):
                 one = row(key.seed, place, 200, 0.85)
                 if at is not None and one.iteration == at:
-                    one = CurveRow(*(*vars(one).values(),)[:-2], math.inf, 0.85)
+                    one = one._replace(metrics=replace(one.metrics, test_loss=math.inf, test_accuracy=0.85))
                 store.commit_round(key, one.iteration, one, [], [], [])
             store.finish_trial(key, "weights", "timeline", "simpy", 1.0)
     return folder
@@ -172,7 +173,8 @@ def test_a_run_of_which_all_trials_diverge_has_a_page_and_an_answer(tmp_path: Pa
     keys = [TrialKey("A", 1)]
     text = RUN + "cases: [{name: A, period: 10}]\nseeds: [1]\ntargets: {test_accuracy: [0.5]}\n"
     with RunStore.create(folder, text, {}, keys, TARGETS) as store:
-        store.commit_round(keys[0], 10, CurveRow(1, 10, 1.0, 0.9, 0.1, 0.9, 0.0, math.nan, math.nan, 0.9), [], [], [])
+        metrics = Metrics(math.nan, math.nan, 0.9)
+        store.commit_round(keys[0], 10, CurveRow(1, 10, 1.0, 0.9, 0.1, 0.9, 0.0, metrics), [], [], [])
         store.finish_trial(keys[0], "weights", "timeline", "simpy", 1.0)
     text = words(write_report(folder).read_text(encoding="utf-8"))
     assert (

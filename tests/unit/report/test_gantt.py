@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from oracle.drive import experiment_of, run_data
 
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.report import gantt
 from hsgd_emu.report.content import gather
 from hsgd_emu.report.figure import Figure
@@ -244,7 +245,7 @@ def test_of_an_unfinished_run_the_first_seed_with_rows_is_shown(tmp_path: Path) 
         TimelineRow(HOSTILE, "aggregate", 2.0, 2.0, 5, 0, "<b>w"),
         TimelineRow("<b>w", "download", 2.0, 3.0, 5, 1000, HOSTILE),
     ]
-    curve = CurveRow(1, 5, 3.0, 2.0, 1.0, 2.0, 0.0, None, None, None)
+    curve = CurveRow(1, 5, 3.0, 2.0, 1.0, 2.0, 0.0, Metrics())
     with RunStore.create(tmp_path / "run", run, {}, keys, ()) as store:
         store.commit_round(keys[1], 5, curve, rows, [], [])
     figure = figure_of(tmp_path / "run")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.report import write_report
 from hsgd_emu.report.content import Point, Spread, gather, median_points, spread, thin
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Rows, plotly_text
@@ -23,6 +24,7 @@ from hsgd_emu.report.sections import sections
 from hsgd_emu.results.read import export, read_csv, read_run
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TrialKey
 from hsgd_emu.results.store import RunStore
+from hsgd_emu.results.tables import insert
 from hsgd_emu.run import run
 from hsgd_emu.study.retime import retime
 from tests.unit.report.html_fixture import HOSTILE, constant, parse, words
@@ -56,7 +58,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def row(number: int, time_s: float, accuracy: float | None) -> CurveRow:
     loss = None if accuracy is None else 1 - accuracy
-    return CurveRow(number, 50 * number, time_s, time_s, 1.0, time_s - 1.0, 0.0, loss, loss, accuracy)
+    return CurveRow(number, 50 * number, time_s, time_s, 1.0, time_s - 1.0, 0.0, Metrics(loss, loss, accuracy))
 
 
 def make_run(
@@ -322,11 +324,11 @@ def test_a_long_run_stays_small_and_keeps_its_crossings(tmp_path: Path) -> None:
     with RunStore.create(folder, f"name: long\ncases:\n{entries}\n", {}, keys, [("test_accuracy", 0.8)]) as store:
         for key in keys:
             rows = [
-                CurveRow(i, i, i * 0.1, i * 0.1, 0.0, i * 0.1, 0.0, 1 / i, 1 / i, 1 - 800 / (i + 4000 - key.seed))
+                CurveRow(i, i, i * 0.1, i * 0.1, 0.0, i * 0.1, 0.0, Metrics(1 / i, 1 / i, accuracy))
                 for i in range(1, 2001)
+                for accuracy in [1 - 800 / (i + 4000 - key.seed)]
             ]
-            table = [(key.case, key.seed, *vars(row).values()) for row in rows]
-            store.connection.executemany(f"INSERT INTO curve VALUES ({', '.join('?' * 12)})", table)
+            insert(store.connection, "curve", ((key.case, key.seed, *row.cells) for row in rows))
             store.connection.execute("UPDATE trials SET round = 2000, iteration = 2000")
             store.finish_trial(key, "w", "t", "simpy", 1.0)
     html = page(folder)
@@ -349,7 +351,7 @@ def test_thinning_keeps_both_ends_and_what_must_stay() -> None:
 
 def point(iteration: int) -> Point:
     one = Spread(float(iteration), float(iteration), float(iteration))
-    return Point(iteration, 1, one, one, None, None, None, None)
+    return Point(iteration, 1, one, one, None, {})
 
 
 def test_median_needs_half_of_the_seeds() -> None:
@@ -358,8 +360,8 @@ def test_median_needs_half_of_the_seeds() -> None:
     (found,) = median_points(curves)
     assert (found.iteration, found.num_seeds) == (50, 3)
     assert found.time_s == (3.0, 1.0, 5.0)
-    assert found.test_accuracy == (0.4, 0.2, 0.9)
-    assert found.test_loss == pytest.approx((0.6, 0.1, 0.8))
+    assert found.metrics["test_accuracy"] == (0.4, 0.2, 0.9)
+    assert found.metrics["test_loss"] == pytest.approx((0.6, 0.1, 0.8))
 
 
 def test_diverged_losses_are_worse_than_all_others() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hsgd_emu.experiment import Experiment
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.report.content import Content, gather
 from hsgd_emu.report.figure import Figure
 from hsgd_emu.report.time_spent import time_spent
@@ -49,7 +50,7 @@ def drawn(figure: Figure) -> None:
 
 
 def row(number: int, parts: tuple[float, float, float], accuracy: float | None) -> CurveRow:
-    return CurveRow(number, 50 * number, sum(parts), sum(parts), *parts, None, None, accuracy)
+    return CurveRow(number, 50 * number, sum(parts), sum(parts), *parts, Metrics(test_accuracy=accuracy))
 
 
 @contextlib.contextmanager

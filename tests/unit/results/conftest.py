@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow
 from hsgd_emu.results.store import RunStore
 
@@ -23,7 +24,8 @@ KEYS = tuple(TrialKey(case, seed) for case in CASES for seed in SEEDS)
 
 def curve_row(number: int, time_s: float, accuracy: float | None, loss: float | None = 1.0) -> CurveRow:
     """A row whose time is one quarter compute and three quarters communication."""
-    return CurveRow(number, 50 * number, time_s, time_s - 0.1, time_s / 4, 3 * time_s / 4, 0.0, loss, loss, accuracy)
+    metrics = Metrics(loss, loss, accuracy)
+    return CurveRow(number, 50 * number, time_s, time_s - 0.1, time_s / 4, 3 * time_s / 4, 0.0, metrics)
 
 
 def timeline_rows(number: int) -> list[TimelineRow]:

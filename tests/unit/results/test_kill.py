@@ -22,6 +22,7 @@ WRITER = f"""
 import sys
 from pathlib import Path
 from hsgd_emu.results.rows import CurveRow, TimelineRow, TrialKey, WaitRow
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.folder import is_run_folder
 
@@ -30,7 +31,7 @@ new = not is_run_folder(folder)
 store = RunStore.create(folder, "name: x", {{}}, [key], []) if new else RunStore.open(folder)
 print("ready", flush=True)
 for n in range(store.trial_state(key).iteration + 1, 1_000_000):
-    row = CurveRow(n, n, float(n), float(n), 0.0, float(n), 0.0, 1.0, 1.0, 0.5)
+    row = CurveRow(n, n, float(n), float(n), 0.0, float(n), 0.0, Metrics(1.0, 1.0, 0.5))
     timeline = [TimelineRow(f"w-{{i}}", "compute", 0.0, 1.0, n, 0, "") for i in range({ROWS_PER_ROUND})]
     store.commit_round(key, n, row, timeline, [], [WaitRow("w-0", 0.5)])
 """
@@ -50,7 +51,7 @@ def assert_whole(folder: Path) -> int:
     with closing(connect_to_read(folder)) as reader:
         assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         last = reader.execute("SELECT iteration FROM trials").fetchone()[0]
-        assert [row[3] for row in select(reader, "curve")] == list(range(1, last + 1))
+        assert [row.iteration for row in select(reader, "curve")] == list(range(1, last + 1))
         per_round = reader.execute("SELECT iteration, count(*) FROM timeline GROUP BY iteration").fetchall()
         assert per_round == [(n, ROWS_PER_ROUND) for n in range(1, last + 1)]
         assert len(list(select(reader, "waits"))) == last

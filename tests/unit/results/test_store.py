@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hsgd_emu.errors import ConfigError, RunError
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.folder import remove_run
-from hsgd_emu.results.rows import CurveRow, TimelineRow, TrialKey, TrialState
+from hsgd_emu.results.rows import CurveRow, TimelineRow, TrialKey, TrialRow
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import TABLES
 
@@ -38,7 +39,7 @@ def test_columns_are_those_of_the_design() -> None:
 def test_new_run_has_its_files_and_every_trial_waiting(new_store: NewStore) -> None:
     with new_store() as store:
         assert store.trials == KEYS
-        assert {store.trial_state(key) for key in KEYS} == {TrialState(0, "waiting", None, None)}
+        assert {store.trial_state(key) for key in KEYS} == {TrialRow(*key, "waiting") for key in KEYS}
         assert (store.folder / "environment.json").read_text() == '{\n  "a": 1,\n  "python": "3.11"\n}\n'
         assert (store.folder / "run.yaml").read_text().startswith("name: small")
         assert not store.finished
@@ -54,7 +55,7 @@ def test_round_is_read_back_by_another_process_while_the_run_is_open(new_store: 
             1,
         ]
         assert store.curve_rows(KEY) == [curve_row(1, 10.0, 0.5)]
-        assert store.trial_state(KEY) == TrialState(50, "running", None, None)
+        assert store.trial_state(KEY) == TrialRow(*KEY, "running", 50, 1)
 
 
 def test_failing_round_leaves_nothing(new_store: NewStore) -> None:
@@ -88,9 +89,9 @@ def test_rounds_that_are_not_evaluated_are_counted_too(new_store: NewStore) -> N
 
 def test_diverged_losses_become_null_and_infinite_ones_stay(new_store: NewStore) -> None:
     with new_store(targets=(("test_loss", 0.5),)) as store:
-        row = CurveRow(1, 50, 1.0, 0.9, 0.5, 0.5, 0.0, math.nan, math.inf, 0.1)
+        row = CurveRow(1, 50, 1.0, 0.9, 0.5, 0.5, 0.0, Metrics(math.nan, math.inf, 0.1))
         store.commit_round(KEY, 50, row, [], [], [])
-        assert (store.curve_rows(KEY)[0].train_loss, store.curve_rows(KEY)[0].test_loss) == (None, math.inf)
+        assert store.curve_rows(KEY)[0].metrics == Metrics(None, math.inf, 0.1)
         store.finish_trial(KEY, None, "t", "simpy", 1.0)
 
 
@@ -99,7 +100,7 @@ def test_restarted_trial_waits_again_and_others_keep_their_rows(new_store: NewSt
         write_trial(store, KEYS[0], [(10.0, 0.9)])
         write_trial(store, KEYS[1], [(10.0, 0.9)])
         store.restart_trial(KEYS[0])
-        assert store.trial_state(KEYS[0]) == TrialState(0, "waiting", None, None)
+        assert store.trial_state(KEYS[0]) == TrialRow(*KEYS[0], "waiting")
         assert store.curve_rows(KEYS[0]) == []
         assert [count(store.folder, t) for t in ("curve", "timeline", "targets", "waits")] == [1, 2, 1, 1]
 

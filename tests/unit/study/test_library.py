@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
+from hsgd_emu.metrics import METRICS, Metrics
 from hsgd_emu.results.read import read_run
 from hsgd_emu.run import run
 from hsgd_emu.study.training.library import Library
@@ -183,8 +183,8 @@ def test_a_trial_of_the_library_is_that_of_a_run(tmp_path, case):
         curve = whole.curve[(whole.curve["case"] == case) & (whole.curve["seed"] == seed)]
         trials = whole.trials.set_index(["case", "seed"])
         assert learned.weights_hash == trials.loc[(case, seed), "weights_hash"]
-        figures = zip(curve["train_loss"], curve["test_loss"], curve["test_accuracy"], strict=True)
-        assert learned.metrics == dict(zip(curve["iteration"], (Metrics(*row) for row in figures), strict=True))
+        figures = [Metrics(**row) for row in curve[list(METRICS)].to_dict("records")]
+        assert learned.metrics == dict(zip(curve["iteration"], figures, strict=True))
         assert (learned.finished, learned.iteration) == (True, 24)
         assert learned.message_bytes == whole.environment["message_bytes"]
     # Nothing of a trial's times means anything, so nothing of them is kept.

@@ -6,8 +6,8 @@ import math
 import pytest
 
 import hsgd_emu
-from hsgd_emu.engine.port import Metrics
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.metrics import Metrics
 from hsgd_emu.study.planning import plan as planning
 from hsgd_emu.study.planning.plan import plan_schedule
 from hsgd_emu.study.training.library import Learned
