@@ -68,7 +68,14 @@ def made_up(folder: Path) -> Path:
             for i in range(1, ROUNDS + 1):
                 accuracy = 1 - 100 / (i + 100 + key.seed)
                 curve = CurveRow(
-                    i, i, i * 0.1, i * 0.1, 0.0, i * 0.1, 0.0, Metrics(1 - accuracy, 1 - accuracy, accuracy)
+                    i,
+                    i,
+                    i * 0.1,
+                    i * 0.1,
+                    0.0,
+                    i * 0.1,
+                    0.0,
+                    Metrics(train_loss=1 - accuracy, test_loss=1 - accuracy, test_accuracy=accuracy),
                 )
                 store.commit_round(key, i, curve, [], [], [])
             store.finish_trial(key, "", "", "made up", 0.0)

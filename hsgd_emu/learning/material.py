@@ -136,7 +136,8 @@ def learning_code_hash() -> str:
     """Return the hash of the sources of this package that learn: a checkout changes without another version."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted([*package.glob("learning/**/*.py"), *package.glob("engine/*.py"), package / "rng.py"]):
+    both = [package / name for name in ("metrics.py", "rng.py")]
+    for path in sorted([*package.glob("learning/**/*.py"), *package.glob("engine/*.py"), *both]):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -149,9 +149,30 @@ def test_a_trial_that_starts_again_has_not_diverged(tmp_path: Path):
     from hsgd_emu.results.rows import CurveRow
 
     with RunStore.create(tmp_path / "r", RUN, {}, [key], [("test_accuracy", 0.5)]) as store:
-        store.commit_round(key, 2, CurveRow(1, 2, 1.0, 0.9, 0.1, 0.9, 0.0, Metrics(1.0, 1.0, 0.4)), [], [], [])
-        store.commit_round(key, 4, CurveRow(2, 4, 2.0, 1.9, 0.2, 1.8, 0.0, Metrics(math.nan, 1.0, 0.9)), [], [], [])
-        store.commit_round(key, 6, CurveRow(3, 6, 3.0, 2.9, 0.3, 2.7, 0.0, Metrics(1.0, 1.0, 0.9)), [], [], [])
+        store.commit_round(
+            key,
+            2,
+            CurveRow(1, 2, 1.0, 0.9, 0.1, 0.9, 0.0, Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=0.4)),
+            [],
+            [],
+            [],
+        )
+        store.commit_round(
+            key,
+            4,
+            CurveRow(2, 4, 2.0, 1.9, 0.2, 1.8, 0.0, Metrics(train_loss=math.nan, test_loss=1.0, test_accuracy=0.9)),
+            [],
+            [],
+            [],
+        )
+        store.commit_round(
+            key,
+            6,
+            CurveRow(3, 6, 3.0, 2.9, 0.3, 2.7, 0.0, Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=0.9)),
+            [],
+            [],
+            [],
+        )
         assert [row.metrics.is_finite for row in store.curve_rows(key)] == [True, False, False]
         assert hsgd_emu.read(tmp_path / "r").trials["diverged_at"].tolist() == [4]
         store.restart_trial(key)

@@ -119,7 +119,7 @@ def test_targets_must_be_given(file, tmp_path):
 
 def test_targets_may_be_reached_at_different_evaluations():
     is_enough = until_targets([("test_accuracy", 0.5), ("test_loss", 1.0)])
-    assert not is_enough(1, Metrics(2.0, 2.0, 0.4))
-    assert not is_enough(2, Metrics(2.0, 2.0, 0.5))
-    assert not is_enough(3, Metrics(2.0, 1.5, 0.4))
-    assert is_enough(4, Metrics(2.0, 1.0, 0.4))
+    assert not is_enough(1, Metrics(train_loss=2.0, test_loss=2.0, test_accuracy=0.4))
+    assert not is_enough(2, Metrics(train_loss=2.0, test_loss=2.0, test_accuracy=0.5))
+    assert not is_enough(3, Metrics(train_loss=2.0, test_loss=1.5, test_accuracy=0.4))
+    assert is_enough(4, Metrics(train_loss=2.0, test_loss=1.0, test_accuracy=0.4))

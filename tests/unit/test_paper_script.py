@@ -250,7 +250,7 @@ def test_nobody_waiting_ends_it_too():
 
 
 def row(iteration: int, accuracy: float) -> CurveRow:
-    metrics = Metrics(1.0, 1.0, accuracy)
+    metrics = Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=accuracy)
     return CurveRow(iteration // 4, iteration, float(iteration), 0.0, 0.0, float(iteration), 0.0, metrics)
 
 

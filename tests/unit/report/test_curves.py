@@ -41,7 +41,16 @@ cases:
 def row(iteration: int, time_s: float, accuracy: float | None, loss: float | None = None) -> CurveRow:
     """One second is computation, the rest communication."""
     loss = loss if loss is not None or accuracy is None else 1 - accuracy
-    return CurveRow(iteration // 50, iteration, time_s, time_s, 1.0, time_s - 1, 0.0, Metrics(loss, loss, accuracy))
+    return CurveRow(
+        iteration // 50,
+        iteration,
+        time_s,
+        time_s,
+        1.0,
+        time_s - 1,
+        0.0,
+        Metrics(train_loss=loss, test_loss=loss, test_accuracy=accuracy),
+    )
 
 
 def usual(case: str, seed: int) -> list[CurveRow]:

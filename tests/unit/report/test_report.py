@@ -58,7 +58,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def row(number: int, time_s: float, accuracy: float | None) -> CurveRow:
     loss = None if accuracy is None else 1 - accuracy
-    return CurveRow(number, 50 * number, time_s, time_s, 1.0, time_s - 1.0, 0.0, Metrics(loss, loss, accuracy))
+    return CurveRow(
+        number,
+        50 * number,
+        time_s,
+        time_s,
+        1.0,
+        time_s - 1.0,
+        0.0,
+        Metrics(train_loss=loss, test_loss=loss, test_accuracy=accuracy),
+    )
 
 
 def make_run(
@@ -324,7 +333,16 @@ def test_a_long_run_stays_small_and_keeps_its_crossings(tmp_path: Path) -> None:
     with RunStore.create(folder, f"name: long\ncases:\n{entries}\n", {}, keys, [("test_accuracy", 0.8)]) as store:
         for key in keys:
             rows = [
-                CurveRow(i, i, i * 0.1, i * 0.1, 0.0, i * 0.1, 0.0, Metrics(1 / i, 1 / i, accuracy))
+                CurveRow(
+                    i,
+                    i,
+                    i * 0.1,
+                    i * 0.1,
+                    0.0,
+                    i * 0.1,
+                    0.0,
+                    Metrics(train_loss=1 / i, test_loss=1 / i, test_accuracy=accuracy),
+                )
                 for i in range(1, 2001)
                 for accuracy in [1 - 800 / (i + 4000 - key.seed)]
             ]

@@ -89,9 +89,11 @@ def test_rounds_that_are_not_evaluated_are_counted_too(new_store: NewStore) -> N
 
 def test_diverged_losses_become_null_and_infinite_ones_stay(new_store: NewStore) -> None:
     with new_store(targets=(("test_loss", 0.5),)) as store:
-        row = CurveRow(1, 50, 1.0, 0.9, 0.5, 0.5, 0.0, Metrics(math.nan, math.inf, 0.1))
+        row = CurveRow(
+            1, 50, 1.0, 0.9, 0.5, 0.5, 0.0, Metrics(train_loss=math.nan, test_loss=math.inf, test_accuracy=0.1)
+        )
         store.commit_round(KEY, 50, row, [], [], [])
-        assert store.curve_rows(KEY)[0].metrics == Metrics(None, math.inf, 0.1)
+        assert store.curve_rows(KEY)[0].metrics == Metrics(train_loss=None, test_loss=math.inf, test_accuracy=0.1)
         store.finish_trial(KEY, None, "t", "simpy", 1.0)
 
 
