@@ -50,11 +50,9 @@ class Network:
 
     def at_expectation(self) -> Network:
         """Return the network on which every step and transfer takes what is expected of it."""
-        steps = {cost: cost.at_expectation() for cost in set(self.steps.values())}
+        transfers = {ref: transfer.at_expectation() for ref, transfer in self.transfers.items()}
         return replace(
-            self,
-            transfers={ref: transfer.at_expectation() for ref, transfer in self.transfers.items()},
-            steps={worker: steps[cost] for worker, cost in self.steps.items()},
+            self, transfers=transfers, steps={worker: cost.at_expectation() for worker, cost in self.steps.items()}
         )
 
     def expected_ns(self, route: Route, message: Message) -> int:
