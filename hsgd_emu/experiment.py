@@ -28,6 +28,7 @@ from hsgd_emu.config.run_schema import (
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
 from hsgd_emu.config.writer import to_yaml
+from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
@@ -145,6 +146,13 @@ class Experiment:
         if profiles:
             found["profiles"] = profiles
         return to_yaml({key: found[key] for key in RunSpec.model_fields if key in found})
+
+    def operations_hash(self, schedule: Schedule, seed: int, message_bytes: int) -> str:
+        """Return the hash of all that the trial of a case and seed does, from sections that are not `learned` alone.
+
+        Averages by samples count as by workers: how many samples there are is not known here.
+        """
+        return operations_hash(self.plan(schedule, self.routes(schedule, message_bytes), message_bytes, seed))
 
     def sections(self, some: Says, but: Says = NOTHING) -> dict[str, Any]:
         """Return the run file beside topology and profiles: what says any of `some` and none of `but`."""

@@ -1,7 +1,8 @@
 """Re-time a run: replay what its trials have learned through the engine, on another network, without training.
 
-Exact, because a synchronous schedule's weights do not depend on delays: the result is that of a fresh run under the
-new timing, to the bit, wherever that run would have learned to the same bits (same seeds, device and versions).
+Exact where a trial's operations are the same under the new timing, which is held to their hash, and always is with
+synchronous schedules: the result is that of a fresh run under the new timing, to the bit, wherever that run would have
+learned to the same bits (same seeds, device and versions).
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def retime(
     recorded = read_recorded(folder, parent)
     experiment = changed_experiment(folder / RUN_FILE, Changes(topology, profiles, sets, scales))
     check_same_learning(parent, experiment)
-    _check_independent_of_time(folder, experiment)
+    size = recorded_message_bytes(folder)
+    num_bytes = experiment.message_bytes or size
+    check_same_operations(folder, parent, experiment, parent.message_bytes or size, num_bytes)
     for note in experiment.notes:
         progress.warn(f"note: {note}")
     if out.resolve() == folder.resolve():
@@ -70,7 +73,6 @@ def retime(
     check_free(out, DATABASE_FILE, force, "--force replaces it, --out writes elsewhere")
     check_inputs(out, experiment.files())
     before = read_environment(folder)
-    num_bytes = experiment.message_bytes or recorded_message_bytes(folder)
     environment = _environment(before, folder, parent.name, num_bytes, recorded)
     try:
         session = Session.of(experiment, progress, num_bytes, environment, recorded=recorded)
@@ -81,16 +83,6 @@ def retime(
     except ConfigError as error:
         raise relocated(error, experiment) from error
     return out
-
-
-def depends_on_time(experiment: Experiment) -> list[str]:
-    """Return the reasons why what the trials learn depends on when things happen, so that they cannot be re-timed.
-
-    None can occur today: every schedule is synchronous, a server waits for all who take part, and who takes part is
-    drawn from the seed alone. Whatever makes membership or order follow the clock (asynchronous servers, deadlines,
-    availability) must name itself here.
-    """
-    return []
 
 
 def read_recorded(folder: Path, experiment: Experiment) -> dict[TrialKey, Recorded]:
@@ -130,6 +122,19 @@ def check_same_learning(parent: Experiment, experiment: Experiment) -> None:
         raise ConfigError(problems)
 
 
+def check_same_operations(folder: Path, before: Experiment, now: Experiment, bytes_before: int, bytes_now: int) -> None:
+    """Raise ConfigError where a trial of a run would have other operations, for they depend on when models arrive."""
+    other = [
+        f"{schedule.name}, seed {seed}"
+        for schedule in before.schedules
+        for seed in before.seeds
+        if before.operations_hash(schedule, seed, bytes_before) != now.operations_hash(schedule, seed, bytes_now)
+    ]
+    if other:
+        text = "what is learned depends on when models arrive, and with other times other models are averaged in"
+        raise ConfigError.of(str(folder), "", f"cannot be re-timed: {text} {listed(other, 4)}")
+
+
 def _learning(experiment: Experiment) -> dict[str, Any]:
     """Return all of a run file that decides what is learned, beside the tree, and what a trial is found by."""
     found = experiment.sections(experiment.decisive | NAMES)
@@ -167,13 +172,6 @@ def _unknown_message(parent: Experiment, experiment: Experiment) -> list[Problem
         return []
     text = f"the run was made with {parent.message_bytes}, so the model's own size is not known; give a number"
     return [experiment.source.problem(("message_bytes",), text)]
-
-
-def _check_independent_of_time(folder: Path, experiment: Experiment) -> None:
-    reasons = depends_on_time(experiment)
-    if reasons:
-        text = "cannot be re-timed, for what it learns depends on time"
-        raise ConfigError(Problem(str(folder), "", f"{text}: {reason}") for reason in reasons)
 
 
 def _environment(

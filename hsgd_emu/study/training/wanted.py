@@ -1,4 +1,7 @@
-"""A trial that a study wants to have learned: all that decides its learning and nothing else, and the hash of it."""
+"""A trial that a study wants to have learned: all that decides its learning and nothing else, and the hash of it.
+
+That is the hash of its operations, and of what is at their root: data, partition, model, training.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from hsgd_emu.config.reader import Document, Mark, Source
 from hsgd_emu.config.says import ENDS, LEARNED, SCHEDULED
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.experiment import Experiment, build_experiment, relocated
+from hsgd_emu.experiment import UNKNOWN_BYTES, Experiment, build_experiment, relocated
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.study.training.identity import Facts, facts_of, forget
 from hsgd_emu.topology.tree import Topology
@@ -112,9 +115,10 @@ def wanted(
         raise relocated(error, experiment) from error
     iterations = experiment.train.iterations
     last = iterations if until is None else min(iterations, schedule.next_end(until))
+    operations = experiment.operations_hash(schedule, seed, experiment.message_bytes or UNKNOWN_BYTES)
     identity = {"resources": asdict(resources), "facts": dict(saw)}
     return Wanted(
-        key=_hash(identity | {"run": run}),
+        key=_hash(identity | {"run": alike, "seed": seed, "operations": operations}),
         label=f"{case}, seed {seed}",
         run_yaml=json.dumps(run, sort_keys=True, ensure_ascii=False),
         base=str(experiment.base.absolute()),

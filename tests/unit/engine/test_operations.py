@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from oracle.drive import experiment_of, plan_of, run_data
+from oracle.gates import DeadlineGate, WakingGate
 
 from hsgd_emu.engine.emulate import emulate, operations_hash
 from hsgd_emu.engine.fast import applies
-from hsgd_emu.engine.gates import ClosingGate, Ticket
+from hsgd_emu.engine.gates import ClosingGate
 from hsgd_emu.engine.operations import Operations, Version
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.errors import RunError
@@ -72,42 +73,6 @@ def test_who_takes_part_is_part_of_the_hash() -> None:
     experiment = experiment_of(world(participation=0.5))
     hashes = {operations_hash(plan_of(experiment, seed=seed)) for seed in (1, 2, 3)}
     assert len(hashes) == 3
-
-
-class DeadlineGate(ClosingGate):
-    """Takes those who are there when the first of a phase has been for half a second; at least one."""
-
-    depends_on_time: ClassVar[bool] = True
-
-    def arrive(self, ticket: Ticket, child: int, version: Version, link: str, now_ns: int) -> bool:
-        if not ticket.missing:
-            return False  # closed already: dropped
-        if 0 <= ticket.first_ns < now_ns - 500_000_000:
-            return self._closed(ticket)
-        return super().arrive(ticket, child, version, link, now_ns)
-
-    def _closed(self, ticket: Ticket) -> bool:
-        ticket.missing = 0
-        return True
-
-    def combination(self, ticket: Ticket) -> tuple[list[Version], list[float]]:
-        ticket.arrived = {child: version for child, version in ticket.arrived.items() if version.number >= 0}
-        return super().combination(ticket)
-
-
-class WakingGate(DeadlineGate):
-    """Closes every phase two seconds after it began, if somebody is there, else at the first arrival."""
-
-    def first(self) -> Ticket:
-        ticket = super().first()
-        ticket.wake_ns = 2_000_000_000
-        return ticket
-
-    def arrive(self, ticket: Ticket, child: int, version: Version, link: str, now_ns: int) -> bool:
-        return bool(ticket.missing) and ClosingGate.arrive(self, ticket, child, version, link, now_ns)
-
-    def wake(self, ticket: Ticket, now_ns: int) -> bool:
-        return bool(ticket.arrived) and ticket.first_ns >= 0 and bool(ticket.missing) and self._closed(ticket)
 
 
 def flat(far_s: float, gate: type[ClosingGate], iterations: int = 4) -> Plan:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from oracle.gates import DeadlineGate
 
 from hsgd_emu.config.schema import Gamma, LinkProfile, Lognormal, Normal, Samples, Uniform
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.read import RunResults, read_run
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.run import run
-from hsgd_emu.study import retime as module
-from hsgd_emu.study.changes import scaled
+from hsgd_emu.study.changes import Changes, changed_experiment, scaled
+from hsgd_emu.study.finished import finished_run, global_times_ns
 from hsgd_emu.study.retime import retime
 
 TWO = """
@@ -265,10 +268,25 @@ def test_only_a_finished_run_that_learned_can_be_retimed(tmp_path: Path, monkeyp
         store.restart_trial(store.trials[1])
     with pytest.raises(ConfigError, match=r"not finished: local, seed 2; .* --resume"):
         retime(part, tmp_path / "again")
-    monkeypatch.setattr(module, "depends_on_time", lambda experiment: ["cases.0: servers are asynchronous"])
-    with pytest.raises(ConfigError, match=r"depends on time: cases\.0: servers are asynchronous"):
-        retime("two", tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_where_learning_depends_on_time_it_is_retimed_as_long_as_the_order_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Experiment.plan
+    monkeypatch.setattr(Experiment, "plan", lambda *args: replace(plan(*args), gate=DeadlineGate))
+    retime("three", tmp_path / "same", ["compute.step_s={samples: [0.001, 0.004, 0.0051]}"])
+    with pytest.raises(ConfigError, match=r"three: cannot be re-timed: .* depends on when models arrive.* H, seed 1"):
+        retime("three", tmp_path / "again", ["profiles.near={rtt_s: {samples: [0.01, 3]}}"])
+    assert not (tmp_path / "again").exists()
+    # Studies of a finished run ask, too.
+    finished = finished_run("three")
+    slow = changed_experiment(
+        Path("three/run.yaml"), Changes(None, [], ["profiles.near={rtt_s: {samples: [0.01, 3]}}"])
+    )
+    with pytest.raises(ConfigError, match="cannot be re-timed"):
+        global_times_ns(finished, [slow], finished.experiment.schedules[0], [1], 16)
 
 
 def test_what_is_there_is_kept_without_force(tmp_path: Path) -> None:
