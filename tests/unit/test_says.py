@@ -108,7 +108,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "CaseSpec.name": ("published=null", "cases.0.name=other"),
     "CaseSpec.period": ("cases.1.period=6", "cases=[{name: even, period: 4}]", "cases.0.period=6"),
     "CaseSpec.periods": ("cases.0.periods=[12, 6]",),
-    "EvaluationSpec.every_iterations": ("evaluation.every_iterations=7",),
+    "EvaluationSpec.every_iterations": ("evaluation.every_iterations=24",),
     "TargetSpec.test_accuracy": ("published=null", "targets.test_accuracy=[0.5]"),
     "TargetSpec.test_loss": ("targets.test_loss=[0.5]",),
     "TargetSpec.train_loss": ("targets.train_loss=[0.5]",),
