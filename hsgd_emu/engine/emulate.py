@@ -16,7 +16,7 @@ from simpy.events import Event
 
 from hsgd_emu.engine.gates import Answer, Gate, Ticket
 from hsgd_emu.engine.network import Exchange
-from hsgd_emu.engine.operations import Operations, Version
+from hsgd_emu.engine.operations import NOTHING, Operations, Version
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.record import Barrier, Keep, Recorder, RoundRecord, Split
 from hsgd_emu.engine.schedule import Phase
@@ -94,21 +94,23 @@ class Emulation:
         lives = [self._serve(server, first.get(self.schedule.parent.get(server, -1))) for server in self.gates]
         return lives + [self._work(worker, first[self.schedule.parent[worker]], start) for worker in self.plan.workers]
 
-    def _work(self, worker: int, ticket: Ticket | None, model: Version | None) -> Process:
+    def _work(self, worker: int, ticket: Ticket | None, model: Version) -> Process:
         """A worker's life: steps, upload, wait, download, again."""
         gate = self.gates[self.schedule.parent[worker]]
         while ticket is not None:
             phase = ticket.phase
             # Drawn whether it takes part or not, so that participation leaves the other draws as they were.
-            steps_ns = self.draws.steps_ns(worker, phase.end - phase.begin)
+            num_steps = phase.end - phase.begin
+            steps_ns = self.draws.steps_ns(worker, num_steps)
             exchange = self.draws.exchange(worker)
             if worker not in ticket.sits_out:
-                yield from self._compute(worker, steps_ns, phase)
-                assert model is not None
-                model = self.operations.steps(worker, model, phase.begin, phase.end - phase.begin)
-                yield from self._upload(worker, ticket, exchange)
-                self._arrive(gate, ticket, worker, model, exchange)
-            model = None  # nobody needs it longer than the server does
+                start_ns = self.env.now_ns
+                yield Delay(self.env, steps_ns, worker)
+                self.split[worker] = self.split[worker].computed(steps_ns)
+                self.recorder.activity(worker, "compute", start_ns, start_ns + steps_ns, phase)
+                model = self.operations.steps(worker, model, phase.begin, num_steps)
+                yield from self._upload(gate, ticket, worker, model, exchange)
+            model = NOTHING  # nobody needs it longer than the server does
             yield from self._download(worker, ticket, exchange)
             model = ticket.answer.version
             if ticket.answer.record is not None:
@@ -129,8 +131,7 @@ class Emulation:
                 record = self._global_aggregation(ticket.phase, model)
             elif above is not None and done == above.phase.end:
                 higher, exchange = self.gates[above.phase.server], self.draws.exchange(server)
-                yield from self._upload(server, above, exchange)
-                self._arrive(higher, above, server, model, exchange)
+                yield from self._upload(higher, above, server, model, exchange)
                 del model
                 yield from self._download(server, above, exchange)
                 model, record = above.answer.version, above.answer.record
@@ -155,10 +156,6 @@ class Emulation:
         if gate.wake(ticket, self.env.now_ns):
             self._close(ticket)
 
-    def _arrive(self, gate: Gate, ticket: Ticket, child: int, model: Version, exchange: Exchange) -> None:
-        if gate.arrive(ticket, child, model, exchange.costliest, self.env.now_ns):
-            self._close(ticket)
-
     def _close(self, ticket: Ticket) -> None:
         """Let the server take a closed ticket as soon as it is free."""
         server = ticket.phase.server
@@ -173,18 +170,14 @@ class Emulation:
             yield self._idle[server]
         return closed.popleft()
 
-    def _compute(self, worker: int, steps_ns: int, phase: Phase) -> Process:
-        start_ns = self.env.now_ns
-        yield Delay(self.env, steps_ns, worker)
-        self.split[worker] = self.split[worker].plus(compute_ns=steps_ns)
-        self.recorder.activity(worker, "compute", start_ns, start_ns + steps_ns, phase)
-
-    def _upload(self, child: int, ticket: Ticket, exchange: Exchange) -> Process:
-        start_ns, end_ns = self.env.now_ns, self.env.now_ns + exchange.up_ns
-        yield Delay(self.env, exchange.up_ns, child)
-        self.split[child] = self.split[child].plus(communication_ns=exchange.up_ns)
-        phase, num_bytes = ticket.phase, self.plan.message_bytes
-        self.recorder.activity(child, "upload", start_ns, end_ns, phase, num_bytes, phase.server)
+    def _upload(self, gate: Gate, ticket: Ticket, child: int, model: Version, exchange: Exchange) -> Process:
+        start_ns, up_ns = self.env.now_ns, exchange.up_ns
+        yield Delay(self.env, up_ns, child)
+        self.split[child] = self.split[child].communicated(up_ns)
+        phase, end_ns = ticket.phase, start_ns + up_ns
+        self.recorder.activity(child, "upload", start_ns, end_ns, phase, self.plan.message_bytes, phase.server)
+        if gate.arrive(ticket, child, model, exchange.costliest, end_ns):
+            self._close(ticket)
 
     def _download(self, child: int, ticket: Ticket, exchange: Exchange) -> Process:
         """Wait until the server sends down, then receive."""
@@ -196,10 +189,11 @@ class Emulation:
             if sent_ns > start_ns:
                 self.recorder.activity(child, "wait", start_ns, sent_ns, phase, peer=phase.server)
             start_ns, split = sent_ns, sent_split
-        yield Delay(self.env, exchange.down_ns, child)
-        self.split[child] = split.plus(communication_ns=exchange.down_ns)
-        end_ns, num_bytes = start_ns + exchange.down_ns, self.plan.message_bytes
-        self.recorder.activity(child, "download", start_ns, end_ns, phase, num_bytes, phase.server)
+        down_ns = exchange.down_ns
+        yield Delay(self.env, down_ns, child)
+        self.split[child] = split.communicated(down_ns)
+        num_bytes = self.plan.message_bytes
+        self.recorder.activity(child, "download", start_ns, start_ns + down_ns, phase, num_bytes, phase.server)
 
     def _aggregate(self, gate: Gate, ticket: Ticket) -> Generator[Event, Any, Version]:
         phase, start_ns = ticket.phase, self.env.now_ns
@@ -211,7 +205,7 @@ class Emulation:
         cost_ns = self.draws.aggregation_ns(server)
         if cost_ns:
             yield Delay(self.env, cost_ns, server)
-        self.split[server] = self.split[ticket.blamed].plus(aggregation_ns=cost_ns)
+        self.split[server] = self.split[ticket.blamed].aggregated(cost_ns)
         self.recorder.activity(server, "aggregate", start_ns, start_ns + cost_ns, phase, peer=ticket.blamed)
         return self.operations.combine(server, *gate.combination(ticket))
 

@@ -66,10 +66,10 @@ class Ticket:
         """Note that a child's model has arrived."""
         self.arrived[child] = version
         self.missing -= 1
-        if self.first_ns < 0:
+        last_ns = self.second_last_ns = self.last_ns
+        if last_ns < 0:
             self.first_ns = now_ns
-        self.second_last_ns = self.last_ns
-        if now_ns > self.last_ns or child < self.blamed:
+        if now_ns > last_ns or child < self.blamed:
             self.last_ns, self.blamed, self.link = now_ns, child, link
 
     @property

@@ -113,6 +113,12 @@ class Draws:
         self.message = message
         self._steps = {w: cost.stream(seed, "compute", nodes[w].name) for w, cost in network.steps.items()}
         self._legs = {node: network.legs(node, route, seed) for node, route in routes.items()}
+        self._same = {
+            node: self._next_exchange(node)
+            for node, route in routes.items()
+            if all(network.transfers[hop.link.profile].is_constant for hop in route)
+        }
+        """By node: what costs the same each time."""
         self._aggregations = {
             s: cost.stream(seed, "aggregation", nodes[s].name) for s, cost in network.aggregations.items()
         }
@@ -123,6 +129,9 @@ class Draws:
 
     def exchange(self, node: int) -> Exchange:
         """Return a node's next exchange with the server that aggregates it."""
+        return self._same.get(node) or self._next_exchange(node)
+
+    def _next_exchange(self, node: int) -> Exchange:
         total_up, total_down, most, costliest = 0, 0, -1, ""
         for link, forward, exchanges in self._legs[node]:
             up, down = exchanges.next(self.message, self.message)

@@ -79,6 +79,8 @@ class Operations:
         self.final: Version | None = None
         """The global model at the end."""
         self._hash = hashlib.sha256()
+        self._headers: dict[int, tuple[Sequence[float], bytes]] = {}
+        """By server: the weights of its last average, and what is hashed of them."""
         self._learner, self._resumes = learner, state
         self._versions: WeakValueDictionary[int, Version] = WeakValueDictionary()
 
@@ -95,16 +97,20 @@ class Operations:
         if len(key) > _HASH_BYTES:
             key = hashlib.sha256(key).digest()
         # A version made by steps is mostly one of many that are combined: they are hashed together then.
-        learner, made = self.learner, self._version(_STEPS.pack(worker, iteration, num_steps) + key)
+        key = _STEPS.pack(worker, iteration, num_steps) + key
+        learner, made = self.learner, self._version(key)
         if learner is not None:
             learner.steps(made, worker, version, iteration, num_steps)
         return made
 
     def combine(self, server: int, versions: Sequence[Version], weights: Sequence[float]) -> Version:
         """Return the weighted average of versions, made at a server."""
-        key = hashlib.sha256(struct.pack(f"<qq{len(weights)}d", server, len(versions), *weights))
-        key.update(b"".join([version.key for version in versions]))
-        learner, made = self.learner, self._version(key.digest())
+        known, header = self._headers.get(server, (None, b""))
+        if known is not weights:  # mostly the same list again
+            header = struct.pack(f"<qq{len(weights)}d", server, len(versions), *weights)
+            self._headers[server] = weights, header
+        key = hashlib.sha256(header + b"".join([version.key for version in versions])).digest()
+        learner, made = self.learner, self._version(key)
         if learner is not None:
             learner.combine(made, server, versions, weights)
         return made
@@ -116,7 +122,8 @@ class Operations:
         """
         self._hash.update(struct.pack("<q", iteration) + version.key)
         learner = self.learner
-        self._counted()
+        self.count += 1
+        self._passed_over()
         if learner is not None:
             return learner.evaluate(version, iteration)
         if self.recorded is None:
@@ -131,13 +138,13 @@ class Operations:
 
     def _version(self, key: bytes) -> Version:
         made = Version(self.count, key)
+        self.count += 1
         if self._resumes is not None:
-            self._versions[self.count] = made
-        self._counted()
+            self._versions[made.number] = made
+            self._passed_over()
         return made
 
-    def _counted(self) -> None:
-        self.count += 1
+    def _passed_over(self) -> None:
         if self._resumes is not None and self.count == self._resumes["operations"]:
             assert self._learner is not None
             self._learner.restore(self._resumes, self._versions)

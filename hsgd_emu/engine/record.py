@@ -27,13 +27,22 @@ class Split(NamedTuple):
     communication_ns: int = 0
     aggregation_ns: int = 0
 
-    def plus(self, compute_ns: int = 0, communication_ns: int = 0, aggregation_ns: int = 0) -> Split:
-        """Return the split of an event that much later on the same chain."""
-        return Split(
-            self.compute_ns + compute_ns,
-            self.communication_ns + communication_ns,
-            self.aggregation_ns + aggregation_ns,
-        )
+    # There are some of these per event: unpacking is twice as fast as attributes and keywords.
+
+    def computed(self, ns: int) -> Split:
+        """Return the split of an event that many nanoseconds of steps later on the same chain."""
+        compute_ns, communication_ns, aggregation_ns = self
+        return Split(compute_ns + ns, communication_ns, aggregation_ns)
+
+    def communicated(self, ns: int) -> Split:
+        """Return the split of an event that much communication later."""
+        compute_ns, communication_ns, aggregation_ns = self
+        return Split(compute_ns, communication_ns + ns, aggregation_ns)
+
+    def aggregated(self, ns: int) -> Split:
+        """Return the split of an event an aggregation later."""
+        compute_ns, communication_ns, aggregation_ns = self
+        return Split(compute_ns, communication_ns, aggregation_ns + ns)
 
     @property
     def time_ns(self) -> int:
@@ -113,7 +122,7 @@ class Recorder:
         if kind == "wait":
             waits = self._waits.setdefault(phase.round, {})
             waits[node] = waits.get(node, 0) + end_ns - start_ns
-        if self.keep == "full" or (self.keep == "rounds" and (node == 0 or peer == 0)):
+        if self.keep != "none" and (self.keep == "full" or node == 0 or peer == 0):
             row = Activity(node, kind, start_ns, end_ns, iteration, num_bytes, peer)
             self._activities.setdefault(phase.round, []).append(row)
 

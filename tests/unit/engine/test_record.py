@@ -76,6 +76,6 @@ def test_every_field_of_a_row_counts(field: int) -> None:
 
 
 def test_a_split_adds_up_to_its_time() -> None:
-    split = Split().plus(compute_ns=5).plus(communication_ns=7).plus(aggregation_ns=1).plus(compute_ns=1)
+    split = Split().computed(5).communicated(7).aggregated(1).computed(1)
     assert split == Split(6, 7, 1)
     assert split.time_ns == 14
