@@ -88,7 +88,7 @@ def _note(content: Content, found: Sequence[Window]) -> str:
 
 def words(window: Window) -> str:
     """Say what happens in the first global round, and what is shown."""
-    seconds = window.received_s.get(window.period)
+    seconds = window.received_s.get(window.first_end)
     round_ = "its first global round" + (f" ({duration(seconds)})" if seconds is not None else "")
     parts = [
         f"In {round_} {shortened(window.case.name, 40)} aggregates {_aggregations(window)}.",

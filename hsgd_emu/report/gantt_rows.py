@@ -52,7 +52,8 @@ class Window:
 
     case: Case
     seed: int
-    period: int
+    first_end: int
+    """The iteration of the first global aggregation."""
     """Iterations of a global round."""
     places: tuple[Place[str], ...]
     """The nodes shown, depth first in the aggregation tree."""
@@ -91,7 +92,7 @@ class _Trial:
     case: Case
     seed: int
     low: int
-    period: int
+    iteration: int
     num_rounds: int
 
     @classmethod
@@ -102,12 +103,17 @@ class _Trial:
         low = _first_row(connection, _Limits(*trial, 0, _NO_MORE)) if done[1] else None
         if low is None:
             return None
-        return cls(case, seed, low, done[0] // done[1], done[1])
+        return cls(case, seed, low, *done)
+
+    def _end_of(self, number: int) -> int:
+        """Return the iteration at which a round ends."""
+        traffic = self.case.traffic  # where the run file cannot be read, rounds are taken to be alike
+        return traffic.schedule.end_of(number) if traffic else number * self.iteration // self.num_rounds
 
     def _limits(self, num_rounds: int) -> _Limits:
         """Return where the rows of the first rounds lie."""
         all_of_it = _Limits(self.case.own_name, self.seed, self.low, _NO_MORE)
-        end = _first_row(self._connection, all_of_it, f"AND iteration > {num_rounds * self.period}")
+        end = _first_row(self._connection, all_of_it, f"AND iteration > {self._end_of(num_rounds)}")
         return all_of_it._replace(high=_NO_MORE if end is None else end)
 
     @property
@@ -138,7 +144,7 @@ class _Trial:
         return Window(
             case=self.case,
             seed=self.seed,
-            period=self.period,
+            first_end=self._end_of(1),
             places=tuple(places),
             num_nodes=len(parent) + 1,
             bars=tuple(bars),
@@ -188,17 +194,19 @@ class _Trial:
     def _round_ends(self, rows: Sequence[Any], limit: int) -> Iterator[int]:
         """Yield after how many rows each of the first rounds is over, as far as it was read as a whole."""
         for number in range(1, min(MOST_ROUNDS, self.num_rounds) + 1):
-            end = sum(row[4] <= number * self.period for row in rows)
+            end = sum(row[4] <= self._end_of(number) for row in rows)
             if end < limit:
                 yield end
 
     def _received(self, num_rounds: int, full: bool) -> dict[int, float]:
         """Return when the last worker holds each global model; by the curve where workers' rows were not kept."""
-        last = num_rounds * self.period
+        ends = [self._end_of(number) for number in range(1, num_rounds + 1)]
         if not full:
-            return {row.iteration: row.time_s for row in self.case.seeds.get(self.seed, []) if row.iteration <= last}
-        rest = f"AND kind = 'download' AND iteration % {self.period} = 0 AND iteration <= {last} GROUP BY iteration"
-        return dict(self._select("iteration, max(end_s)", self._limits(MOST_ROUNDS), rest))
+            return {
+                row.iteration: row.time_s for row in self.case.seeds.get(self.seed, []) if row.iteration <= ends[-1]
+            }
+        rest = f"AND kind = 'download' AND iteration IN ({', '.join('?' * len(ends))}) GROUP BY iteration"
+        return dict(self._select("iteration, max(end_s)", self._limits(MOST_ROUNDS), rest, *ends))
 
 
 def _first_row(connection: sqlite3.Connection, limits: _Limits, rest: str = "") -> int | None:
