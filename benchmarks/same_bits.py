@@ -75,6 +75,7 @@ class Side:
 
     def __init__(self, tree: str, folder: Path, results: Path) -> None:
         self.folder, self.results = folder, results
+        self.masks: dict[str | None, str] = {str(folder): "FOLDER"}
         copy_tree(tree, folder, PARTS)
         for name, text in GIVEN["files"].items():
             (folder / name).write_text(text, encoding="utf-8")
@@ -126,20 +127,21 @@ class Side:
         folder = named.parent if named.suffix else named
         told = folder / "environment.json"
         environment = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
-        masks = {environment.get("saw", {}).get("hsgd-emu's code"): "CODE", environment.get("commit"): "COMMIT"}
+        self.masks |= {environment.get("saw", {}).get("hsgd-emu's code"): "CODE", environment.get("commit"): "COMMIT"}
         for file in sorted(folder.glob("*.*")):
             if file.suffix == ".sqlite":
                 for table, lines in tables(file):
                     (place / table).write_text("\n".join(lines) + "\n", encoding="utf-8")
                 continue
             text = self._masked(file.read_text(encoding="utf-8"))
-            for secret, mask in masks.items():
-                text = text.replace(secret, mask) if secret else text
             form = {".html": page, ".csv": without_wall_s}.get(file.suffix, str)
             (place / file.name).write_text(form(text), encoding="utf-8")
 
     def _masked(self, text: str) -> str:
-        return text.replace(str(self.folder), "FOLDER")
+        """Return a text without what tells the trees apart."""
+        for secret, mask in self.masks.items():
+            text = text.replace(secret, mask) if secret else text
+        return text
 
 
 def tables(database: Path) -> Iterator[tuple[str, list[str]]]:
@@ -186,7 +188,7 @@ def differences(before: Path, after: Path, only: Sequence[str] = ()) -> list[str
             found.append(f"{name}: only in {before if (before / name).is_file() else after}")
             continue
         one, other = ((root / name).read_text(encoding="utf-8").splitlines() for root in roots)
-        pairs = enumerate(zip_longest(one, other), 1)
+        pairs = enumerate(zip_longest(one, other, fillvalue="no such line"), 1)
         found += next(([f"{name}:{n}\n  {a:.300}\n  {b:.300}"] for n, (a, b) in pairs if a != b), [])
     return found
 
