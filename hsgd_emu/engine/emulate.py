@@ -115,7 +115,7 @@ class Emulation:
             model = ticket.answer.version
             if ticket.answer.record is not None:
                 self._holds_global_model(worker, ticket.answer.record)
-            ticket = self._opened(gate, gate.after(ticket))
+            ticket = ticket.after or self._opened(gate, gate.after(ticket))  # mostly opened by another child
 
     def _serve(self, server: int, above: Ticket | None) -> Process:
         """A server's life: gather, aggregate, pass on (from above where its phase there ends too), again.

@@ -113,10 +113,12 @@ class Recorder:
         Raises:  ConfigError: it ends later than the clock can hold.
         """
         iteration = phase.end
-        if end_ns > MOST_NS:
+        try:
+            self._unhashed += _ROW.pack(node, _KINDS[kind], start_ns, end_ns, iteration, num_bytes, peer)
+        except struct.error:
+            assert end_ns > MOST_NS
             text = f"iteration {iteration} ends later than the 292 years that the clock can hold; costs are in seconds"
-            raise ConfigError.of("", "train.iterations", text)
-        self._unhashed += _ROW.pack(node, _KINDS[kind], start_ns, end_ns, iteration, num_bytes, peer)
+            raise ConfigError.of("", "train.iterations", text) from None
         if len(self._unhashed) > _HASH_BYTES:
             self._hash_rows()
         if kind == "wait":
