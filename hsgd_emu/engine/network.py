@@ -119,6 +119,9 @@ class Draws:
             if all(network.transfers[hop.link.profile].is_constant for hop in route)
         }
         """By node: what costs the same each time."""
+        # What is kept for thousands of workers costs time at each of the garbage collector's rounds.
+        for node in self._same:
+            del self._legs[node]
         self._aggregations = {
             s: cost.stream(seed, "aggregation", nodes[s].name) for s, cost in network.aggregations.items()
         }
