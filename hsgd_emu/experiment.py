@@ -104,6 +104,18 @@ class Experiment:
         """Its nodes and links."""
         return self.network.topology
 
+    def alone(self, name: str) -> Experiment:
+        """Return the run of one case, what it says otherwise than the run written into the run's sections."""
+        case = next(case for case in self.cases if case.name == name)
+        own = dict(case.train or ())
+        return replace(
+            self,
+            cases=(case.model_copy(update={"train": None, "averaging": None}),),
+            schedules=tuple(one for one in self.schedules if one.name == name),
+            train=self.train.model_copy(update={key: value for key, value in own.items() if value is not None}),
+            averaging=case.averaging or self.averaging,
+        )
+
     def routes(self, schedule: Schedule, message_bytes: int) -> dict[int, Route]:
         """Return by node the route to the server that aggregates it."""
         pairs = list(schedule.parent.items())
@@ -119,7 +131,8 @@ class Experiment:
         num_samples: Sequence[int] | None = None,
     ) -> Plan:
         """Return the plan of one trial; num_samples: by worker number, for averages weighed by samples."""
-        by_samples = self.averaging.by == "samples" and num_samples is not None
+        averaging = next(case.averaging for case in self.cases if case.name == schedule.name) or self.averaging
+        by_samples = averaging.by == "samples" and num_samples is not None
         weight_of = dict(zip(self.topology.workers, map(float, num_samples or ()), strict=by_samples))
         return Plan(
             schedule=schedule,
@@ -130,7 +143,7 @@ class Experiment:
             seed=seed,
             evaluate_every=self.evaluation.every_iterations,
             weight_of=weight_of if by_samples else {},
-            uniform=self.averaging.by == "uniform",
+            uniform=averaging.by == "uniform",
         )
 
     def resolved(self) -> str:

@@ -47,5 +47,6 @@ def _stays(experiment: Experiment, key: str, old: Any, new: Any) -> bool:
 
 def _only_longer(experiment: Experiment, old: int, new: int) -> bool:
     # There the end decides about the way to it.
-    by_its_end = experiment.train.until_targets or isinstance(experiment.train.learning_rate, CosineRate)
+    rates = [experiment.alone(case.name).train.learning_rate for case in experiment.cases]
+    by_its_end = experiment.train.until_targets or any(isinstance(rate, CosineRate) for rate in rates)
     return old <= new and not by_its_end

@@ -17,7 +17,7 @@ from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.profiles import check_cost, find_file, load_profile, read_named
 from hsgd_emu.config.published import load_published
 from hsgd_emu.config.reader import MAX_DIGITS, Document, Mark, Path_, Source, read_file
-from hsgd_emu.config.run_schema import CaseSpec, ModelSpec, RunSpec
+from hsgd_emu.config.run_schema import OF_ALL_CASES, CaseSpec, ModelSpec, RunSpec
 from hsgd_emu.config.schema import Bytes, ComputeProfile, CostValue, LinkProfile, NodeSpec, Ref, TopologySpec
 from hsgd_emu.config.validate import check, missing, unknown_key
 from hsgd_emu.config.wording import COMPUTE, LINK, form, shown
@@ -128,7 +128,9 @@ def _cases(data: dict[str, Any], source: Source, problems: list[Problem]) -> lis
     cases: list[CaseSpec | None] = []
     seen: dict[str, int] = {}
     for number, item in enumerate(data["cases"]):
-        case = check(CaseSpec, item, source.at("cases", number), problems)
+        case = check(
+            CaseSpec, _of_one_case(item, source.at("cases", number), problems), source.at("cases", number), problems
+        )
         if case is not None:
             if (case.period is None) == (case.periods is None):
                 what = "neither period nor periods" if case.period is None else "both period and periods"
@@ -142,6 +144,19 @@ def _cases(data: dict[str, Any], source: Source, problems: list[Problem]) -> lis
                 seen[case.name] = number
         cases.append(case)
     return cases
+
+
+def _of_one_case(item: Any, source: Source, problems: list[Problem]) -> Any:
+    """Return a case without what its `train` says that is the same in all cases, after adding that as problems."""
+    own = item.get("train") if isinstance(item, dict) else None
+    if not isinstance(own, dict):
+        return item
+    for key in own.keys() & set(OF_ALL_CASES):
+        text = "is the same in all cases, which share their batches: it stands in the run's own train"
+        problems.append(source.problem(("train", key), text))
+    if "participation" in own and item.get("participation") is not None:
+        problems.append(source.problem(("train", "participation"), "stands beside the case's own participation"))
+    return {**item, "train": {key: value for key, value in own.items() if key not in OF_ALL_CASES}}
 
 
 def _bind(draft: RunDraft, data: dict[str, Any]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_validator
 
-from hsgd_emu.config.says import ENDS, GROWS, LEARNED, LOCAL, NAMES, SCHEDULED, SHOWN, TIMED
+from hsgd_emu.config.says import COMMON, ENDS, GROWS, LEARNED, LOCAL, NAMES, SCHEDULED, SHOWN, TIMED, said
 from hsgd_emu.config.schema import (
     Bytes,
     ComputeRef,
@@ -151,19 +151,42 @@ BatchSize = Annotated[Annotated[Samples, Tag("<number>")] | Annotated[Literal["f
 class TrainSpec(Strict):
     """Plain SGD at every worker."""
 
-    batch_size: BatchSize = 20
+    batch_size: Annotated[BatchSize, COMMON] = 20
     """Samples per step, or `full`: the whole local shard each step."""
     learning_rate: LearningRate = 0.02
-    iterations: Annotated[Iterations, SCHEDULED | GROWS]
+    iterations: Annotated[Iterations, SCHEDULED | GROWS | COMMON]
     """T, local iterations per worker."""
-    until_targets: Annotated[bool, ENDS] = False
+    until_targets: Annotated[bool, ENDS | COMMON] = False
     """A trial ends with the first evaluation at which all targets have been reached; `iterations` is the most."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Each worker keeps its own momentum; it is neither sent nor averaged."""
     weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
     participation: Annotated[float, Field(gt=0, le=1), SCHEDULED] = 1.0
     """Fraction of each group's workers, drawn anew every local period, that take part."""
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Annotated[Literal["float32", "float64"], COMMON] = "float32"
+
+
+OF_ALL_CASES = [name for name, says in said(TrainSpec).items() if says & COMMON]
+if TYPE_CHECKING:
+    CaseTrainSpec = Strict
+else:
+    CaseTrainSpec = create_model(
+        "CaseTrainSpec",
+        __base__=Strict,
+        __module__=__name__,
+        __doc__="What a case trains with instead of what the run's `train` says, key by key.",
+        **{
+            name: (kind | None, None)
+            for name, kind in get_type_hints(TrainSpec, include_extras=True).items()
+            if name not in OF_ALL_CASES
+        },
+    )
+
+
+class AveragingSpec(Strict):
+    """How a server weighs its children: workers (the paper's objective (2)), samples, or uniform."""
+
+    by: Literal["workers", "samples", "uniform"] = "workers"
 
 
 LevelPeriod = Annotated[Annotated[Count, Tag("<number>")] | Annotated[Literal["none"], Tag("<word>")], word_or_number]
@@ -179,12 +202,10 @@ class CaseSpec(Strict):
     """Per level from the root down, or per server (a name or a class of servers); `none` skips a server."""
     participation: Annotated[float, Field(gt=0, le=1)] | None = None
     """Instead of train.participation."""
-
-
-class AveragingSpec(Strict):
-    """How a server weighs its children: workers (the paper's objective (2)), samples, or uniform."""
-
-    by: Literal["workers", "samples", "uniform"] = "workers"
+    train: Annotated[CaseTrainSpec | None, LEARNED] = None
+    """What this case trains with otherwise than the run."""
+    averaging: Annotated[AveragingSpec | None, LEARNED] = None
+    """Instead of the run's averaging."""
 
 
 class EvaluationSpec(Strict):

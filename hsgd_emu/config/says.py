@@ -32,10 +32,12 @@ class Word(Enum):
     """What is there already is found by it."""
     LOCAL = auto()
     """This machine's and no property of the run: run.yaml lacks it."""
+    COMMON = auto()
+    """The same in all cases of a run, which share their start, partition and batches."""
 
 
 Says = frozenset[Word]
-LEARNED, TIMED, SHOWN, SCHEDULED, ENDS, GROWS, NAMES, LOCAL = (frozenset({word}) for word in Word)
+LEARNED, TIMED, SHOWN, SCHEDULED, ENDS, GROWS, NAMES, LOCAL, COMMON = (frozenset({word}) for word in Word)
 KINDS = LEARNED | TIMED | SHOWN
 NOTHING: Says = frozenset()
 

@@ -112,7 +112,8 @@ def build_schedule(
         mistakes.append(((field,), f"{text}; {_around(iterations, periods[0])}"))
     if len(mistakes) > before:
         return None
-    share = case.participation if case.participation is not None else participation
+    of_case = (case.participation, getattr(case.train, "participation", None))
+    share = next((share for share in of_case if share is not None), participation)
     return Schedule(case.name, periods, parent, {s: tuple(c) for s, c in children.items()}, share)
 
 

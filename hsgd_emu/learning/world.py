@@ -160,8 +160,8 @@ class World:
         """Return the size of one model message."""
         return model_bytes(self.build(0))
 
-    def _setup(self, seed: int, slots: dict[int, int]) -> TrialSetup:
-        return TrialSetup(seed, self.worker_names, slots, self.train)
+    def _setup(self, seed: int, slots: dict[int, int], train: TrainSpec | None = None) -> TrialSetup:
+        return TrialSetup(seed, self.worker_names, slots, train or self.train)
 
     def check(self, seeds: Sequence[int]) -> None:
         """Find out before anything runs whether the network takes what each seed's partition gives to it.
@@ -208,18 +208,18 @@ class World:
         for note in network.findings.notes():
             self._warn_once(note)
 
-    def learner(self, seed: int, slots: dict[int, int]) -> StackedLearner:
-        """Return the learner of one trial; slots: see `TrialSetup`."""
+    def learner(self, seed: int, slots: dict[int, int], train: TrainSpec | None = None) -> StackedLearner:
+        """Return the learner of one trial; slots: see `TrialSetup`; train: of its case (default: the run's)."""
         choice = self.choice or self.choose(seed)
-        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots)
+        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots, train)
         with self.material.active():
             learner = StackedLearner(model, self.resident(seed), setup, choice, self.precision)
         self._warn_of(learner.network)
         return learner
 
-    def readable_learner(self, seed: int, slots: dict[int, int]) -> ReadableLearner:
+    def readable_learner(self, seed: int, slots: dict[int, int], train: TrainSpec | None = None) -> ReadableLearner:
         """Return the readable twin of the learner."""
-        return ReadableLearner(self.build(seed), self.resident(seed), self._setup(seed, slots))
+        return ReadableLearner(self.build(seed), self.resident(seed), self._setup(seed, slots, train))
 
 
 def _check_batch_size(train: TrainSpec, num_samples: int) -> None:

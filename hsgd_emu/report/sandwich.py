@@ -130,9 +130,9 @@ def _periods_by_level(case: Case) -> tuple[int | Literal["none"], ...]:
 
 
 def _local_sgd(content: Content, hsgd: Case, period: int) -> Case | None:
-    """Return the case of the same run that is local SGD with this period and as many of the workers."""
+    """Return the case of the same run that is local SGD with this period, trained alike on as many of the workers."""
     for case in content.cases:
-        same_run = case.run is hsgd.run and _participation(case) == _participation(hsgd)
+        same_run = case.run is hsgd.run and _participation(case) == _participation(hsgd) and _own(case) == _own(hsgd)
         if same_run and case.dashed and periods_of(case) == (period,):
             return case
     return None
@@ -141,6 +141,11 @@ def _local_sgd(content: Content, hsgd: Case, period: int) -> Case | None:
 def _participation(case: Case) -> float:
     everyone = case.run.run.get("train") or {}
     return float(_spec(case).get("participation") or everyone.get("participation") or 1.0)
+
+
+def _own(case: Case) -> list[Any]:
+    """Return what a case trains and averages with otherwise than its run."""
+    return [_spec(case).get(key) for key in ("train", "averaging")]
 
 
 def _spec(case: Case) -> Mapping[str, Any]:

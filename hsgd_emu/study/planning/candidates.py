@@ -32,13 +32,13 @@ def with_candidates(experiment: Experiment, periods: Periods | None = None, keep
     if periods is not None:
         _check_periods(periods, topology, iterations)
     cases, schedules = (list(experiment.cases), list(experiment.schedules)) if keep else ([], [])
-    known = {_identity(schedule) for schedule in schedules}
+    known = {_identity(schedule, case) for schedule, case in zip(schedules, cases, strict=True)}
     names = {case.name for case in cases}
     for case in candidate_cases(topology, periods or [period_series(iterations)]):
         mistakes: Mistakes = []
         schedule = build_schedule(case, topology, iterations, experiment.train.participation, mistakes)
         assert schedule is not None, mistakes
-        if _identity(schedule) not in known:
+        if _identity(schedule, case) not in known:
             name = _free(case.name, names)
             cases.append(case.model_copy(update={"name": name}))
             schedules.append(replace(schedule, name=name))
@@ -126,8 +126,8 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _identity(schedule: Schedule) -> tuple[object, ...]:
-    return tuple(sorted(schedule.period.items())), schedule.participation
+def _identity(schedule: Schedule, case: CaseSpec) -> tuple[object, ...]:
+    return tuple(sorted(schedule.period.items())), schedule.participation, repr((case.train, case.averaging))
 
 
 def _check_periods(periods: Periods, topology: Topology, iterations: int) -> None:

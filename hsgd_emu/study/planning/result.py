@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import yaml
 
 from hsgd_emu.errors import listed
+from hsgd_emu.experiment import plain
 from hsgd_emu.metrics import METRICS
 from hsgd_emu.results.text_table import TextTable
 from hsgd_emu.results.wording import number, percent, target_label
@@ -267,8 +270,7 @@ def _s(value: float) -> str:
 
 
 def _as_yaml(candidate: Candidate) -> str:
-    case = candidate.case
-    if case.period is not None:
-        return f'{{name: "{case.name}", period: {case.period}}}'
-    assert isinstance(case.periods, tuple)
-    return f'{{name: "{case.name}", periods: [{", ".join(map(str, case.periods))}]}}'
+    own = {key: value for key, value in plain(candidate.case).items() if key != "name"}
+    return (
+        f'{{name: "{candidate.case.name}", {yaml.safe_dump(own, default_flow_style=True, width=math.inf).strip()[1:]}'
+    )

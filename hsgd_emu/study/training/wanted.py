@@ -105,7 +105,8 @@ def wanted(
     is not to be stored under.  facts: what a process that has loaded them already saw.
     Raises:  ConfigError: the data cannot be loaded, or the model cannot be built.
     """
-    schedule = next(one for one in experiment.schedules if one.name == case)
+    experiment = experiment.alone(case)
+    (schedule,) = experiment.schedules
     alike, own = _TIMING | learned(experiment), scheduled(experiment, schedule, seed)
     run = alike | own | {"train": alike["train"] | own["train"]}
     work = alike | {"train": alike["train"] | {"participation": schedule.participation}}
@@ -159,8 +160,7 @@ def scheduled(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str
 
     Not until_targets: whatever a study asks of it, a trial is learned as far as that.
     """
-    asked = next(one for one in experiment.cases if one.name == schedule.name)
-    found = replace(experiment, cases=(asked,), seeds=(seed,)).sections(SCHEDULED)
+    found = replace(experiment, seeds=(seed,)).sections(SCHEDULED)
     resolved = ("period", "periods", "participation")
     case = {key: value for key, value in found["cases"][0].items() if key not in resolved}
     nodes = experiment.topology.nodes
