@@ -65,6 +65,18 @@ def test_three_curves_and_the_band_between_the_bounds(tmp_path: Path) -> None:
         assert [line.meta for line in lines] == [1, 0, 2]
 
 
+def test_cases_that_train_otherwise_are_no_bounds(tmp_path: Path) -> None:
+    own = "train: {momentum: 0.9}"
+    values = {**BOUNDS, HSGD: [0.3, 0.4, 0.7, 0.8]}
+    for name, expected in ((LOCAL, 0), (HSGD, 0), ("", 1)):
+        cases = {case: f"{text}, {own}" if case == name else text for case, text in CASES.items()}
+        for content in contents(tmp_path / (name or "none"), values, cases):
+            assert len(list(sandwiches(content))) == expected
+    alike = {case: f"{text}, {own}" for case, text in CASES.items()}
+    for content in contents(tmp_path / "alike", values, alike):
+        assert len(list(sandwiches(content))) == 1
+
+
 def test_only_iterations_that_all_have_evaluated_count(tmp_path: Path) -> None:
     def curve(case: str, seed: int) -> list[CurveRow]:
         step = {LOCAL: 10, GLOBAL: 50, HSGD: 25}[case]
