@@ -45,7 +45,7 @@ class Watch(Progress):
         self.parent = os.getppid()
         self.stopping = False
         self._said_s = self._begun_s = time.time()
-        self._begun = self._last = self._num_rounds = 0
+        self._begun = self._last = self._iterations = 0
 
     @property
     def left_s(self) -> float:
@@ -62,9 +62,9 @@ class Watch(Progress):
     def warn(self, text: str) -> None:
         self.say(text)
 
-    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
-        self._num_rounds, self._begun, self._begun_s, self.accuracy = num_rounds, -1, time.time(), ""
-        self._line(f"{key.case}, seed {key.seed}: {'begins' if not done else f'goes on after {done:,} rounds'}")
+    def begin(self, key: TrialKey, iterations: int, done: int) -> None:
+        self._iterations, self._begun, self._begun_s, self.accuracy = iterations, -1, time.time(), ""
+        self._line(f"{key.case}, seed {key.seed}: {'begins' if not done else f'goes on after {done:,} iterations'}")
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         if record.metrics is not None and record.metrics.test_accuracy is not None:
@@ -75,7 +75,7 @@ class Watch(Progress):
         if time.time() - self._said_s >= self.every_s:
             self._line(f"{key.case}, seed {key.seed}: {self._far()}{self._ms()}")
         # After its last round a trial is finished, not stopped.
-        if self.stopping and record.round < self._num_rounds:
+        if self.stopping and record.iteration < self._iterations:
             self._line(f"{key.case}, seed {key.seed}: stops at {self._far()}")
 
     def _far(self) -> str:

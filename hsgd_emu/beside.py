@@ -106,9 +106,9 @@ class Helped(Team):
         """Note what went wrong in a helper, for the next look."""
         self._failed = self._failed or error
 
-    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
-        self._at = self.iterations // num_rounds * done
-        self.tell("begin", key, num_rounds, done)
+    def begin(self, key: TrialKey, iterations: int, done: int) -> None:
+        self._at = done
+        self.tell("begin", key, iterations, done)
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         self.tell("round", key, record)
@@ -213,8 +213,8 @@ class _Reporting(Progress):
     def warn(self, text: str) -> None:
         self.pipe.send(("warn", text))
 
-    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
-        self.pipe.send(("begin", key, num_rounds, done))
+    def begin(self, key: TrialKey, iterations: int, done: int) -> None:
+        self.pipe.send(("begin", key, iterations, done))
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         self.pipe.send(("round", key, replace(record, activities=[], barriers=[], waits_ns={})))

@@ -52,13 +52,12 @@ class TerminalProgress(Progress):
     def note(self, text: str) -> None:
         self.warn(f"note: {text}")
 
-    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
-        begun = self.iterations // num_rounds * done
+    def begin(self, key: TrialKey, iterations: int, done: int) -> None:
         label = _short(f"{key.case}, seed {key.seed}")
         if key not in self.at_work:  # it is where another process that learned it died
             self.at_work[key] = self.bars.add_task(label, total=self.iterations, news="")
-        self.bars.update(self.at_work[key], completed=begun)
-        self._update(key, begun)
+        self.bars.update(self.at_work[key], completed=done)
+        self._update(key, done)
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         news = f"round {record.round}, {to_s(record.time_ns):,.1f} s emulated"

@@ -54,8 +54,8 @@ class Progress:
     def note(self, text: str) -> None:
         """Something in files or data that must not be overlooked. All processes of a run find it; the first says it."""
 
-    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
-        """A trial begins, or goes on after `done` rounds."""
+    def begin(self, key: TrialKey, iterations: int, done: int) -> None:
+        """A trial of so many iterations begins, or goes on after `done` of them."""
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         """A global aggregation is written."""
@@ -82,8 +82,8 @@ class Passing(Progress):
     def note(self, text: str) -> None:
         self.inner.note(text)
 
-    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
-        self.inner.begin(key, num_rounds, done)
+    def begin(self, key: TrialKey, iterations: int, done: int) -> None:
+        self.inner.begin(key, iterations, done)
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         self.inner.round(key, record)
@@ -262,8 +262,7 @@ class _Trial:
         begin = time.perf_counter()
         recorded = self.session.recorded.get(self.key)
         self.operations = self._operations(self.session.world, recorded)
-        done = self.plan.schedule.num_rounds(self.done)
-        self.session.progress.begin(self.key, self.plan.num_rounds, done)
+        self.session.progress.begin(self.key, self.plan.iterations, self.done)
         keep = self.session.experiment.timeline
         try:
             timeline_hash = emulate(

@@ -21,9 +21,9 @@ class TensorboardProgress(Passing):
         super().__init__(inner)
         self.events = events
 
-    def begin(self, key: TrialKey, num_rounds: int, done: int) -> None:
+    def begin(self, key: TrialKey, iterations: int, done: int) -> None:
         self.events.begin(key)
-        self.inner.begin(key, num_rounds, done)
+        self.inner.begin(key, iterations, done)
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
         row = curve_row(record)

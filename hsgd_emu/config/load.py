@@ -132,12 +132,7 @@ def _cases(data: dict[str, Any], source: Source, problems: list[Problem]) -> lis
             CaseSpec, _of_one_case(item, source.at("cases", number), problems), source.at("cases", number), problems
         )
         if case is not None:
-            if (case.period is None) == (case.periods is None):
-                what = "neither period nor periods" if case.period is None else "both period and periods"
-                text = f"gives {what}; give period (local SGD) or periods (H-SGD)"
-                problems.append(source.problem(("cases", number), text))
-                case = None
-            elif case.name in seen:
+            if case.name in seen:
                 text = f"'{case.name}' is already the name of cases.{seen[case.name]}"
                 problems.append(source.problem(("cases", number, "name"), text))
             else:

@@ -207,6 +207,13 @@ class CaseSpec(Strict):
     averaging: Annotated[AveragingSpec | None, LEARNED] = None
     """Instead of the run's averaging."""
 
+    @model_validator(mode="after")
+    def _has_one_schedule(self) -> Self:
+        if (self.period is None) == (self.periods is None):
+            what = "neither period nor periods" if self.period is None else "both period and periods"
+            raise ValueError(f"gives {what}; give period (local SGD) or periods (H-SGD)")
+        return self
+
 
 class EvaluationSpec(Strict):
     """Which global aggregations are evaluated."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hsgd_emu.config.reader import Path_
 from hsgd_emu.config.run_schema import CaseSpec
@@ -52,6 +53,11 @@ class Schedule:
     """By aggregating server, depth first."""
     participation: float
 
+    def by_name(self, topology: Topology) -> dict[str, Any]:
+        """Return the keys of a case with this schedule in which every server stands under its own name."""
+        periods = {topology.nodes[server].name: self.period.get(server, "none") for server in topology.servers}
+        return {"periods": periods}
+
     def phases(self, server: int) -> Iterator[Phase]:
         """Yield a server's phases, one after the other without end."""
         period = self.period[server]
@@ -62,6 +68,10 @@ class Schedule:
     def num_phases(self, server: int, iterations: int) -> int:
         """Return how many phases of a server end within so many iterations."""
         return iterations // self.period[server]
+
+    def phases_until(self, server: int, iteration: float) -> Fraction:
+        """Return how many phases of a server an iteration, which may be a mean, is the end of; part of one counts."""
+        return Fraction(iteration) / self.period[server]
 
     def num_rounds(self, iterations: int) -> int:
         """Return how many rounds end within so many iterations."""

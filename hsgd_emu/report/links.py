@@ -77,7 +77,7 @@ def links(content: Content) -> Figure | None:
 def each_link(content: Content) -> Figure | None:
     """Return bytes and utilisation of every link; None where there are more than `MOST_LINKS` or none is known."""
     cases = _cases(content)
-    found = {case.name: {link.link: link for link in case.traffic.links} for case in cases if case.traffic}
+    found = {case.name: {link.link: link for link in _links(case)} for case in cases}
     names = list(dict.fromkeys(name for case in cases for name in found[case.name]))
     if not names or len(names) > MOST_LINKS:
         return None
@@ -110,7 +110,7 @@ def _class_names(cases: Sequence[Case]) -> dict[tuple[str, tuple[str, str]], str
 
     Where these are too many, as where many sites each have a name, by their profile alone, and if need be with others.
     """
-    used = dict.fromkeys((one.profile, one.ends) for case in cases if case.traffic for one in case.traffic.links)
+    used = dict.fromkeys((one.profile, one.ends) for case in cases for one in _links(case))
     names = {key: f"{key[1][0]} to {key[1][1]}: {key[0]}" for key in used}
     if len(names) <= MOST_CLASSES:
         return names
@@ -120,9 +120,8 @@ def _class_names(cases: Sequence[Case]) -> dict[tuple[str, tuple[str, str]], str
 
 
 def _by_class(case: Case, names: Mapping[tuple[str, tuple[str, str]], str]) -> list[_Sent]:
-    assert case.traffic is not None
     groups: dict[str, list[LinkTraffic]] = {}
-    for link in case.traffic.links:
+    for link in _links(case):
         groups.setdefault(names[link.profile, link.ends], []).append(link)
     return [_sent(case, name, groups[name]) for name in dict.fromkeys(names.values()) if name in groups]
 
@@ -130,10 +129,10 @@ def _by_class(case: Case, names: Mapping[tuple[str, tuple[str, str]], str]) -> l
 def _sent(case: Case, name: str, links: Sequence[LinkTraffic]) -> _Sent:
     """Return what links carried until the end of a case."""
     assert case.traffic is not None
-    num_periods = _num_periods(case)
-    num_messages = sum(link.num_messages for link in links) * num_periods
+    num_times = _num_times(case)
+    num_messages = sum(link.num_messages for link in links) * num_times
     time_s = mean(case.end, "time_s")
-    shares = [link.busy_s * num_periods / time_s if time_s else 0.0 for link in links]
+    shares = [link.busy_s * num_times / time_s if time_s else 0.0 for link in links]
     busiest = max(range(len(links)), key=lambda place: shares[place])
     return _Sent(
         case=case,
@@ -141,7 +140,7 @@ def _sent(case: Case, name: str, links: Sequence[LinkTraffic]) -> _Sent:
         profile=links[0].profile if len({link.profile for link in links}) == 1 else "several",
         num_links=len(links),
         num_messages=round(num_messages) if abs(num_messages - round(num_messages)) < 1e-6 else num_messages,
-        num_bytes=round(num_messages * case.traffic.message_bytes),
+        num_bytes=round(num_messages * case.traffic.message.num_bytes),
         busy_share=sum(shares) / len(shares),
         busiest=links[busiest].link,
         most_share=shares[busiest],
@@ -149,10 +148,21 @@ def _sent(case: Case, name: str, links: Sequence[LinkTraffic]) -> _Sent:
     )
 
 
-def _num_periods(case: Case) -> float:
-    """Return how many global periods a case takes until its end."""
+def _num_times(case: Case) -> float:
+    """Return how often a case sends what `_links` says until its end: its rounds, where all are alike."""
     assert case.traffic is not None
-    return float(case.traffic.num_periods(mean(case.end, "iteration") or 0.0))
+    schedule = case.traffic.schedule
+    return float(schedule.phases_until(0, _end(case))) if schedule.rounds_are_alike else 1.0
+
+
+def _links(case: Case) -> tuple[LinkTraffic, ...]:
+    assert case.traffic is not None
+    schedule = case.traffic.schedule
+    return case.traffic.links_until(schedule.end_of(1) if schedule.rounds_are_alike else _end(case))
+
+
+def _end(case: Case) -> float:
+    return mean(case.end, "iteration") or 0.0
 
 
 def _columns(rows: Sequence[_Sent], of_class: bool = True) -> Iterator[Column]:
@@ -318,9 +328,8 @@ def _over_the_top(case: Case) -> int:
     assert case.traffic is not None
     assert case.run.experiment is not None
     root = case.run.experiment.topology.nodes[0].class_name
-    num_periods = _num_periods(case)
-    num = sum(link.num_messages for link in case.traffic.links if root in link.ends)
-    return round(num * num_periods * case.traffic.message_bytes)
+    num = sum(link.num_messages for link in _links(case) if root in link.ends)
+    return round(num * _num_times(case) * case.traffic.message.num_bytes)
 
 
 def _most_sentence(rows: Sequence[_Sent]) -> str:

@@ -108,6 +108,8 @@ def sandwiches(content: Content) -> Iterator[Sandwich]:
 def periods_of(case: Case) -> tuple[int, ...]:
     """Return a case's periods from the root down, those of levels that aggregate; none where they are not uniform."""
     spec = _spec(case)
+    if case.traffic is not None and not case.traffic.schedule.rounds_are_alike:
+        return ()
     if spec.get("period") is not None:
         return (int(spec["period"]),)
     periods = spec.get("periods", ())

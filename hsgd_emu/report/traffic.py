@@ -1,6 +1,6 @@
-"""What one global period of a case sends over each link, out of the schedule: no simulation.
+"""What a case sends over each link, out of the schedule: no simulation.
 
-Every node exchanges one model, up and down, with the server that aggregates it, every period of that server. Where only
+Every node exchanges one model, up and down, with the server that aggregates it, every phase of that server. Where only
 part of a server's workers take part, the others upload nothing but receive every model; who they are is drawn, so that
 the messages of a single link are then an expectation, while those of a server's workers together are not.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from hsgd_emu.config.schema import LinkProfile, Ref
@@ -18,7 +18,6 @@ from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.wording import number
 from hsgd_emu.timing.transfers import Message
-from hsgd_emu.topology.routes import Route
 from hsgd_emu.topology.tree import Link
 
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
@@ -26,7 +25,7 @@ _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 @dataclass(frozen=True)
 class LinkTraffic:
-    """What crosses one link in one global period.
+    """What crosses one link until an iteration.
 
     num_up, num_down: messages towards `upper` and towards `lower`; expected, and so perhaps not whole, where only part
     of the workers take part. busy_s: expected seconds during which a message is on its way over the link, messages
@@ -47,32 +46,6 @@ class LinkTraffic:
         return self.num_up + self.num_down
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """What one global period of a case sends."""
-
-    schedule: Schedule
-    message_bytes: int
-    links: tuple[LinkTraffic, ...]
-    """Those that carry something, in topology order."""
-    num_messages: Fraction
-    """Over all links, a message that crosses two counts twice. A whole number, the same in every period, unless only
-    part of a server's workers take part and their routes have unlike numbers of links: then the expectation."""
-
-    @property
-    def period_bytes(self) -> int:
-        """Bytes over all links in one global period; a message that crosses two links counts twice."""
-        return self.bytes_until(self.schedule.end_of(1))
-
-    def bytes_until(self, iteration: float) -> int:
-        """Return the bytes sent over all links until the global aggregation at `iteration` is received everywhere."""
-        return round(self.num_messages * self.message_bytes * self.num_periods(iteration))
-
-    def num_periods(self, iteration: float) -> Fraction:
-        """Return how many global periods end until an iteration, which may be a mean."""
-        return Fraction(iteration) / self.schedule.end_of(1)
-
-
 @dataclass
 class _Messages:
     """Those towards the upper and the lower end of a link."""
@@ -81,24 +54,54 @@ class _Messages:
     down: Fraction | int = 0
 
 
+Sent = dict[Link, dict[int, _Messages]]
+"""By link: in one phase of each server."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a case sends."""
+
+    schedule: Schedule
+    message: Message
+    network: Network = field(repr=False)
+    num_messages: Mapping[int, Fraction]
+    """In one phase of each server over all links, a message that crosses two counts twice. A whole number, the same in
+    every phase, unless only part of the server's workers take part and their routes have unlike numbers of links: then
+    the expectation."""
+    sent: Sent = field(repr=False)
+
+    def bytes_until(self, iteration: float) -> int:
+        """Return the bytes sent over all links until the global aggregation at `iteration`, which may be a mean, is
+        received everywhere."""
+        until = self.schedule.phases_until
+        num = sum(num * until(server, iteration) for server, num in self.num_messages.items())
+        return round(num * self.message.num_bytes)
+
+    def links_until(self, iteration: float) -> tuple[LinkTraffic, ...]:
+        """Return what links that carry something carry until an iteration, in topology order."""
+        num_phases = {server: self.schedule.phases_until(server, iteration) for server in self.schedule.children}
+        return tuple(_links(self.network, self.message, self.sent, num_phases))
+
+
 def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -> Traffic:
     """Return the traffic of one case."""
     nodes = experiment.topology.nodes
     routes = experiment.routes(schedule, message_bytes)
-    sent: defaultdict[Link, _Messages] = defaultdict(_Messages)
-    num_messages = Fraction(0)
+    sent: defaultdict[Link, dict[int, _Messages]] = defaultdict(dict)
+    num_messages: dict[int, Fraction] = {}
     for server, children in schedule.children.items():
-        num_phases = schedule.num_phases(server, schedule.end_of(1))
-        num_workers = sum(nodes[child].is_worker for child in children)
-        of_workers = num_phases * _share(schedule.participation, num_workers)
-        num_hops = {True: 0, False: 0}
+        share = _share(schedule.participation, sum(nodes[child].is_worker for child in children))
+        num_messages[server] = Fraction(0)
         for child in children:
-            is_worker = nodes[child].is_worker
-            num_hops[is_worker] += len(routes[child])
-            _send(routes[child], of_workers if is_worker else num_phases, num_phases, sent)
-        num_messages += num_hops[True] * (of_workers + num_phases) + num_hops[False] * 2 * num_phases
-    links = tuple(_links(experiment.network, Message(message_bytes), sent))
-    return Traffic(schedule, message_bytes, links, num_messages)
+            uploads = share if nodes[child].is_worker else Fraction(1)
+            num_messages[server] += len(routes[child]) * (uploads + 1)
+            for hop in routes[child]:
+                # Travelled backwards, uploads go to the lower end.
+                messages = sent[hop.link].setdefault(server, _Messages())
+                messages.up += uploads if hop.forward else 1
+                messages.down += 1 if hop.forward else uploads
+    return Traffic(schedule, Message(message_bytes), experiment.network, num_messages, sent)
 
 
 def profile_name(ref: Ref, profile: LinkProfile, expected_rtt_s: float) -> str:
@@ -116,28 +119,21 @@ def bytes_in_words(num: float) -> str:
 
 
 def _share(participation: float, num_workers: int) -> Fraction:
-    """Return which part of a server's workers uploads in a period."""
+    """Return which part of a server's workers uploads in a phase."""
     if participation >= 1 or not num_workers:
         return Fraction(1)
     return Fraction(max(1, round(participation * num_workers)), num_workers)
 
 
-def _send(route: Route, uploads: Fraction | int, downloads: int, sent: Mapping[Link, _Messages]) -> None:
-    """Add a node's messages to each link of its route; travelled backwards, uploads go to its lower end."""
-    for hop in route:
-        messages = sent[hop.link]
-        messages.up += uploads if hop.forward else downloads
-        messages.down += downloads if hop.forward else uploads
-
-
-def _links(network: Network, message: Message, sent: Mapping[Link, _Messages]) -> Iterator[LinkTraffic]:
+def _links(network: Network, message: Message, sent: Sent, num_phases: Mapping[int, Fraction]) -> Iterator[LinkTraffic]:
     nodes = network.topology.nodes
     expected_s = {ref: transfer.expected_s(message) for ref, transfer in network.transfers.items()}
     for link in network.topology.links:
         if link not in sent:
             continue
         up_s, down_s = expected_s[link.profile]
-        num_up, num_down = float(sent[link].up), float(sent[link].down)
+        num_up = float(sum(one.up * num_phases[server] for server, one in sent[link].items()))
+        num_down = float(sum(one.down * num_phases[server] for server, one in sent[link].items()))
         ends = (nodes[link.lower].class_name, nodes[link.upper].class_name)
         name = profile_name(link.profile, network.transfers[link.profile].profile, up_s + down_s)
         yield LinkTraffic(link.name, name, num_up, num_down, num_up * up_s + num_down * down_s, ends)

@@ -93,6 +93,9 @@ def write_trace(
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing_text(path) as file:
                 trace = _Trace(file, chosen)
+                if rounds is not None:
+                    ends = {(key.case, key.seed): _end_of(connection, key, rounds) for key in chosen}
+                    connection.create_function("end_of_rounds", 2, lambda *trial: ends[trial])
                 trace.write(connection, *_condition(cases, seeds, rounds))
                 _check_found(folder, trace.found, cases)
         except OSError as error:
@@ -229,6 +232,14 @@ def _closing(rows: Iterator[T]) -> contextlib.closing[Generator[T, Any, Any]]:
     return contextlib.closing(rows)
 
 
+def _end_of(connection: sqlite3.Connection, key: TrialKey, rounds: int) -> int:
+    """Return the iteration at which a trial's first rounds end: as many aggregations of the last server to have one."""
+    of_trial = 'FROM barriers WHERE "case" = ? AND seed = ?'
+    rest = f"AND server = (SELECT server {of_trial} ORDER BY rowid DESC LIMIT 1) ORDER BY rowid LIMIT ?"
+    rows = connection.execute(f"SELECT iteration {of_trial} {rest}", (*key, *key, min(rounds, _MOST_ROUNDS)))
+    return max((iteration for (iteration,) in rows), default=0)
+
+
 def _condition(cases: Sequence[str], seeds: Sequence[int], rounds: int | None) -> tuple[str, list[Any]]:
     """Return the SQL condition on timeline and curve (`t`) beside their trial (`r`), and its values."""
     terms, values = [], [*cases, *seeds]
@@ -236,9 +247,7 @@ def _condition(cases: Sequence[str], seeds: Sequence[int], rounds: int | None) -
         if given:
             terms.append(f't."{name}" IN ({", ".join("?" * len(given))})')
     if rounds is not None:
-        # A trial's last iteration over its rounds is the global period.
-        terms.append("t.iteration * r.round <= ? * r.iteration")
-        values.append(min(rounds, _MOST_ROUNDS))
+        terms.append('t.iteration <= end_of_rounds(t."case", t.seed)')
     return " AND ".join(terms), values
 
 

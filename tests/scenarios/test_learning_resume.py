@@ -110,7 +110,7 @@ class Interrupting(Progress):
     def __init__(self, rounds: int) -> None:
         self.left, self.begun = rounds, []
 
-    def begin(self, key, num_rounds, done):
+    def begin(self, key, iterations, done):
         self.begun.append(done)
 
     def round(self, key, record):
@@ -130,8 +130,8 @@ def test_a_resumed_trial_goes_on_where_it_was(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(RUN % 48)  # 12 rounds for each of four trials
     assert interrupted(path, tmp_path / "out", 5) == [0]
-    assert interrupted(path, tmp_path / "out", 5, resume=True) == [5]
-    assert interrupted(path, tmp_path / "out", 5, resume=True) == [10, 0]
+    assert interrupted(path, tmp_path / "out", 5, resume=True) == [20]
+    assert interrupted(path, tmp_path / "out", 5, resume=True) == [40, 0]
     assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
 
 
@@ -139,7 +139,7 @@ def test_a_kill_between_the_last_round_and_the_end_of_a_trial_loses_nothing(tmp_
     path = tmp_path / "run.yaml"
     path.write_text(RUN % 48)  # 12 rounds for each of four trials
     assert interrupted(path, tmp_path / "out", 12) == [0]
-    assert interrupted(path, tmp_path / "out", 3, resume=True) == [12, 0]
+    assert interrupted(path, tmp_path / "out", 3, resume=True) == [48, 0]
     assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
 
 
@@ -162,7 +162,7 @@ def test_rounds_without_a_checkpoint_are_learned_again(tmp_path, monkeypatch):
     assert interrupted(path, tmp_path / "out", 7) == [0]
     (kept,) = (tmp_path / "out" / "checkpoints").iterdir()
     assert torch.load(kept)["iteration"] == 16
-    assert interrupted(path, tmp_path / "out", 2, resume=True) == [7]
+    assert interrupted(path, tmp_path / "out", 2, resume=True) == [28]
     assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
 
 

@@ -63,7 +63,7 @@ class Telling(Progress):
         self.pause_s, self.begun, self.ended, self.warnings = pause_s, [], [], []
         self.others: set[str] = set()
 
-    def begin(self, key, num_rounds, done):
+    def begin(self, key, iterations, done):
         self.begun.append(key)
 
     def round(self, key, record):
@@ -138,7 +138,7 @@ def test_what_goes_wrong_in_a_helper_is_told(tmp_path):
     path.write_text((RUN % 80).replace("model: {name: mlp, hidden: [16]}", 'model: "gone:make"'))
 
     class Removing(Telling):
-        def begin(self, key, num_rounds, done):
+        def begin(self, key, iterations, done):
             (tmp_path / "gone.py").unlink(missing_ok=True)
 
     with pytest.raises(ConfigError, match="gone"):

@@ -32,7 +32,8 @@ def with_candidates(experiment: Experiment, periods: Periods | None = None, keep
     if periods is not None:
         _check_periods(periods, topology, iterations)
     cases, schedules = (list(experiment.cases), list(experiment.schedules)) if keep else ([], [])
-    known = {_identity(schedule, case) for schedule, case in zip(schedules, cases, strict=True)}
+    own = zip(schedules, cases, strict=True)
+    known = {_identity(schedule, case) for schedule, case in own if schedule.rounds_are_alike}
     names = {case.name for case in cases}
     for case in candidate_cases(topology, periods or [period_series(iterations)]):
         mistakes: Mistakes = []
@@ -70,26 +71,28 @@ def candidate_cases(topology: Topology, periods: Periods) -> list[CaseSpec]:
     return cases
 
 
-def oftener(schedules: Sequence[Schedule], topology: Topology) -> list[tuple[int, ...]]:
+def oftener(schedules: Sequence[Schedule], topology: Topology, iterations: int) -> list[tuple[int, ...]]:
     """Return for each schedule those (by place) that average at least as often at every server, and somewhere more.
 
     A server that only passes models on averages as often as the one above it. Other shares of participation are not
     compared.
     """
-    often = np.array([_effective(schedule, topology) for schedule in schedules])
+    often = np.array([_how_often(schedule, topology, iterations) for schedule in schedules])
     shares = np.array([schedule.participation for schedule in schedules])
     found = []
     for own, share in zip(often, shares, strict=True):
-        is_oftener = (often <= own).all(axis=1) & (often < own).any(axis=1) & (shares == share)
+        is_oftener = (often >= own).all(axis=1) & (often > own).any(axis=1) & (shares == share)
         found.append(tuple(np.flatnonzero(is_oftener).tolist()))
     return found
 
 
-def _effective(schedule: Schedule, topology: Topology) -> list[int]:
+def _how_often(schedule: Schedule, topology: Topology, iterations: int) -> list[int]:
     found: dict[int, int] = {}
     for server in topology.servers:
-        above = found.get(topology.nodes[server].parent or 0, 0)
-        found[server] = schedule.period.get(server, above)
+        aggregates = server in schedule.children
+        found[server] = (
+            schedule.num_phases(server, iterations) if aggregates else found[topology.nodes[server].parent or 0]
+        )
     return list(found.values())
 
 

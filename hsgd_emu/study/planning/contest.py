@@ -51,7 +51,7 @@ class Candidate:
     @property
     def is_local_sgd(self) -> bool:
         """Whether only the global server aggregates."""
-        return len(self.schedule.period) == 1
+        return len(self.schedule.children) == 1
 
 
 def variants(
@@ -101,7 +101,7 @@ def entrants(of: Sequence[Variant], replications: int, clock: ClockName = "auto"
     begin = 0
     for variant in of:
         experiment = variant.experiment
-        often = oftener(experiment.schedules, experiment.topology)
+        often = oftener(experiment.schedules, experiment.topology, experiment.train.iterations)
         for entrant, those in zip(_timed(experiment, replications, clock), often, strict=True):
             yield replace(entrant, oftener=tuple(begin + place for place in those))
         begin += len(often)

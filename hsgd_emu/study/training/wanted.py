@@ -163,10 +163,8 @@ def scheduled(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str
     found = replace(experiment, seeds=(seed,)).sections(SCHEDULED)
     resolved = ("period", "periods", "participation")
     case = {key: value for key, value in found["cases"][0].items() if key not in resolved}
-    nodes = experiment.topology.nodes
-    periods = {nodes[s].name: schedule.period.get(s, "none") for s in experiment.topology.servers}
     train = found["train"] | {"participation": schedule.participation}
-    return found | {"train": train, "cases": [case | {"name": CASE, "periods": periods}]}
+    return found | {"train": train, "cases": [case | {"name": CASE} | schedule.by_name(experiment.topology)]}
 
 
 def _node(topology: Topology, index: int) -> dict[str, Any]:

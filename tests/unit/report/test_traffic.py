@@ -58,8 +58,16 @@ def traffic(experiment: Experiment, case: int = 0) -> Traffic:
     return traffic_of(experiment, experiment.schedules[case], MESSAGE_BYTES)
 
 
+def in_a_round(found: Traffic) -> tuple[LinkTraffic, ...]:
+    return found.links_until(found.schedule.end_of(1))
+
+
+def round_bytes(found: Traffic) -> int:
+    return found.bytes_until(found.schedule.end_of(1))
+
+
 def of_link(found: Traffic, name: str) -> LinkTraffic:
-    return next(link for link in found.links if link.link == name)
+    return next(link for link in in_a_round(found) if link.link == name)
 
 
 def test_two_levels_by_hand() -> None:
@@ -71,11 +79,11 @@ def test_two_levels_by_hand() -> None:
     assert of_link(found, "site0--root") == LinkTraffic(
         "site0--root", "RTT 4.000 s", num_up=1, num_down=1, busy_s=4, ends=("site0", "root")
     )
-    assert [link.link for link in found.links] == [
+    assert [link.link for link in in_a_round(found)] == [
         "site0--root", "w-0--site0", "w-1--site0", "site1--root", "w-2--site1"
     ]  # fmt: skip
-    assert found.num_messages == 3 * 4 + 2 * 2
-    assert found.period_bytes == 16_000
+    assert sum(link.num_messages for link in in_a_round(found)) == 3 * 4 + 2 * 2
+    assert round_bytes(found) == 16_000
     assert found.bytes_until(30) == 48_000
 
 
@@ -83,13 +91,13 @@ def test_a_route_over_two_links_counts_on_both() -> None:
     # Local SGD without a direct link: each worker's model crosses its site's link too.
     found = traffic(described(sites(2, 1), [{"name": "c", "period": 5}], 10))
     assert (of_link(found, "site0--root").num_up, of_link(found, "w-0--site0").num_up) == (2, 1)
-    assert found.period_bytes == 3 * 2 * 2 * MESSAGE_BYTES
+    assert round_bytes(found) == 3 * 2 * 2 * MESSAGE_BYTES
 
 
 def test_direct_links_are_taken_where_they_are_cheaper() -> None:
     found = traffic(described(sites(2, 1, further=True), [{"name": "c", "period": 5}], 10))
-    assert [link.link for link in found.links] == ["w-0--root", "w-1--root", "w-2--root"]
-    assert found.period_bytes == 3 * 2 * MESSAGE_BYTES
+    assert [link.link for link in in_a_round(found)] == ["w-0--root", "w-1--root", "w-2--root"]
+    assert round_bytes(found) == 3 * 2 * MESSAGE_BYTES
 
 
 def test_a_link_travelled_backwards_has_the_uploads_towards_its_lower_end() -> None:
@@ -97,7 +105,7 @@ def test_a_link_travelled_backwards_has_the_uploads_towards_its_lower_end() -> N
     topology: dict[str, Any] = {"root": {"children": [{"name": "w", "count": 2, "uplink": {"rtt_s": 100}}]}}
     topology["links"] = [{"between": ["root", "w"], "profile": {"up_s": 1, "down_s": 2}}]
     # One of two workers uploads, both download: 1 s down to each, 2 s up for half of them.
-    link, _ = traffic(described(topology, [{"name": "c", "period": 5, "participation": 0.5}], 10)).links
+    link, _ = in_a_round(traffic(described(topology, [{"name": "c", "period": 5, "participation": 0.5}], 10)))
     assert (link.link, link.num_up, link.num_down, link.busy_s) == ("root--w-0", 1, 0.5, 2)
 
 
@@ -109,7 +117,7 @@ def test_who_sits_out_uploads_nothing_and_receives_everything() -> None:
     assert (link.num_up, link.num_down) == (pytest.approx(4 / 3), 2)
     assert link.busy_s == pytest.approx(4 / 3 * 0.25 + 2 * 0.5)
     # The site itself always takes part.
-    assert (of_link(found, "site0--root").num_up, found.num_messages) == (1, 4 + 6 + 2)
+    assert (of_link(found, "site0--root").num_up, round_bytes(found)) == (1, (4 + 6 + 2) * MESSAGE_BYTES)
 
 
 THREE = [{"name": "three", "periods": [20, 10, 5]}, {"name": "without", "periods": [20, "none", 5]}]
@@ -143,18 +151,17 @@ def test_bytes_and_seconds_are_those_of_the_timeline(
                 names = {experiment.topology.nodes[n].name: r for n, r in routes.items()}
                 sent = sum(num * MESSAGE_BYTES * len(names[node]) for (node, _), (num, _) in rows.items())
                 assert case.traffic.bytes_until(point.iteration) == sent == point.num_bytes
-            end, num_periods = case.points[-1].iteration, 40 / schedule.end_of(1)
+            end = case.points[-1].iteration
+            links = case.traffic.links_until(end)
             per_link: Counter[str] = Counter()
             for (node, _), (num, _) in messages(content, case.own_name, end).items():
                 per_link.update({hop.link.name: num for hop in names[node]})
             if schedule.participation == 1:
-                assert {x.link: x.num_messages * num_periods for x in case.traffic.links} == per_link
+                assert {x.link: x.num_messages for x in links} == per_link
                 busy_s = sum(seconds for _, seconds in messages(content, case.own_name, end).values())
-                assert sum(x.busy_s for x in case.traffic.links) * num_periods == pytest.approx(busy_s)
+                assert sum(x.busy_s for x in links) == pytest.approx(busy_s)
             else:
-                assert sum(x.num_messages for x in case.traffic.links) * num_periods == pytest.approx(
-                    sum(per_link.values())
-                )
+                assert sum(x.num_messages for x in links) == pytest.approx(sum(per_link.values()))
 
 
 def messages(content: Content, case: str, iteration: int) -> dict[tuple[str, str], tuple[int, float]]:
@@ -175,7 +182,7 @@ def test_routes_of_unlike_lengths_with_part_of_the_workers_are_an_expectation() 
     topology["links"] = [{"between": ["v", "root"], "profile": {"rtt_s": 1}}]
     topology["routing"] = "least_cost"
     found = traffic(described(topology, [{"name": "c", "period": 5, "participation": 0.5}], 10))
-    assert found.period_bytes == 6_000
+    assert round_bytes(found) == 6_000
     assert found.bytes_until(10) == 12_000
 
 
@@ -207,7 +214,7 @@ def test_expected_seconds_of_each_form_of_a_profile(profile: dict[str, Any], up_
 
 def test_thousands_of_workers_take_no_time() -> None:
     found = traffic(described(sites(*[100] * 40), [{"name": "c", "periods": [10, 5]}], 10))
-    assert (len(found.links), found.num_messages) == (4040, 4000 * 4 + 40 * 2)
+    assert (len(in_a_round(found)), round_bytes(found)) == (4040, (4000 * 4 + 40 * 2) * MESSAGE_BYTES)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_oftener_compares_every_server():
             " {name: G=100 I=2, periods: [100, 2]}, {name: half, period: 1, participation: 0.5}]"
         ],
     )
-    found = oftener(experiment.schedules, experiment.topology)
+    found = oftener(experiment.schedules, experiment.topology, experiment.train.iterations)
     # P=5 everywhere is oftener than [50, 5], and [50, 5] than P=50, which is [50, 50]: the sandwich.
     # [100, 2] is neither oftener nor rarer than [50, 5]; with half of the workers nothing is compared.
     assert found == [(), (0, 2), (0,), (), ()]
