@@ -13,7 +13,7 @@ lr eta step_size local_lr client_lr initial_lr base_lr
     here it is train.learning_rate
 lr_schedule lr_scheduler scheduler lr_decay lr_gamma gamma milestones step_lr cosine warmup warmup_steps decay_rate
     here it is part of train.learning_rate, as in {schedule: step, initial: 0.1, milestones: [1000], factor: 0.1}; or
-    schedule: cosine, or inverse_sqrt
+    schedule: cosine (with warmup), inverse_sqrt or power
 server_lr global_lr server_optimizer server_momentum server_learning_rate
     servers only average: there is no optimizer at a server yet
 epochs num_epochs n_epochs epoch max_epochs global_epochs global_ep

@@ -115,6 +115,8 @@ class CosineRate(Strict):
     schedule: Literal["cosine"]
     initial: StepSize
     final: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
+    warmup: Count | None = None
+    """Over so many first steps the rate rises in equal steps to where the cosine has got."""
 
 
 class InverseSqrtRate(Strict):
@@ -125,7 +127,15 @@ class InverseSqrtRate(Strict):
     scale: Positive = 1.0
 
 
-RATES = {"step": StepRate, "cosine": CosineRate, "inverse_sqrt": InverseSqrtRate}
+class PowerRate(Strict):
+    """initial * t^-exponent, t = 1 for the first step."""
+
+    schedule: Literal["power"]
+    initial: StepSize
+    exponent: Annotated[float, Field(ge=0, le=1)]
+
+
+RATES = {"step": StepRate, "cosine": CosineRate, "inverse_sqrt": InverseSqrtRate, "power": PowerRate}
 
 
 def _rate_form(value: Any) -> str | None:
@@ -139,7 +149,8 @@ LearningRate = Annotated[
     Annotated[StepSize, Tag("<number>")]
     | Annotated[StepRate, Tag("<step>")]
     | Annotated[CosineRate, Tag("<cosine>")]
-    | Annotated[InverseSqrtRate, Tag("<inverse_sqrt>")],
+    | Annotated[InverseSqrtRate, Tag("<inverse_sqrt>")]
+    | Annotated[PowerRate, Tag("<power>")],
     Discriminator(_rate_form),
 ]
 

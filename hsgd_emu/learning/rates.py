@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hsgd_emu.config.run_schema import CosineRate, InverseSqrtRate, StepRate, TrainSpec
+from hsgd_emu.config.run_schema import CosineRate, InverseSqrtRate, PowerRate, StepRate, TrainSpec
 
 
 def rates_key(train: TrainSpec, iteration: int, num_steps: int) -> tuple[float, ...]:
@@ -21,7 +21,10 @@ def learning_rate(train: TrainSpec, iteration: int) -> float:
         return rate.initial * rate.factor ** sum(iteration >= milestone for milestone in rate.milestones)
     if isinstance(rate, CosineRate):
         cosine = (1 + math.cos(math.pi * iteration / train.iterations)) / 2
-        return rate.final + (rate.initial - rate.final) * cosine
+        warm = min(1.0, (iteration + 1) / rate.warmup) if rate.warmup else 1.0
+        return warm * (rate.final + (rate.initial - rate.final) * cosine)
     if isinstance(rate, InverseSqrtRate):
         return rate.initial / math.sqrt(1 + iteration / rate.scale)
+    if isinstance(rate, PowerRate):
+        return float(rate.initial * (iteration + 1) ** -rate.exponent)
     return float(rate)

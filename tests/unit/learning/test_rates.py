@@ -32,3 +32,17 @@ def test_cosine_goes_from_initial_to_final_over_all_iterations():
 def test_inverse_square_root():
     # initial / sqrt(1 + t / scale): with scale 4, t = 12 halves it.
     assert rates(InverseSqrtRate(schedule="inverse_sqrt", initial=1.0, scale=4.0), 0, 12, 32) == [1, 1 / 2, 1 / 3]
+
+
+def test_power_counts_steps_from_one():
+    assert rates({"schedule": "power", "initial": 2, "exponent": 0.5}, 0, 3, 99) == [2, 1, 0.2]
+    assert rates({"schedule": "power", "initial": 2, "exponent": 1}, 0, 1, 3) == [2, 1, 0.5]
+    assert rates({"schedule": "power", "initial": 2, "exponent": 0}, 0, 99) == [2, 2]
+    inverse = rates({"schedule": "inverse_sqrt", "initial": 1}, 0, 5, 50)
+    assert rates({"schedule": "power", "initial": 1, "exponent": 0.5}, 0, 5, 50) == inverse.expected
+
+
+def test_a_cosine_warms_up_in_equal_steps():
+    plain = rates({"schedule": "cosine", "initial": 1}, 0, 1, 2, 3, 4, 50).expected
+    warm = [0.25 * plain[0], 0.5 * plain[1], 0.75 * plain[2], *plain[3:]]
+    assert rates({"schedule": "cosine", "initial": 1, "warmup": 4}, 0, 1, 2, 3, 4, 50) == warm
