@@ -15,8 +15,9 @@ from hsgd_emu.errors import ConfigError, HsgdError
 from hsgd_emu.experiment import Experiment, load_experiment
 from hsgd_emu.results.folder import RUN_FILE, read_environment
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.results.summary import CaseSummary, answer, header, published_line, render_rows, summarise
+from hsgd_emu.results.summary import published_line, summarise
 from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows
+from hsgd_emu.results.wording import CaseSummary, answer, header, render_rows
 
 Key = tuple[tuple[int, ...], int, str]
 """Periods, groups, partition: what makes two trials of one seed the same."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.locks import opened
 
 _BEGIN, _END = ".hsgd-emu-", ".new"
 """Of the name of a file that is not whole yet."""
@@ -64,15 +65,11 @@ def refuse_foreign(path: Path, mark: str, force: bool) -> None:
 
 def _has(path: Path, mark: bytes) -> bool:
     """Tell whether a regular file has the mark near its beginning or its end."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            size = os.fstat(descriptor).st_size if stat.S_ISREG(os.fstat(descriptor).st_mode) else 0
-            head = file.read(min(size, _MARKED_BYTES))
-            file.seek(max(0, size - _MARKED_BYTES))
-            return mark in head or mark in file.read(_MARKED_BYTES)
-    except OSError:
-        return False
+    with contextlib.suppress(OSError), opened(path) as descriptor:
+        size = os.fstat(descriptor).st_size if stat.S_ISREG(os.fstat(descriptor).st_mode) else 0
+        head = os.pread(descriptor, min(size, _MARKED_BYTES), 0)
+        return mark in head or mark in os.pread(descriptor, _MARKED_BYTES, max(0, size - _MARKED_BYTES))
+    return False
 
 
 def make_folder(folder: Path) -> None:
@@ -101,23 +98,15 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left half written in a folder; a file that is being written is locked."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(_BEGIN) and entry.name.endswith(_END) and entry.is_file(follow_symlinks=False):
-                _remove_unlocked(Path(entry.path))
+            if is_leftover(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError), opened(Path(entry.path)) as descriptor:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry.path)
 
 
 def is_leftover(name: str) -> bool:
     """Tell whether a file of this name is one that was never finished."""
     return name.startswith(_BEGIN) and name.endswith(_END)
-
-
-def _remove_unlocked(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-        finally:
-            os.close(descriptor)
 
 
 @contextlib.contextmanager

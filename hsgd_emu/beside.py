@@ -7,7 +7,6 @@ of a trial do not depend on who learned it: all use as many threads of torch, th
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import queue
 import signal
@@ -25,7 +24,7 @@ from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.learning.facts import Facts, require_alike
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.spawning import bare_main, portable
+from hsgd_emu.spawning import Child, portable
 from hsgd_emu.trials import Progress, Team, run_trial
 
 if TYPE_CHECKING:
@@ -134,18 +133,12 @@ class Helped(Team):
             getattr(self.inner, what)(*arguments)
 
 
-class _Helper:
+class _Helper(Child):
     """A process that learns one trial after the other, and the thread of this process that gives them to it."""
 
     def __init__(self, team: Helped) -> None:
-        context = multiprocessing.get_context("spawn")
+        super().__init__(_help, _Lock(team.store.lock), team.orders)
         self.team = team
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_help, args=(theirs, _Lock(team.store.lock), team.orders), daemon=True)
-        with bare_main():
-            self.process.start()
-        # The process alone holds its end: when it dies, ours is told.
-        theirs.close()
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
 
@@ -180,12 +173,6 @@ class _Helper:
             self.team.tell("warn", f"{key.case}, seed {key.seed}: {how}; it is gone on with here")
             self.team.waiting.appendleft(key)
             return False
-
-    def stop(self) -> None:
-        """End it now; what it has begun can be gone on with."""
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
 
 
 class _Lock:
@@ -238,7 +225,7 @@ def _help(pipe: Connection, lock: _Lock, orders: Orders) -> None:
             require_alike(orders.saw, saw, "when the run was begun")
 
         session = session_of(orders.experiment, orders.options, progress, check)
-        with RunStore.join(orders.folder, lock.descriptor) as store:
+        with RunStore(orders.folder, lock.descriptor) as store:
             while True:
                 run_trial(session, store, key, orders.options.stop_at)
                 if progress.is_over():

@@ -16,7 +16,6 @@ from hsgd_emu.config.validate import check
 from hsgd_emu.errors import ConfigError, Problem, Problems
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.topology.tree import Topology, build_topology
-from hsgd_emu.tryout import check_learning
 
 
 def open_file(path: Path, sets: Sequence[str]) -> tuple[str, Document]:
@@ -52,6 +51,8 @@ def check_file(
         return check_study(path, sets, notes, trust_code)
     kind, document = open_file(path, sets)
     if kind == "run":
+        from hsgd_emu.run import check_learning
+
         experiment = build_experiment(draft_run(document))
         notes += experiment.notes
         check_learning([experiment], notes, trust_code)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from hsgd_emu.errors import RunError
@@ -42,13 +44,17 @@ def try_lock(path: Path) -> int | None:
 
 def is_marked(path: Path) -> bool:
     """Tell whether a file is a lock that we made, by what it says."""
+    with contextlib.suppress(OSError), opened(path) as descriptor:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.read(descriptor, len(MARK) + 1) == MARK
+    return False
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Give a descriptor to look at a file with: no link is followed, nothing blocks. Raises OSError: there is none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        found = os.fstat(descriptor)
-        return stat.S_ISREG(found.st_mode) and os.read(descriptor, len(MARK) + 1) == MARK
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -60,17 +66,12 @@ def is_held(path: Path) -> bool:
     some microseconds, and whoever asks ends then, so that a run which starts later does not meet it again.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with opened(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no locks here: not known
+    except OSError:  # no such file, or no locks here: not known
         return False
-    finally:
-        os.close(descriptor)
     return False
 
 

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.study.planning.plan import PlanProgress
 from hsgd_emu.study.sweep.prepared import StudyPlan
 from hsgd_emu.study.sweep.run_study import StudyProgress
 from hsgd_emu.study.training.executors import Reached
@@ -22,7 +21,7 @@ from hsgd_emu.trials import Progress
 from hsgd_emu.units import to_s
 
 
-class QuietProgress(Progress):
+class _Quiet:
     """Says only what must not be overlooked."""
 
     def warn(self, text: str) -> None:
@@ -32,16 +31,20 @@ class QuietProgress(Progress):
         self.warn(f"note: {text}")
 
 
-class TerminalProgress(Progress):
-    """One bar for the whole run, one for each trial at work."""
+class QuietProgress(_Quiet, Progress):
+    """Of a run."""
 
-    def __init__(self, bars: Bars, num_trials: int, iterations: int) -> None:
-        self.bars, self.num_trials, self.iterations = bars, num_trials, iterations
-        self.all = bars.add_task("all trials", total=num_trials * iterations, news="")
-        self.at_work: dict[TrialKey, TaskID] = {}
-        self.done: dict[TrialKey, int] = {}
-        """Iterations by trial."""
-        self.finished = 0
+
+class QuietStudyProgress(_Quiet, StudyProgress):
+    """Of a study or a plan."""
+
+
+class _Drawn(_Quiet):
+    """One bar for all, and one for each trial at work."""
+
+    def __init__(self, bars: Bars, label: str, total: int | None) -> None:
+        self.bars, self.all = bars, bars.add_task(label, total=total, news="")
+        self.at_work: dict[object, TaskID] = {}
 
     def say(self, text: str) -> None:
         self.bars.update(self.all, news=text)
@@ -49,8 +52,16 @@ class TerminalProgress(Progress):
     def warn(self, text: str) -> None:
         self.bars.console.print(Text(f"hsgd-emu: {text}"))
 
-    def note(self, text: str) -> None:
-        self.warn(f"note: {text}")
+
+class TerminalProgress(_Drawn, Progress):
+    """One bar for the whole run, one for each trial at work."""
+
+    def __init__(self, bars: Bars, num_trials: int, iterations: int) -> None:
+        super().__init__(bars, "all trials", num_trials * iterations)
+        self.num_trials, self.iterations = num_trials, iterations
+        self.done: dict[TrialKey, int] = {}
+        """Iterations by trial."""
+        self.finished = 0
 
     def begin(self, key: TrialKey, iterations: int, done: int) -> None:
         label = _short(f"{key.case}, seed {key.seed}")
@@ -79,25 +90,11 @@ class TerminalProgress(Progress):
         self.bars.update(self.all, completed=sum(self.done.values()), news=news)
 
 
-class QuietStudyProgress(StudyProgress, PlanProgress):
-    """Says only what must not be overlooked."""
-
-    def warn(self, text: str) -> None:
-        say(f"hsgd-emu: {text}", file=sys.stderr)
-
-
-class TerminalStudyProgress(StudyProgress, PlanProgress):
+class TerminalStudyProgress(_Drawn, StudyProgress):
     """One bar for all that is to be learned and then for all that is to be timed, and one for each trial at work."""
 
     def __init__(self, bars: Bars) -> None:
-        self.bars, self.at_work = bars, dict[str, TaskID]()
-        self.all = bars.add_task("study", total=None, news="")
-
-    def say(self, text: str) -> None:
-        self.bars.update(self.all, news=text)
-
-    def warn(self, text: str) -> None:
-        self.bars.console.print(Text(f"hsgd-emu: {text}"))
+        super().__init__(bars, "study", None)
 
     def planned(self, plan: StudyPlan) -> None:
         for line in plan.lines():

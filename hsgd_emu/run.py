@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hsgd_emu.beside import Helped, Orders
-from hsgd_emu.errors import ConfigError, listed
+from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.growth import as_recorded, other_than_added
 from hsgd_emu.learning.facts import SAW, Facts, differences, require_alike
@@ -35,16 +35,6 @@ from hsgd_emu.trials import Progress, Recorded, Session, Team, run_trials, trial
 
 if TYPE_CHECKING:
     from hsgd_emu.learning.world import World
-
-__all__ = [
-    "Options",
-    "Progress",
-    "check_free",
-    "known_message_bytes",
-    "run",
-    "run_experiment",
-    "timing_message_bytes",
-]
 
 _DECISIVE = ("device", "precision", "threads", "engine")
 _LIBRARIES = ("hsgd-emu", "numpy", "simpy", "networkx", "scikit-learn", "pandas", "plotly")
@@ -123,7 +113,8 @@ def run_experiment(
             store = RunStore.create(folder, experiment.resolved(), environment, keys, targets)
         with store:
             if before is not None:
-                store.grow(experiment.resolved(), keys, targets, _full_length(experiment))
+                at_least = 0 if experiment.train.until_targets else experiment.train.iterations
+                store.grow(experiment.resolved(), keys, targets, at_least)
                 _note_growth(folder, environment)
             shelf = shelf_of(session) if shelf_of and session.world else None
             session.recorded = shelf.find() if shelf else {}
@@ -145,11 +136,6 @@ def _note_growth(folder: Path, now: dict[str, Any]) -> None:
     after |= {SAW: before[SAW] | now[SAW]} if SAW in now else {}
     if after != before:
         write_environment(folder, after)
-
-
-def _full_length(experiment: Experiment) -> int:
-    """Return how many iterations a finished trial has at least."""
-    return 0 if experiment.train.until_targets else experiment.train.iterations
 
 
 def folder_of(experiment: Experiment, out: Path | None) -> Path:
@@ -305,13 +291,18 @@ def session_of(
     if options.timing_only:
         num_bytes = known_message_bytes(experiment, options.trust_code)
         if num_bytes is None:
-            raise ConfigError.of("", "message_bytes", _unknown_size(experiment))
+            text = (
+                f"is missing: only the code of {listed(experiment.own_code)} could tell how large a message is, and "
+                "--timing-only does not run it; set message_bytes, as in --set message_bytes=100000, or give "
+                "--trust-code"
+            )
+            raise ConfigError.of("", "message_bytes", text)
         return Session.of(experiment, progress, num_bytes, {"device": "none"})
     from hsgd_emu.learning import world as worlds
 
     device = worlds.choose_device(options.device)
     precision = worlds.choose_precision(options.precision, device, experiment.train.dtype)
-    world = _world(experiment, device, precision, progress)
+    world = _world(experiment, device, precision, progress.say, progress.note)
     check = check or (lambda saw: None)
     try:
         saw = world.material.facts(experiment.seeds)
@@ -330,22 +321,14 @@ def session_of(
     return Session.of(experiment, progress, experiment.message_bytes or world.message_bytes(), environment, world)
 
 
-def _world(experiment: Experiment, device: Any, precision: Any, progress: Progress) -> World:
+def _world(
+    experiment: Experiment, device: Any, precision: Any, say: Callable[[str], None], warn: Callable[[str], None]
+) -> World:
     from hsgd_emu.learning.world import World
 
-    groups = experiment.topology.groups()
-    return World(
-        experiment.data,
-        experiment.model,
-        experiment.train,
-        experiment.worker_names,
-        groups,
-        experiment.base,
-        device,
-        precision,
-        progress.say,
-        progress.note,
-    )
+    names, groups = experiment.worker_names, experiment.topology.groups()
+    specs = experiment.data, experiment.model, experiment.train
+    return World(*specs, names, groups, experiment.base, device, precision, say, warn)
 
 
 def known_message_bytes(experiment: Experiment, trust_code: bool) -> int | None:
@@ -356,13 +339,6 @@ def known_message_bytes(experiment: Experiment, trust_code: bool) -> int | None:
     if experiment.message_bytes is not None:
         return experiment.message_bytes
     return timing_message_bytes(experiment) if trust_code or not experiment.own_code else None
-
-
-def _unknown_size(experiment: Experiment) -> str:
-    return (
-        f"is missing: only the code of {listed(experiment.own_code)} could tell how large a message is, and "
-        "--timing-only does not run it; set message_bytes, as in --set message_bytes=100000, or give --trust-code"
-    )
 
 
 def timing_message_bytes(experiment: Experiment) -> int:
@@ -380,6 +356,45 @@ def timing_message_bytes(experiment: Experiment) -> int:
         dataset = load_dataset(experiment.data, experiment.base)
         shape, num_classes = dataset.train_x.shape[1:], dataset.num_classes
     return message_bytes(experiment.model, shape, num_classes, experiment.base)
+
+
+# --- whether model and data fit each other ------------------------------------------------------------
+
+
+def check_learning(experiments: Iterable[Experiment], notes: list[Problem], trust_code: bool) -> None:
+    """Load the data and try the model of each experiment; without trust_code only note what own code is left unread.
+
+    Raises:  ConfigError: data or model cannot be had, or do not fit each other.
+    """
+    tried = set()
+    for experiment in experiments:
+        learning = (repr(experiment.data), repr(experiment.model), repr(experiment.train), experiment.seeds)
+        if learning in tried:
+            continue
+        tried.add(learning)
+        if trust_code:
+            try:
+                _try(experiment, notes)
+            except ConfigError as error:
+                raise relocated(error, experiment) from error
+        elif experiment.own_code:
+            text = f"the code of {listed(experiment.own_code)} was not run, so not looked at is whether model and data"
+            text += " fit; --trust-code runs it and tries"
+            key = "model" if experiment.model.name in experiment.own_code else "data"
+            note = experiment.source.problem((key,), text)
+            notes += [] if note in notes else [note]
+
+
+def _try(experiment: Experiment, notes: list[Problem]) -> None:
+    """Load the data, spread them for every seed, and take a trial step; what a person should know goes to the notes."""
+    from hsgd_emu.learning import world as worlds
+
+    def note(text: str) -> None:
+        notes.append(experiment.source.problem((), text))
+
+    world = _world(experiment, worlds.choose_device("cpu"), "fp32", lambda text: None, note)
+    world.check(experiment.seeds)
+    world.choose(experiment.seeds[0], "usual")
 
 
 class _Verb(ModuleType):

@@ -217,7 +217,7 @@ def run_trials(
             if team.is_over():
                 break
             team.end(key)
-    store.finish_run()
+    store.finish()
 
 
 def run_trial(session: Session, store: RunStore, key: TrialKey, stop_at: int | None = None) -> None:

@@ -107,7 +107,7 @@ def quantity(text: str, dimension: Dimension) -> float | int | None:
     number, unit = match.groups()
     if unit not in dimension.units:
         raise ValueError(f"found '{text}'; {_wrong_unit(number, unit, dimension)}")
-    found = in_base(number, dimension.units[unit])
+    found = _EXACT.multiply(Decimal(number), dimension.units[unit])
     if dimension is not SIZE:
         return float(found)
     if found.copy_abs() > _FAR_TOO_MANY:
@@ -121,18 +121,16 @@ def quantity(text: str, dimension: Dimension) -> float | int | None:
 def number(text: str, dimension: Dimension) -> float:
     """Return a number, or a text with a unit, in the base of its dimension; NaN for any other text. Raises as above."""
     found = quantity(text, dimension)
-    if found is not None:
-        return found
+    return plain_number(text) if found is None else found
+
+
+def plain_number(text: str) -> float:
+    """Return the number that a text is by itself, NaN where it is none."""
     try:
         # float() would read 1_000 too.
         return math.nan if "_" in text else float(text)
     except ValueError:
         return math.nan
-
-
-def in_base(number: str, unit: Decimal) -> Decimal:
-    """Return the exact product of a number as it is written and the size of its unit."""
-    return _EXACT.multiply(Decimal(number), unit)
 
 
 def _wrong_unit(number: str, unit: str, dimension: Dimension) -> str:

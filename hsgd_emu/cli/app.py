@@ -16,7 +16,8 @@ from hsgd_emu.errors import ConfigError, HsgdError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+    from hsgd_emu.results.wording import TextTable
 
 app = typer.Typer(
     name="hsgd-emu",
@@ -122,7 +123,7 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def print_table(forms: Sequence[Sequence[Table]]) -> None:
+def print_table(forms: Sequence[Sequence[TextTable]]) -> None:
     """Print the first of several forms of a table (one or more tables each) that fits in the width, else the last."""
     from rich.measure import Measurement
 
@@ -131,7 +132,7 @@ def print_table(forms: Sequence[Sequence[Table]]) -> None:
     console = _console()
     unbounded = console.options.update(width=10_000)
 
-    def fits(form: Sequence[Table]) -> bool:
+    def fits(form: Sequence[TextTable]) -> bool:
         return all(Measurement.get(console, unbounded, table).maximum <= console.width for table in form)
 
     for table in next(filter(fits, forms), forms[-1]):

@@ -154,12 +154,11 @@ def print_results(folder: Path, report: Path) -> None:
 
 
 def _print_table(folder: Path) -> None:
-    from hsgd_emu.results.summary import answer, published_line, summarise
-    from hsgd_emu.results.text_table import rich_table
-    from hsgd_emu.results.wording import tables
+    from hsgd_emu.results.summary import published_line, summarise
+    from hsgd_emu.results.wording import answer, tables
 
     summaries = summarise(folder)
-    print_table([[rich_table(table) for table in form] for form in tables(summaries)])
+    print_table(tables(summaries))
     print_lines([*published_line(folder, summaries), answer(summaries)])
 
 

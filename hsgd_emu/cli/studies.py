@@ -118,7 +118,6 @@ def study(
     """
     from hsgd_emu.progress import show_study_progress
     from hsgd_emu.report import write_report
-    from hsgd_emu.results.text_table import rich_table
     from hsgd_emu.study.sweep.run_study import plan_of_study, run_study
     from hsgd_emu.study.sweep.wording import answers, result_tables
     from hsgd_emu.study.training.library import DEFAULT_FOLDER
@@ -150,7 +149,7 @@ def study(
         )
         progress.say("writing the report")
         path = write_report(folder)
-    print_table([[rich_table(table) for table in result_tables(folder)]])
+    print_table([result_tables(folder)])
     print_lines(answers(folder))
     say(f"\nResults: {folder}\nReport:  {path}")
 
@@ -192,7 +191,6 @@ def plan(
     Every clock is known beforehand; only what looks fast is learned, and no further than it takes to tell.
     """
     from hsgd_emu.progress import show_study_progress
-    from hsgd_emu.results.text_table import rich_table
     from hsgd_emu.study.finished import target_of
     from hsgd_emu.study.planning.plan import plan_schedule
     from hsgd_emu.study.sensitivity import share_of
@@ -215,7 +213,7 @@ def plan(
             library=library or DEFAULT_FOLDER,
             progress=progress,
         )
-    print_table([[rich_table(found.table())]])
+    print_table([[found.table()]])
     print_lines(found.lines())
 
 

@@ -16,7 +16,7 @@ from hsgd_emu.config.schema import CsvSamples
 from hsgd_emu.config.wording import shown
 from hsgd_emu.errors import ConfigError, listed, nearest
 from hsgd_emu.files import read_text_bounded
-from hsgd_emu.units import LONGEST_S, TIME, number
+from hsgd_emu.units import LONGEST_S, TIME, number, plain_number
 
 MAX_CSV_BYTES = 32 * 2**20
 BROKEN_CSV = "not CSV; a quote is not closed, or a cell has more than 100000 characters"
@@ -98,7 +98,7 @@ def _layout(text: str, path: Path, given: CsvSamples) -> tuple[str, int]:
             _check_unit(given, path)
             return delimiter, header.index(given.column)
     header = max(headers.values(), key=len)
-    if any(not math.isnan(_plain(name)) for name in header):
+    if any(not math.isnan(plain_number(name)) for name in header):
         raise MeasuredError(f"{path}:1: found {shown(header[0])}; the first line is to name the columns")
     there = nearest(given.column, header) or (f"; it has {listed(header)}" if any(header) else "; it is empty")
     raise MeasuredError(f"{path} has no column '{given.column}'{there}")
@@ -143,12 +143,12 @@ def _missing(cell: str) -> str:
     """Return what stands for a value that was not measured; empty where it is one."""
     if cell.lower() in _MISSING:
         return f"'{cell.lower()}'" if cell else "empty"
-    return "below 0" if _plain(cell) < 0 else ""
+    return "below 0" if plain_number(cell) < 0 else ""
 
 
 def _seconds(cell: str, given: CsvSamples) -> float:
     """Return the seconds of a cell. Raises ValueError with what is wrong with it."""
-    is_plain = not math.isnan(_plain(cell))
+    is_plain = not math.isnan(plain_number(cell))
     seconds = number(f"{cell} {given.unit}" if is_plain and given.unit else cell, TIME)
     if 0 <= seconds <= LONGEST_S:
         return seconds
@@ -156,12 +156,3 @@ def _seconds(cell: str, given: CsvSamples) -> float:
         raise ValueError(f"found '{cell}'; write decimals with a point, as in {cell.replace(',', '.')}")
     hint = "; `missing: drop` leaves such rows out" if _missing(cell) and given.missing != "drop" else ""
     raise ValueError(f"found {shown(cell or None)}; expected a number of {given.unit or 'seconds'}, at least 0{hint}")
-
-
-def _plain(text: str) -> float:
-    """Return the number that a text is by itself, NaN where it is none."""
-    try:
-        # float() would read 1_000 too.
-        return math.nan if "_" in text else float(text)
-    except ValueError:
-        return math.nan

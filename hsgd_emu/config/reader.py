@@ -16,9 +16,97 @@ from typing import Any
 
 import yaml
 
-from hsgd_emu.config.broken import Broken, Opened, depth_added, forbidden
 from hsgd_emu.errors import ConfigError, Problem, nearest
 from hsgd_emu.files import read_text_bounded
+
+_QUOTED = re.compile(r"'(?:[^']++|'')*+'|\"(?:[^\"\\]++|\\.)*+\"", re.DOTALL)
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_CLOSING = {"[": "]", "{": "}"}
+_LONGEST_KEY = 1024
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The innermost list or mapping in brackets that is not closed yet, and its line."""
+
+    bracket: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Where a parser gave up: offsets into the text.
+
+    begun: where what it could not finish began, if it says so.
+    """
+
+    text: str
+    at: int
+    begun: int | None
+    opened: Opened | None
+
+    @property
+    def line(self) -> int:
+        """Number of the line, from 1."""
+        return self.text.count("\n", 0, self.at) + 1
+
+    def explained(self) -> str:
+        """Return what is wrong there, and what would be right."""
+        start = self.text.rfind("\n", 0, self.at) + 1
+        line = self.text[start:].split("\n", 1)[0]
+        char, begun = self.text[self.at : self.at + 1], self._begun_char()
+        if re.match(r" *\t", line) or char == "\t":
+            return "a tab; indent with spaces"
+        quoted = _QUOTED.match(self.text, self.begun or 0)
+        if begun in ("'", '"') and not quoted:
+            return f"the {begun} of line {self._begun_line()} is not closed"
+        if begun == '"' and quoted and self.at < quoted.end():
+            return "a '\\' that begins no known escape; write '\\\\', or put the text in single quotes"
+        odd = char if char and char in "@`%" else begun if begun and begun in "&*!|>%" else ""
+        if odd:
+            return f"a text that begins with '{odd}' is to be put in quotes"
+        if self.opened is not None:
+            return self._in_brackets(char, self.opened)
+        if self.at - start > _LONGEST_KEY:
+            return f"a key of more than {_LONGEST_KEY} characters"
+        if char == ":" and ": " in line[: self.at - start]:
+            return "a second ': ' in one line; text with ': ' in it is to be put in quotes"
+        if char == ":":
+            return "a key stands where none is expected; indent it as the keys it belongs to"
+        if self.begun is not None and self._begun_line() < self.line and self._is_no_key():
+            return f"line {self._begun_line()} is no 'key: value'"
+        return "does not fit what stands above; expected a 'key: value' or '- value', indented as those it belongs to"
+
+    def _begun_char(self) -> str:
+        return "" if self.begun is None else self.text[self.begun : self.begun + 1]
+
+    def _begun_line(self) -> int:
+        return self.text.count("\n", 0, self.begun or 0) + 1
+
+    def _is_no_key(self) -> bool:
+        return ":" not in self.text[self.begun or 0 :].split("\n", 1)[0]
+
+    def _in_brackets(self, char: str, opened: Opened) -> str:
+        found = f"found '{char}'" if char.strip() and char.isprintable() else "found nothing more of it"
+        hint = "; text with ': ' in it is to be put in quotes" if char == ":" and opened.line == self.line else ""
+        close = _CLOSING[opened.bracket]
+        wanted = "a value" if char == "," else "','"
+        return f"{found}; expected {wanted} or '{close}' for the '{opened.bracket}' of line {opened.line}{hint}"
+
+
+def depth_added(text: str) -> int:
+    """Return how many more brackets are opened than closed in a piece of YAML."""
+    bare = re.sub(r"(?m)(^|\s)#.*$", "", _QUOTED.sub("", text))
+    return sum(bare.count(opening) - bare.count(closing) for opening, closing in _CLOSING.items())
+
+
+def forbidden(text: str) -> tuple[int, str] | None:
+    """Return line and name of the first character that no YAML may hold, or None."""
+    found = _FORBIDDEN.search(text)
+    if found is None:
+        return None
+    return text.count("\n", 0, found.start()) + 1, f"U+{ord(found.group()):04X}"
+
 
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 40
@@ -125,20 +213,14 @@ def read_text(text: str, label: str, base: Path) -> Document:
         builder.problems.append(builder.broken(text, error.problem_mark, error.context_mark))
     except yaml.YAMLError:
         builder.problems.append(Problem(label, "", "not valid YAML"))
-    except _RefusedError as error:
-        builder.problems.append(Problem(error.where, "", str(error)))
+    except ConfigError as error:
+        builder.problems += error.problems
     if builder.problems:
         raise ConfigError(builder.problems)
     if not builder.done:
         raise ConfigError.of(f"{label}:1", "", "the file is empty; a mapping of keys is expected")
     data, mark = builder.done[0]
     return Document(data, Source(mark, base))
-
-
-class _RefusedError(Exception):
-    def __init__(self, where: str, message: str) -> None:
-        super().__init__(message)
-        self.where = where
 
 
 def _events(text: str) -> Iterator[Any]:
@@ -196,7 +278,7 @@ class _Builder:
             alias = self.anchors.get(event.anchor or "") if isinstance(event, yaml.AliasEvent) else None
             self.num_values += alias[1].num_values if alias else 1
             if self.num_values > MAX_VALUES:
-                raise _RefusedError(where, f"more than {MAX_VALUES} values (aliases counted in full)")
+                raise ConfigError.of(where, "", f"more than {MAX_VALUES} values (aliases counted in full)")
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(event, where)
         elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
@@ -207,13 +289,13 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event.anchor, where)
         elif isinstance(event, yaml.DocumentStartEvent) and self.done:
-            raise _RefusedError(where, "a second document begins ('---'); one file holds one document")
+            raise ConfigError.of(where, "", "a second document begins ('---'); one file holds one document")
 
     def _open(self, event: Any, where: str) -> None:
         if self._awaits_key():
-            raise _RefusedError(where, "a list or mapping stands where a key is expected; quote the text?")
+            raise ConfigError.of(where, "", "a list or mapping stands where a key is expected; quote the text?")
         if len(self.stack) >= MAX_DEPTH:
-            raise _RefusedError(where, _TOO_DEEP)
+            raise ConfigError.of(where, "", _TOO_DEEP)
         data: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
         opened = Opened("{" if isinstance(data, dict) else "[", event.start_mark.line + 1) if event.flow_style else None
         self.stack.append(_Open(data, Mark(where), event.anchor, opened))
@@ -241,7 +323,7 @@ class _Builder:
 
     def _alias(self, anchor: str | None, where: str) -> None:
         if self._awaits_key() or anchor is None or anchor not in self.anchors:
-            raise _RefusedError(where, f"the alias '*{anchor}' does not stand for a finished value")
+            raise ConfigError.of(where, "", f"the alias '*{anchor}' does not stand for a finished value")
         value, mark = self.anchors[anchor]
         self._add(value, Mark(where, mark.inside, mark.num_values), None)
 

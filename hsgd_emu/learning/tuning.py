@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from hsgd_emu.errors import ConfigError, listed
-from hsgd_emu.learning.data.roots import user_cache
+from hsgd_emu.learning.data.spec import user_cache
 from hsgd_emu.learning.engines import Way
 from hsgd_emu.learning.graphs import Period, cuda_capture
 from hsgd_emu.learning.network import Network

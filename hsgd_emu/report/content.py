@@ -19,8 +19,9 @@ from hsgd_emu.report.looks import colours
 from hsgd_emu.report.traffic import Traffic, traffic_of
 from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_file, read_run_text, require_run_folder
 from hsgd_emu.results.rows import CurveRow, TrialRow, row_reaching
-from hsgd_emu.results.summary import CaseSummary, TargetSummary, curves_of, median_reached, middle, summarise_from
+from hsgd_emu.results.summary import curves_of, median_reached, middle, summarise_from
 from hsgd_emu.results.tables import connect_to_read, trial_rows
+from hsgd_emu.results.wording import CaseSummary, TargetSummary
 
 MOST_POINTS = 600
 """Points drawn per line: more cannot be seen, and a long run would make a page of hundreds of megabytes."""

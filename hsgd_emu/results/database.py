@@ -14,7 +14,7 @@ import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -96,8 +96,7 @@ def connect_to_write(path: Path, format: Format) -> sqlite3.Connection:
         connection = sqlite3.connect(_uri(path, "rw"), uri=True, timeout=60, isolation_level=None)
         with _closed_if_failing(connection):
             _guard(connection)
-            _check_tables(connection, path, format)
-            _check_values(connection, path, format)
+            _check(connection, path, format)
             # From the mode of one that was folded straight to WAL, SQLite would write a rollback journal.
             if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                 connection.execute("PRAGMA journal_mode = OFF")
@@ -147,8 +146,7 @@ def connect_to_read(path: Path, format: Format) -> sqlite3.Connection:
         _refuse_foreign(path)
         connection = _opened(path)
         with _closed_if_failing(connection):
-            _check_tables(connection, path, format)
-            _check_values(connection, path, format)
+            _check(connection, path, format)
         return connection
 
 
@@ -166,7 +164,7 @@ def bounded(
 
     Raises:  ConfigError: there are more, or the database is damaged.
     """
-    path = _path_of(connection)
+    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
     try:
         yield from map(_row_class(columns)._make, islice(rows, most_rows(path, len(columns))))
         if next(rows, None) is None:
@@ -196,12 +194,32 @@ def has_tables(path: Path, tables: Sequence[str]) -> bool:
         return False
 
 
-def check_whole(path: Path, format: Format) -> None:
-    """Raise ConfigError where a database is damaged; reads all of it."""
-    with contextlib.closing(connect_to_read(path, format)) as connection, _readable(path, format):
-        found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
-    if found != ["ok"]:
-        raise _damaged(path, listed(found))
+def complaint_on(
+    path: Path,
+    format: Format,
+    read: Callable[[], Any],
+    contradictions: Callable[[sqlite3.Connection, Any], Iterator[str]],
+) -> ConfigError | None:
+    """Return what is wrong with a database, all of which is looked at, and what goes with it; None: nothing.
+
+    read: what goes with it, of which there is none where there is no database.
+    contradictions: to what is read, in words.
+    """
+    if not path.is_file():
+        return None
+    try:
+        beside = read()
+        with contextlib.closing(connect_to_read(path, format)) as connection:
+            with _readable(path, format):
+                found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+            if found != ["ok"]:
+                raise _damaged(path, listed(found))
+            wrong = next(contradictions(connection, beside), None)
+    except ConfigError as error:
+        return error
+    except sqlite3.Error as error:
+        return _damaged(path, str(error))
+    return None if wrong is None else ConfigError.of(str(path), "", f"is not as hsgd-emu wrote it: {wrong}")
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -249,8 +267,8 @@ def _guard(connection: sqlite3.Connection) -> None:
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_TEXT)
 
 
-def _check_tables(connection: sqlite3.Connection, path: Path, format: Format) -> None:
-    """Raise ConfigError unless the database has our tables as we create them, and nothing else."""
+def _check(connection: sqlite3.Connection, path: Path, format: Format) -> None:
+    """Raise ConfigError unless the database has our tables as we create them, nothing else, and values in bounds."""
     with _in_time(connection):
         rows = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 1000").fetchall()
     found = {str(name): sql for kind, name, sql in rows if not (kind == "index" and sql is None)}
@@ -259,6 +277,7 @@ def _check_tables(connection: sqlite3.Connection, path: Path, format: Format) ->
     if wrong:
         text = f"is not {format.whose} of this version of hsgd-emu, but of another one, or of none ({listed(wrong, 4)})"
         raise ConfigError.of(str(path), "", text)
+    _check_values(connection, path, format)
 
 
 @contextlib.contextmanager
@@ -273,8 +292,8 @@ def _check_values(connection: sqlite3.Connection, path: Path, format: Format) ->
     """Raise ConfigError where a value is not of its column's type, or out of all bounds."""
     for table, columns in format.checked.items():
         # Some 25 steps of SQLite a column and row: a table with more rows than the file can hold never ends.
-        budget = iter(range(most_rows(path, len(columns)) // 1000 + 100))
-        connection.set_progress_handler(partial(_is_spent, budget), 25_000 * len(columns))
+        budget = repeat(0, most_rows(path, len(columns)) // 1000 + 100)
+        connection.set_progress_handler(partial(next, budget, 1), 25_000 * len(columns))
         wrong = " OR ".join(f"NOT ({_is_right(column)})" for column in columns)
         row = connection.execute(f"SELECT rowid FROM {table} WHERE {wrong} LIMIT 1").fetchone()
         connection.set_progress_handler(None, 0)
@@ -283,10 +302,6 @@ def _check_values(connection: sqlite3.Connection, path: Path, format: Format) ->
     for text, sql in format.rules.items():
         if connection.execute(sql).fetchone() is not None:
             raise _damaged(path, text)
-
-
-def _is_spent(budget: Iterator[int]) -> bool:
-    return next(budget, None) is None
 
 
 def _is_right(column: Column) -> str:
@@ -340,10 +355,6 @@ def _damaged(path: Path, how: str) -> ConfigError:
 
 def _beside(path: Path) -> list[Path]:
     return [path.with_name(f"{path.name}{end}") for end in _BESIDE]
-
-
-def _path_of(connection: sqlite3.Connection) -> Path:
-    return Path(connection.execute("PRAGMA database_list").fetchone()[2])
 
 
 def _uri(path: Path, mode: str) -> str:

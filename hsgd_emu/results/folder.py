@@ -7,17 +7,18 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hsgd_emu.atomic import is_leftover, remove_leftovers, write_atomically
-from hsgd_emu.errors import ConfigError, Problem, Problems, RunError, unwritable
+from hsgd_emu.errors import ConfigError, HsgdError, Problem, Problems, RunError, unwritable
 from hsgd_emu.files import read_text_bounded
 from hsgd_emu.locks import is_marked, try_lock
-from hsgd_emu.results.database import has_tables, remove_database
+from hsgd_emu.results.database import Format, connect_to_write, fold, has_tables, remove_database, transaction
 
 if TYPE_CHECKING:
     from hsgd_emu.config.reader import Source
@@ -92,6 +93,68 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class Store:
+    """One database of ours, open for writing; holds its folder's lock until it is closed."""
+
+    file: ClassVar[str]
+    format: ClassVar[Format]
+    require: ClassVar[staticmethod[[Path], None]]
+    """Raises ConfigError unless a folder holds one."""
+
+    def __init__(self, folder: Path, lock: int) -> None:
+        """lock: the descriptor that holds the folder's lock, which another process may hold too."""
+        self.folder, self.lock = folder, lock
+        self.connection = connect_to_write(folder / self.file, self.format)
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(os.close, lock)
+        self._closing.callback(self.connection.close)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open what is in `folder` to go on with it.
+
+        Raises:  ConfigError: it is not there.  RunError: another process writes it.
+        """
+        cls.require(folder)
+        return cls._prepared(folder, lambda: None)
+
+    @classmethod
+    def _prepared(cls, folder: Path, prepare: Callable[[], None]) -> Self:
+        """Return the store of a folder that is locked before it is prepared."""
+        lock = lock_folder(folder)
+        try:
+            prepare()
+            return cls(folder, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database and release the lock; a second call does nothing."""
+        self._closing.close()
+
+    def transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Write all or nothing; see `database.transaction`."""
+        return transaction(self.connection, self.folder / self.file)
+
+    def finish(self) -> None:
+        """Fold the write-ahead log into the database, so that it is one file that can be copied."""
+        fold(self.connection)
+
+    @classmethod
+    def finish_writing(cls, folder: Path) -> None:
+        """Fold what a killed process left beside a database that needs nothing more; not while another one writes."""
+        if (folder / f"{cls.file}-wal").exists():
+            with contextlib.suppress(HsgdError), cls.open(folder) as store:
+                store.finish()
 
 
 def check_free(folder: Path, database: str, force: bool, advice: str) -> None:

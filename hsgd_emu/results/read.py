@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hsgd_emu.atomic import refuse_foreign, replacing, replacing_text
 from hsgd_emu.errors import ConfigError, nearest, unwritable
@@ -31,51 +31,53 @@ _BATCH = 100_000
 """Rows held at a time while exporting: a timeline can have millions."""
 
 
-class RunResults:
-    """The results in one run folder. Each table is read when it is first asked for, and kept."""
+class Table(cached_property["pd.DataFrame"]):
+    """A table of `Results`: a frame that is read when it is first asked for, and kept. Its name is the attribute's."""
+
+    def __init__(self, doc: str) -> None:
+        super().__init__(lambda results: results._frame(self.attrname))
+        self.__doc__ = doc
+
+
+class Results:
+    """The results in one folder, as pandas frames."""
+
+    tables: ClassVar[Mapping[str, tuple[Column, ...]]]
+    connect: ClassVar[staticmethod[[Path], sqlite3.Connection]]
+    select: ClassVar[staticmethod[[sqlite3.Connection, str], Iterator[tuple[Any, ...]]]]
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @cached_property
+    def environment(self) -> dict[str, Any]:
+        """The versions and the machine that the results were made with."""
+        return read_environment(self.folder)
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        import pandas as pd
+
+        columns = self.tables[table]
+        with contextlib.closing(self.connect(self.folder)) as connection:
+            rows = list(self.select(connection, table))
+        return pd.DataFrame.from_records(rows, columns=[column.name for column in columns]).astype(dtypes(columns))
+
+
+class RunResults(Results):
+    """The results in one run folder. Each table is read when it is first asked for, and kept."""
+
+    tables, connect, select = TABLES, staticmethod(connect_to_read), staticmethod(select)
+    curve = Table("One row per evaluated global aggregation.")
+    timeline = Table("One row per activity of a node.")
+    targets = Table("When each finished trial reached each target; NaN where never.")
+    trials = Table("One row per case and seed: status, progress, hashes, cost on the host.")
+    barriers = Table("What each aggregation waited for.")
+    waits = Table("How long each node waited in each round.")
+
+    @cached_property
     def run(self) -> dict[str, Any]:
         """The run file, everything resolved."""
         return read_run_file(self.folder)
-
-    @cached_property
-    def environment(self) -> dict[str, Any]:
-        """The versions and the machine that the run used."""
-        return read_environment(self.folder)
-
-    @cached_property
-    def curve(self) -> pd.DataFrame:
-        """One row per evaluated global aggregation."""
-        return self._frame("curve")
-
-    @cached_property
-    def timeline(self) -> pd.DataFrame:
-        """One row per activity of a node."""
-        return self._frame("timeline")
-
-    @cached_property
-    def targets(self) -> pd.DataFrame:
-        """When each finished trial reached each target; NaN where never."""
-        return self._frame("targets")
-
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        """One row per case and seed: status, progress, hashes, cost on the host."""
-        return self._frame("trials")
-
-    @cached_property
-    def barriers(self) -> pd.DataFrame:
-        """What each aggregation waited for."""
-        return self._frame("barriers")
-
-    @cached_property
-    def waits(self) -> pd.DataFrame:
-        """How long each node waited in each round."""
-        return self._frame("waits")
 
     def summary(self) -> pd.DataFrame:
         """Return the time-to-target table: one row per case and target, medians over the finished seeds.
@@ -94,14 +96,6 @@ class RunResults:
         frame = pd.DataFrame(rows, columns=list(_SUMMARY))
         floats = dict.fromkeys([name for name in _SUMMARY if name not in _NOT_FLOAT], "float64")
         return frame.astype({"case": "str", "metric": "str", **floats})
-
-    def _frame(self, table: str) -> pd.DataFrame:
-        import pandas as pd
-
-        columns = [column.name for column in TABLES[table]]
-        with contextlib.closing(connect_to_read(self.folder)) as connection:
-            frame = pd.DataFrame.from_records(list(select(connection, table)), columns=columns)
-        return frame.astype(dtypes(TABLES[table]))
 
 
 _SUMMARY = (

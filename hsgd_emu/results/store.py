@@ -6,23 +6,20 @@ A power cut may take the last rounds, never half of one.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hsgd_emu.atomic import write_atomically
-from hsgd_emu.errors import HsgdError, RunError
+from hsgd_emu.errors import RunError
 from hsgd_emu.metrics import TARGETS, Target
-from hsgd_emu.results.database import connect_to_write, create_database, fold, transaction
+from hsgd_emu.results.database import create_database
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
     RUN_FILE,
+    Store,
     is_run_folder,
-    lock_folder,
     new_folder,
     require_run_folder,
     write_environment,
@@ -33,15 +30,10 @@ from hsgd_emu.results.tables import FORMAT, TABLES, curve_rows, insert, quoted, 
 _OF_TRIAL = '"case" = ? AND seed = ?'
 
 
-class RunStore:
-    """The results of one run, open for writing; holds the folder's lock until it is closed."""
+class RunStore(Store):
+    """The results of one run, open for writing."""
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: int) -> None:
-        self.folder = folder
-        self._connection = connection
-        self._lock: int | None = lock
-
-    # --- opening and closing ------------------------------------------------------------------------
+    file, format, require = DATABASE_FILE, FORMAT, staticmethod(require_run_folder)
 
     @classmethod
     def create(
@@ -57,94 +49,51 @@ class RunStore:
         Args:    trials: in run order.  targets: of the run file.
         Raises:  RunError: the folder holds a run already (`remove_run` deletes it), or another run writes it.
         """
-        new_folder(folder)
-        lock = lock_folder(folder)
-        try:
+
+        def prepare() -> None:
             if is_run_folder(folder):
                 raise RunError(f"{folder}: holds a run already; --resume goes on with it, --force replaces it")
             write_atomically(folder / RUN_FILE, run_yaml)
             write_environment(folder, environment)
-            _create_database(folder, trials, targets)
-            return cls(folder, connect_to_write(folder / DATABASE_FILE, FORMAT), lock)
-        except BaseException:
-            os.close(lock)
-            raise
+            create_database(folder / DATABASE_FILE, FORMAT, fill)
 
-    @classmethod
-    def open(cls, folder: Path) -> RunStore:
-        """Open the run in `folder` to go on with it.
+        def fill(connection: sqlite3.Connection) -> None:
+            insert(connection, "trials", (TrialRow(*key, "waiting") for key in trials))
+            connection.executemany("INSERT INTO target_levels VALUES (?, ?)", targets)
 
-        Raises:  ConfigError: the folder holds no run.  RunError: another run writes it.
-        """
-        require_run_folder(folder)
-        lock = lock_folder(folder)
-        try:
-            return cls(folder, connect_to_write(folder / DATABASE_FILE, FORMAT), lock)
-        except BaseException:
-            os.close(lock)
-            raise
-
-    @classmethod
-    def join(cls, folder: Path, lock: int) -> RunStore:
-        """Open a run that another process has open, beside it. lock: its lock, shared with this process."""
-        return cls(folder, connect_to_write(folder / DATABASE_FILE, FORMAT), lock)
-
-    @property
-    def lock(self) -> int:
-        """The descriptor that holds the folder's lock, for a process that joins."""
-        assert self._lock is not None
-        return self._lock
-
-    def close(self) -> None:
-        """Close the database and release the lock; a second call does nothing."""
-        if self._lock is None:
-            return
-        self._connection.close()
-        os.close(self._lock)
-        self._lock = None
-
-    def __enter__(self) -> RunStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        assert all(metric in TARGETS for metric, _ in targets)
+        new_folder(folder)
+        return cls._prepared(folder, prepare)
 
     # --- reading ------------------------------------------------------------------------------------
 
     @property
-    def connection(self) -> sqlite3.Connection:
-        """The open connection, for readers of this package."""
-        return self._connection
-
-    @property
     def trials(self) -> tuple[TrialKey, ...]:
         """All trials, in run order."""
-        return tuple(row.key for row in trial_rows(self._connection))
+        return tuple(row.key for row in trial_rows(self.connection))
 
     @property
     def targets(self) -> tuple[Target, ...]:
         """The targets that the run was created with."""
-        return target_levels(self._connection)
+        return target_levels(self.connection)
 
     @property
     def finished(self) -> bool:
         """Whether all trials are finished."""
-        row = self._connection.execute("SELECT count(*) FROM trials WHERE status != 'finished'").fetchone()
+        row = self.connection.execute("SELECT count(*) FROM trials WHERE status != 'finished'").fetchone()
         return bool(row[0] == 0)
 
     def trial_state(self, key: TrialKey) -> TrialRow:
         """Return how far a trial is. Raises KeyError for one that is not of this run."""
         sql = f"SELECT {quoted(TABLES['trials'])} FROM trials WHERE {_OF_TRIAL}"
-        row = self._connection.execute(sql, key).fetchone()
+        row = self.connection.execute(sql, key).fetchone()
         if row is None:
             raise KeyError(key)
         return TrialRow(*row)
 
     def curve_rows(self, key: TrialKey) -> list[CurveRow]:
         """Return a trial's curve so far, in the order it was written; see `tables.curve_rows`."""
-        return [row for _, row in curve_rows(self._connection, 't."case" = ? AND t.seed = ?', key)]
+        return [row for _, row in curve_rows(self.connection, 't."case" = ? AND t.seed = ?', key)]
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -162,7 +111,7 @@ class RunStore:
         Args:    iteration: of the round's global aggregation; greater than the last one committed.
                  curve: None where the aggregation was not evaluated.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             before = self.trial_state(key)
             if before.status == "finished" or iteration <= before.iteration:
                 raise ValueError(f"{key}: iteration {iteration} does not follow {before}")
@@ -181,7 +130,7 @@ class RunStore:
 
     def restart_trial(self, key: TrialKey) -> None:
         """Delete all that was written of a trial; it waits again."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             for table in (*TABLES, "checkpoints"):
                 if table != "trials":
                     connection.execute(f"DELETE FROM {table} WHERE {_OF_TRIAL}", key)
@@ -194,7 +143,7 @@ class RunStore:
 
         Three, for the third last still lies there if the process is killed before that.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?)", (*key, iteration, sha256))
             connection.execute(
                 f"DELETE FROM checkpoints WHERE {_OF_TRIAL} AND rowid NOT IN "
@@ -205,11 +154,11 @@ class RunStore:
     def checkpoints(self, key: TrialKey) -> dict[str, int]:
         """Return the iterations of a trial's last checkpoints by SHA-256."""
         sql = f"SELECT sha256, iteration FROM checkpoints WHERE {_OF_TRIAL}"
-        return dict(self._connection.execute(sql, key))
+        return dict(self.connection.execute(sql, key))
 
     def pause_trial(self, key: TrialKey, wall_s: float) -> None:
         """Add what a trial that stops here, unfinished, has cost this host."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(f"UPDATE trials SET wall_s = coalesce(wall_s, 0) + ? WHERE {_OF_TRIAL}", (wall_s, *key))
 
     def finish_trial(
@@ -219,7 +168,7 @@ class RunStore:
 
         Args:    weights_hash: None where nothing was trained.  wall_s: what the trial cost this host, since it paused.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             self.trial_state(key)
             connection.execute(f"DELETE FROM targets WHERE {_OF_TRIAL}", key)
             self._write_targets(connection, key)
@@ -239,7 +188,7 @@ class RunStore:
             write_atomically(self.folder / RUN_FILE, run_yaml)
         if (self.trials, self.targets) == (tuple(trials), tuple(targets)) and not self._shorter(iterations):
             return
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             for key in self._shorter(iterations):
                 connection.execute(
                     "UPDATE trials SET status = 'running', weights_hash = NULL, timeline_hash = NULL, engine = NULL "
@@ -257,7 +206,7 @@ class RunStore:
                     self._write_targets(connection, key)
 
     def _shorter(self, iterations: int) -> list[TrialKey]:
-        found = self._connection.execute(
+        found = self.connection.execute(
             "SELECT \"case\", seed FROM trials WHERE status = 'finished' AND iteration < ?", (iterations,)
         )
         return [TrialKey(*row) for row in found]
@@ -265,32 +214,3 @@ class RunStore:
     def _write_targets(self, connection: sqlite3.Connection, key: TrialKey) -> None:
         curve = self.curve_rows(key)
         insert(connection, "targets", (key + target_row(curve, target) for target in self.targets))
-
-    def finish_run(self) -> None:
-        """Fold the write-ahead log into run.sqlite, so that the run is one file that can be copied."""
-        fold(self._connection)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with transaction(self._connection, self.folder / DATABASE_FILE) as connection:
-            yield connection
-
-
-def finish_writing(folder: Path) -> None:
-    """Fold what a killed process left beside a database that needs nothing more; not while another process writes."""
-    if (folder / f"{DATABASE_FILE}-wal").exists():
-        with contextlib.suppress(HsgdError), RunStore.open(folder) as store:
-            store.finish_run()
-
-
-def _create_database(folder: Path, trials: Sequence[TrialKey], targets: Sequence[Target]) -> None:
-    """Put the database of a new run in its place."""
-    for metric, _ in targets:
-        if metric not in TARGETS:
-            raise ValueError(f"{metric} is not one of {', '.join(TARGETS)}")
-
-    def fill(connection: sqlite3.Connection) -> None:
-        insert(connection, "trials", (TrialRow(*key, "waiting") for key in trials))
-        connection.executemany("INSERT INTO target_levels VALUES (?, ?)", targets)
-
-    create_database(folder / DATABASE_FILE, FORMAT, fill)

@@ -17,18 +17,7 @@ from hsgd_emu.results.folder import local_sgd_cases, read_run_file
 from hsgd_emu.results.rows import CurveRow, TrialKey, row_reaching
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, curve_rows, target_levels, trial_rows
-from hsgd_emu.results.wording import CaseSummary, TargetSummary, answer, has_published, header, in_one_line, render_rows
-
-__all__ = [
-    "CaseSummary",
-    "TargetSummary",
-    "answer",
-    "curves_of",
-    "header",
-    "render_rows",
-    "summarise",
-    "summarise_from",
-]
+from hsgd_emu.results.wording import CaseSummary, TargetSummary, has_published, in_one_line
 
 T = TypeVar("T")
 
@@ -50,51 +39,32 @@ def summarise_from(
     """Return the summaries of a run from its open database, its run file and its `curves_of`."""
     trials, targets = trial_rows(connection), target_levels(connection)
     local, published = local_sgd_cases(run), _published(run)
-    return [
-        summarise_case(
-            case,
-            local_sgd=case in local,
-            num_seeds=len(of_case),
-            curves=[curves.get(trial.key, ()) for trial in of_case if trial.status == "finished"],
-            targets={target: published.get((case, *target)) for target in targets},
-            diverged={trial.seed: trial.diverged_at for trial in of_case if trial.diverged_at is not None},
+    found = []
+    for case in dict.fromkeys(trial.case for trial in trials):
+        of_case = [trial for trial in trials if trial.case == case]
+        finished = [curves.get(trial.key, ()) for trial in of_case if trial.status == "finished"]
+        last = [curve[-1] for curve in finished if curve]
+        summaries = (
+            summarise_target(
+                target, [row_reaching(curve, target) for curve in finished], published.get((case, *target))
+            )
+            for target in targets
         )
-        for case in dict.fromkeys(trial.case for trial in trials)
-        for of_case in [[trial for trial in trials if trial.case == case]]
-    ]
-
-
-def summarise_case(
-    case: str,
-    *,
-    local_sgd: bool,
-    num_seeds: int,
-    curves: Sequence[Sequence[CurveRow]],
-    targets: Mapping[Target, float | None],
-    diverged: Mapping[int, int],
-) -> CaseSummary:
-    """Return the summary of one case.
-
-    Args:    curves: of the finished seeds.  targets: each with its published time.  diverged: by seed, the
-             iteration.
-    """
-    last = [curve[-1] for curve in curves if curve]
-    end = middle(last)
-    return CaseSummary(
-        case=case,
-        local_sgd=local_sgd,
-        num_seeds=num_seeds,
-        num_finished=len(curves),
-        targets=tuple(
-            summarise_target(target, [row_reaching(curve, target) for curve in curves], published_time_s)
-            for target, published_time_s in targets.items()
-        ),
-        final_accuracy=median_figure(last, "test_accuracy"),
-        final_test_loss=median_figure(last, "test_loss"),
-        final_time_s=mean(end, "time_s"),
-        final_iteration=mean(end, "iteration"),
-        diverged=tuple(diverged.items()),
-    )
+        found.append(
+            CaseSummary(
+                case=case,
+                local_sgd=case in local,
+                num_seeds=len(of_case),
+                num_finished=len(finished),
+                targets=tuple(summaries),
+                final_accuracy=median_figure(last, "test_accuracy"),
+                final_test_loss=median_figure(last, "test_loss"),
+                final_time_s=mean(middle(last), "time_s"),
+                final_iteration=mean(middle(last), "iteration"),
+                diverged=tuple((trial.seed, trial.diverged_at) for trial in of_case if trial.diverged_at is not None),
+            )
+        )
+    return found
 
 
 def summarise_target(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.metrics import TARGETS
-from hsgd_emu.results import database
-from hsgd_emu.results.folder import DATABASE_FILE, is_run_folder, read_environment, read_run_file
+from hsgd_emu.results.database import complaint_on
+from hsgd_emu.results.folder import DATABASE_FILE, read_environment, read_run_file
 from hsgd_emu.results.tables import FORMAT, TABLES
 
 _STATUSES = ("waiting", "running", "finished")
@@ -23,22 +22,16 @@ def complaint(folder: Path) -> ConfigError | None:
     What opening a run does not look at, for it would take too long each time: the large tables, and whether all goes
     together. Whoever failed on a run asks, to tell a folder that is damaged or hostile from a fault of its own.
     """
-    try:
-        if not is_run_folder(folder):
-            return None
-        run, environment = read_run_file(folder), read_environment(folder)
-        path = folder / DATABASE_FILE
-        database.check_whole(path, FORMAT._replace(checked={**FORMAT.checked, **TABLES}))
-        with contextlib.closing(database.connect_to_read(path, FORMAT)) as connection:
-            wrong = next(_contradictions(connection, run, bool(environment.get("timing_only"))), None)
-    except ConfigError as error:
-        return error
-    except sqlite3.Error as error:
-        return ConfigError.of(str(path), "", f"is damaged ({error})")
-    return None if wrong is None else ConfigError.of(str(path), "", f"is not as hsgd-emu wrote it: {wrong}")
+
+    def read() -> tuple[dict[str, Any], bool]:
+        return read_run_file(folder), bool(read_environment(folder).get("timing_only"))
+
+    format = FORMAT._replace(checked={**FORMAT.checked, **TABLES})
+    return complaint_on(folder / DATABASE_FILE, format, read, _contradictions)
 
 
-def _contradictions(connection: sqlite3.Connection, run: dict[str, Any], timing_only: bool) -> Iterator[str]:
+def _contradictions(connection: sqlite3.Connection, beside: tuple[dict[str, Any], bool]) -> Iterator[str]:
+    run, timing_only = beside
     cases = [case["name"] for case in run.get("cases", ())]
     trials = set(connection.execute('SELECT "case", seed FROM trials'))
     if trials != {(case, seed) for case in cases for seed in run.get("seeds", [1])}:

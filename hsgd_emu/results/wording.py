@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hsgd_emu.errors import listed
 from hsgd_emu.metrics import METRICS, Target, hardness
-from hsgd_emu.results.text_table import TextTable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text; the first `num_left` columns are aligned left, the others right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    num_left: int = 1
+    title: str | None = None
+
+    def __rich__(self) -> Table:
+        """Return it as rich, and so the command line, prints it."""
+        from rich.table import Table
+        from rich.text import Text
+
+        found = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title_justify="left")
+        found.title = None if self.title is None else Text(self.title, style="bold")
+        for place, head in enumerate(self.header):
+            found.add_column(Text(head), justify="left" if place < self.num_left else "right", overflow="fold")
+        for row in self.rows:
+            found.add_row(*map(Text, row))
+        return found
+
 
 DIVERGED = "diverged"
 """What a figure of a model that is not finite is said to be."""

@@ -15,6 +15,7 @@ from hsgd_emu.config.reader import Document, Mark, Source, put_value, read_file
 from hsgd_emu.errors import ConfigError, Problem, listed, nearest
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.timing.transfers import scaled
+from hsgd_emu.units import plain_number
 
 COMPUTE = "compute"
 """What `--scale` calls the compute profile of the run file, unless the topology has a profile of this name."""
@@ -96,11 +97,7 @@ def _put_scaled(document: Document, experiment: Experiment, scales: Sequence[str
 
 
 def _factor(text: str, label: str) -> float:
-    try:
-        # float() would read 1_000 too.
-        factor = math.nan if "_" in text else float(text)
-    except ValueError:
-        factor = math.nan
+    factor = plain_number(text)
     if not 0 < factor < math.inf:
         raise ConfigError.of(label, "", f"found '{text}'; expected a factor above 0, such as 0.5 or 2")
     return factor

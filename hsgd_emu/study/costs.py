@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from itertools import count
+from typing import Literal, NamedTuple
 
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
 from hsgd_emu.experiment import Experiment
@@ -13,32 +14,36 @@ from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Transfer
 
 
-@dataclass(frozen=True)
-class ProfileCost:
-    """A profile, whose figures several links or workers share. ref: as the topology has it, None: the run file's
-    own `compute`."""
+class ChangedCost(NamedTuple):
+    """A cost that is changed by itself: of a profile, whose figures several links or workers share, or of one place: a
+    single link or worker, or a class of servers (its aggregations)."""
 
-    kind: Literal["link profile", "compute profile"]
+    kind: Literal["link profile", "compute profile", "link", "worker", "aggregation"]
     name: str
-    ref: Ref | None
+    ref: Ref | None = None
+    """Of a profile: as the topology has it, None: the run file's own `compute`."""
+
+    @property
+    def is_profile(self) -> bool:
+        return self.kind.endswith("profile")
 
 
-def profile_costs(experiment: Experiment) -> list[ProfileCost]:
+def profile_costs(experiment: Experiment) -> list[ChangedCost]:
     """Return the profiles of links, then those of workers, in topology order; names are unique."""
     topology, draft = experiment.topology, experiment.topology_draft
     nodes = topology.nodes
-    found: dict[object, ProfileCost] = {}
+    found: dict[object, ChangedCost] = {}
     taken: set[str] = set()
     for link in topology.links:
         if link.profile not in found:
             where = f"{nodes[link.lower].class_name}--{nodes[link.upper].class_name}"
-            name = _free(_name(link.profile, draft.links) or where, taken)
-            found[link.profile] = ProfileCost("link profile", name, link.profile)
+            name = free_name(_name(link.profile, draft.links) or where, taken)
+            found[link.profile] = ChangedCost("link profile", name, link.profile)
     for worker in map(nodes.__getitem__, topology.workers):
         if ("worker", worker.compute) not in found:
             ref, where = worker.compute, f"compute of {worker.class_name}"
-            name = _free(COMPUTE if ref is None else _name(ref, draft.computes) or where, taken)
-            found["worker", ref] = ProfileCost("compute profile", name, ref)
+            name = free_name(COMPUTE if ref is None else _name(ref, draft.computes) or where, taken)
+            found["worker", ref] = ChangedCost("compute profile", name, ref)
     return list(found.values())
 
 
@@ -47,15 +52,14 @@ def _name(ref: Ref, profiles: Mapping[Ref, LinkProfile | ComputeProfile | None])
     return ref if isinstance(ref, str) else profile.name if profile is not None else None
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """Return the name, numbered where another profile has it already."""
-    numbered = (name if number == 1 else f"{name} ({number})" for number in range(1, len(taken) + 2))
-    free = next(one for one in numbered if one not in taken)
+def free_name(name: str, taken: set[str]) -> str:
+    """Return the name, numbered where it is taken already, and take it."""
+    free = next(n for n in (name if k == 1 else f"{name} ({k})" for k in count(1)) if n not in taken)
     taken.add(free)
     return free
 
 
-def bound_cost(experiment: Experiment, cost: ProfileCost) -> Transfer | Cost:
+def bound_cost(experiment: Experiment, cost: ChangedCost) -> Transfer | Cost:
     """Return what the links or steps of a profile cost."""
     network = experiment.network
     if cost.kind == "link profile" and cost.ref is not None:
@@ -64,31 +68,20 @@ def bound_cost(experiment: Experiment, cost: ProfileCost) -> Transfer | Cost:
     return next(step for worker, step in network.steps.items() if nodes[worker].compute == cost.ref)
 
 
-def rebound(experiment: Experiment, costs: Mapping[ProfileCost, Transfer | Cost]) -> Experiment:
+def rebound(experiment: Experiment, costs: Mapping[ChangedCost, Transfer | Cost]) -> Experiment:
     """Return the experiment on a network where profiles cost something else."""
     return replace(experiment, network=experiment.network.rebound({cost.ref: one for cost, one in costs.items()}))
 
 
-@dataclass(frozen=True)
-class PlaceCost:
-    """The cost of one place: a single link or worker, or a class of servers (its aggregations)."""
-
-    kind: Literal["link", "worker", "aggregation"]
-    name: str
-
-
-AnyCost = ProfileCost | PlaceCost
-
-
-def aggregation_costs(experiment: Experiment) -> list[PlaceCost]:
+def aggregation_costs(experiment: Experiment) -> list[ChangedCost]:
     """Return the classes of servers whose aggregations take time, in topology order."""
     nodes = [experiment.topology.nodes[server] for server in experiment.topology.servers]
-    return [PlaceCost("aggregation", name) for name in dict.fromkeys(n.class_name for n in nodes if n.aggregation_s)]
+    return [ChangedCost("aggregation", name) for name in dict.fromkeys(n.class_name for n in nodes if n.aggregation_s)]
 
 
-def with_factor(experiment: Experiment, cost: AnyCost, factor: float) -> Experiment:
+def with_factor(experiment: Experiment, cost: ChangedCost, factor: float) -> Experiment:
     """Return the experiment in which every time of one cost is multiplied by `factor`, with the same draws."""
-    if isinstance(cost, ProfileCost):
+    if cost.is_profile:
         return rebound(experiment, {cost: bound_cost(experiment, cost).scaled(factor)})
     network = experiment.network
     topology = network.topology

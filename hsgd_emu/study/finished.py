@@ -23,6 +23,7 @@ from hsgd_emu.study.clock import times
 from hsgd_emu.study.retime import check_same_operations, read_recorded
 from hsgd_emu.timing.transfers import Message
 from hsgd_emu.trials import Recorded
+from hsgd_emu.units import plain_number
 
 Reached = dict[int, int | None]
 """By seed: the iteration at which a target was reached, None where it never was."""
@@ -89,11 +90,7 @@ def target_of(text: str) -> Target:
         raise ConfigError.of(
             label, "", f"expected METRIC=LEVEL, as in test_accuracy=0.8, METRIC one of {TARGETS}{hint}"
         )
-    try:
-        # float() would read 1_000 too.
-        level = math.nan if "_" in level_text else float(level_text)
-    except ValueError:
-        level = math.nan
+    level = plain_number(level_text)
     if METRICS[metric].is_share and not 0 < level <= 1:
         raise ConfigError.of(label, "", f"found '{level_text}'; expected a fraction above 0 and at most 1, such as 0.8")
     if not 0 <= level < math.inf:

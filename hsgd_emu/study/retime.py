@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hsgd_emu.config.says import NAMES
-from hsgd_emu.errors import ConfigError, Problem, listed
+from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment, load_experiment, relocated
 from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.folder import (
@@ -117,7 +117,10 @@ def check_same_learning(parent: Experiment, experiment: Experiment) -> None:
     elif not problems and parent.schedules != experiment.schedules:
         # The same nodes under other class names: periods given by class mean other servers.
         problems.append(experiment.source.problem(("cases",), f"mean other periods on this topology: this {text}"))
-    problems += _unknown_message(parent, experiment)
+    if parent.message_bytes is not None and experiment.message_bytes is None:
+        # How large the model's own would be was never recorded.
+        text = f"the run was made with {parent.message_bytes}, so the model's own size is not known; give a number"
+        problems.append(experiment.source.problem(("message_bytes",), text))
     if problems:
         raise ConfigError(problems)
 
@@ -164,14 +167,6 @@ def _other_tree(before: Topology, now: Topology) -> str | None:
         if old.parent != new.parent:
             return f"has '{new.name}' below '{now.nodes[new.parent or 0].name}', and the run elsewhere"
     return None
-
-
-def _unknown_message(parent: Experiment, experiment: Experiment) -> list[Problem]:
-    """Return the problem of a message size taken back: how large the model's own would be was never recorded."""
-    if parent.message_bytes is None or experiment.message_bytes is not None:
-        return []
-    text = f"the run was made with {parent.message_bytes}, so the model's own size is not known; give a number"
-    return [experiment.source.problem(("message_bytes",), text)]
 
 
 def _environment(

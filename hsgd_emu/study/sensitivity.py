@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hsgd_emu.engine.emulate import emulate
+from hsgd_emu.engine.operations import Operations
+from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.times import seconds
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.metrics import Target
+from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.summary import median_reached
-from hsgd_emu.results.wording import number, percent, share_cell, target_label
-from hsgd_emu.study.blame import Barriers, barriers_of, blame, most_blamed
-from hsgd_emu.study.costs import AnyCost, aggregation_costs, profile_costs, with_factor
+from hsgd_emu.results.tables import connect_to_read, select
+from hsgd_emu.results.wording import TextTable, number, percent, share_cell, target_label
+from hsgd_emu.study.costs import ChangedCost, aggregation_costs, profile_costs, with_factor
 from hsgd_emu.study.finished import (
     FinishedRun,
     Reached,
@@ -24,9 +29,80 @@ from hsgd_emu.study.finished import (
     hardest_reached,
     require_reached,
 )
+from hsgd_emu.units import plain_number
 
-if TYPE_CHECKING:
-    from rich.table import Table
+_MOST_BLAMED = 5
+
+Barriers = Counter[tuple[str, str, str]]
+"""How many aggregations waited: by server, the child it waited for, and that child's costliest link."""
+
+
+def barriers_of(run: FinishedRun, case: str, reached: Reached) -> Barriers:
+    """Return the waits of a case's seeds until each reached the target: as recorded, or timed again."""
+    found: Barriers = Counter()
+    for seed, iteration in reached.items():
+        if iteration is None:
+            continue
+        if run.experiment.timeline == "full":
+            with contextlib.closing(connect_to_read(run.folder)) as connection:
+                where = 't."case" = ? AND t.seed = ? AND t.iteration <= ?'
+                for row in select(connection, "barriers", where, (case, seed, iteration)):
+                    found[row.server, row.waited_for, row.link] += 1
+        else:
+            _emulate_barriers(run, TrialKey(case, seed), iteration, found)
+    return found
+
+
+def _emulate_barriers(run: FinishedRun, key: TrialKey, iterations: int, found: Barriers) -> None:
+    experiment, nodes = run.experiment, run.experiment.topology.nodes
+    schedule = next(one for one in experiment.schedules if one.name == key.case)
+    routes = experiment.routes(schedule, run.message_bytes)
+    plan = experiment.plan(schedule, routes, run.message_bytes, key.seed)
+
+    def take(record: RoundRecord) -> None:
+        for barrier in record.barriers:
+            found[nodes[barrier.server].name, nodes[barrier.waited_for].name, barrier.link] += 1
+
+    emulate(replace(plan, iterations=iterations), Operations(), take, keep="full")
+
+
+def most_blamed(experiment: Experiment, barriers: Barriers) -> list[ChangedCost]:
+    """Return the single links and workers that were waited for most; not those that are alone in their profile."""
+    topology = experiment.topology
+    of_links = Counter(link.profile for link in topology.links)
+    of_workers = Counter(topology.nodes[worker].compute for worker in topology.workers)
+    links: Counter[str] = Counter()
+    workers: Counter[str] = Counter()
+    shared = {link.name for link in topology.links if of_links[link.profile] > 1}
+    for (_, child, link), num in barriers.items():
+        node = topology.nodes[topology.index[child]]
+        if link in shared:
+            links[link] += num
+        if node.is_worker and of_workers[node.compute] > 1:
+            workers[child] += num
+    return [
+        *(ChangedCost("link", name) for name, _ in links.most_common(_MOST_BLAMED)),
+        *(ChangedCost("worker", name) for name, _ in workers.most_common(_MOST_BLAMED)),
+    ]
+
+
+def blame(experiment: Experiment, cost: ChangedCost, barriers: Barriers) -> float | None:
+    if cost.kind == "aggregation":
+        return None
+    if cost.is_profile:
+        topology = experiment.topology
+        names = {link.name for link in topology.links if cost.kind == "link profile" and link.profile == cost.ref}
+        if cost.kind == "compute profile":
+            nodes = map(topology.nodes.__getitem__, topology.workers)
+            names = {node.name for node in nodes if node.compute == cost.ref}
+    else:
+        names = {cost.name}
+    field = 2 if cost.kind in ("link profile", "link") else 1
+    blamed = {key: num for key, num in barriers.items() if key[field] in names}
+    servers = {key[0] for key in blamed}
+    total = sum(num for key, num in barriers.items() if key[0] in servers)
+    return sum(blamed.values()) / total if total else 0.0
+
 
 _NEAR = 0.01
 """The derivative is taken between a cost and one this much smaller: times are straight lines between kinks, and at a
@@ -85,22 +161,17 @@ class Sensitivity:
             )
         return lines if changes else [*lines, f"{self.best} stays the best case whichever of them is cut."]
 
-    def table(self, details: bool = True) -> Table:
+    def table(self, details: bool = True) -> TextTable:
         """Return one row per cost; details: with what the other cases save."""
-        from rich.table import Table
-        from rich.text import Text
-
         others = [case for case, time_s in self.time_s.items() if case != self.best and time_s is not None and details]
         heads = [f"{percent(self.improve)} less of", "", f"{self.best} saves", "of its time", "d ln time / d ln cost"]
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for place, head in enumerate([*heads, "waited for", *(f"{case} saves" for case in others)]):
-            table.add_column(Text(head), justify="left" if place < 2 else "right", overflow="fold")
+        rows = []
         for effect in self.effects:
             cells = [f"{number(effect.saved_s[self.best] or 0.0, 3)} s", self._share(effect, self.best)]
             cells += [_cell(effect.elasticity[self.best]), share_cell(effect.blame)]
             cells += [self._share(effect, case) for case in others]
-            table.add_row(*map(Text, [effect.name, effect.kind, *cells]))
-        return table
+            rows.append([effect.name, effect.kind, *cells])
+        return TextTable([*heads, "waited for", *(f"{case} saves" for case in others)], rows, num_left=2)
 
     def _share(self, effect: Effect, case: str) -> str:
         saved_s, time_s = effect.saved_s[case], self.time_s[case]
@@ -126,7 +197,8 @@ def sensitivity(folder: Path | str, improve: float = 0.1, target: Target | None 
     now = {case: values[0] for case, values in times_to_target_s(run, [run.experiment], reached).items()}
     best = _best(now)
     barriers = barriers_of(run, best, reached[best])
-    costs = _costs(run.experiment, barriers)
+    profiles, aggregations = profile_costs(run.experiment), aggregation_costs(run.experiment)
+    costs = [*profiles, *aggregations, *most_blamed(run.experiment, barriers)]
     factors = (1 - improve, 1 - _NEAR)
     cut = times_to_target_s(run, [with_factor(run.experiment, c, f) for c in costs for f in factors], reached)
     effects = []
@@ -135,11 +207,6 @@ def sensitivity(folder: Path | str, improve: float = 0.1, target: Target | None 
         effects.append(_effect(cost, now, then, blame(run.experiment, cost, barriers)))
     effects.sort(key=lambda effect: -effect.gain_s)
     return Sensitivity(target, improve, len(run.experiment.seeds), now, best, tuple(effects))
-
-
-def _costs(experiment: Experiment, barriers: Barriers) -> list[AnyCost]:
-    places = [*aggregation_costs(experiment), *most_blamed(experiment, barriers)]
-    return [*profile_costs(experiment), *places]
 
 
 def times_to_target_s(
@@ -167,7 +234,7 @@ def _best(time_s: Mapping[str, float | None]) -> str:
 
 
 def _effect(
-    cost: AnyCost, now: Mapping[str, float | None], cut: Mapping[str, list[float | None]], waited: float | None
+    cost: ChangedCost, now: Mapping[str, float | None], cut: Mapping[str, list[float | None]], waited: float | None
 ) -> Effect:
     """Return the effect of a cost from the times with it cut by what was asked for, and by `_NEAR`."""
     then = {case: values[0] for case, values in cut.items()}
@@ -193,12 +260,8 @@ def share_of(text: str, option: str) -> float:
 
     Raises:  ConfigError: it is not between 0 and 1.
     """
-    bare, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        # float() would read 1_000 too.
-        share = math.nan if "_" in bare else float(bare) / (100 if is_percent else 1)
-    except ValueError:
-        share = math.nan
+    bare = text.strip().removesuffix("%")
+    share = plain_number(bare) / (100 if bare != text.strip() else 1)
     if not 0 < share < 1:
         raise ConfigError.of(f"{option} {text}", "", f"found '{text}'; expected a share such as 10% or 0.1")
     return share

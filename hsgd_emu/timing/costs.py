@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,6 @@ class TooLongError(Exception):
     """Times may be longer than 64 bits of nanoseconds hold."""
 
 
-class _Drawing(NamedTuple):
-    """How a law is drawn from: `num` seconds of a generator."""
-
-    draw_s: Callable[[Any, np.random.Generator, int], Seconds]
-    rejects: bool = False
-    """Whether draws that are rejected are drawn again, within their block."""
-
-
 def _not_negative(law: Normal, rng: np.random.Generator, num: int) -> Seconds:
     kept = np.empty(0)
     while len(kept) < num:
@@ -45,13 +37,14 @@ def _not_negative(law: Normal, rng: np.random.Generator, num: int) -> Seconds:
     return kept[:num]
 
 
-_DRAWING: dict[type[Law], _Drawing] = {
-    Samples: _Drawing(lambda law, rng, num: np.asarray(law.samples)[rng.integers(len(law.samples), size=num)]),
-    Lognormal: _Drawing(lambda law, rng, num: rng.lognormal(math.log(law.median), law.sigma, num)),
-    Normal: _Drawing(_not_negative, rejects=True),
-    Gamma: _Drawing(lambda law, rng, num: rng.gamma(law.shape, law.scale, num)),
-    Uniform: _Drawing(lambda law, rng, num: rng.uniform(law.low, law.high, num)),
+_DRAWING: dict[type[Law], Callable[[Any, np.random.Generator, int], Seconds]] = {
+    Samples: lambda law, rng, num: np.asarray(law.samples)[rng.integers(len(law.samples), size=num)],
+    Lognormal: lambda law, rng, num: rng.lognormal(math.log(law.median), law.sigma, num),
+    Normal: _not_negative,
+    Gamma: lambda law, rng, num: rng.gamma(law.shape, law.scale, num),
+    Uniform: lambda law, rng, num: rng.uniform(law.low, law.high, num),
 }
+"""How `num` seconds of a law are drawn from a generator."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +84,7 @@ class Cost:
     def draw_s(self, rng: np.random.Generator, num: int) -> Seconds:
         """Return `num` draws in seconds."""
         if isinstance(self.value, Law):
-            return _DRAWING[type(self.value)].draw_s(self.value, rng, num)
+            return _DRAWING[type(self.value)](self.value, rng, num)
         return np.full(num, self._constant_s, np.float64)
 
     def draw_ns(self, rng: np.random.Generator, num: int) -> Nanoseconds:
@@ -107,7 +100,7 @@ class Cost:
 
     def draw_blocks_ns(self, rng: np.random.Generator, num_blocks: int) -> Nanoseconds:
         """Return the next blocks of a stream's draws in one array: the same as one after the other."""
-        if isinstance(self.value, Law) and _DRAWING[type(self.value)].rejects:
+        if isinstance(self.value, Normal):  # what is rejected is drawn again within its block
             return np.concatenate([self.draw_ns(rng, BLOCK) for _ in range(num_blocks)])
         return self.draw_ns(rng, num_blocks * BLOCK)
 

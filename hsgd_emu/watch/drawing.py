@@ -16,8 +16,8 @@ from rich.text import Text
 from hsgd_emu.metrics import Metrics, Target
 from hsgd_emu.results.folder import read_environment
 from hsgd_emu.results.rows import TrialStatus
-from hsgd_emu.results.summary import answer, summarise, summarise_target
-from hsgd_emu.results.wording import DIVERGED, TargetSummary, accuracy_cell, number, target_label
+from hsgd_emu.results.summary import summarise, summarise_target
+from hsgd_emu.results.wording import DIVERGED, TargetSummary, accuracy_cell, answer, number, target_label
 from hsgd_emu.terminal import Terminal
 from hsgd_emu.watch.board import RunNow, TrialNow
 

@@ -17,7 +17,6 @@ RANK = {
     **dict.fromkeys(("experiment", "init"), 7),
     **dict.fromkeys(("growth", "trials"), 8),
     **dict.fromkeys(("beside", "run"), 9),
-    "tryout": 8,
     "study": 10,
     "report": 11,
     "check": 11,

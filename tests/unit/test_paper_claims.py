@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import paper_claims as claims
 
-from hsgd_emu.results.summary import CaseSummary, TargetSummary
+from hsgd_emu.results.wording import CaseSummary, TargetSummary
 
 
 def curve(periods: tuple[int, ...], level: float, groups: int = 2, partition: str = "by_label", seeds=(1,), every=50):

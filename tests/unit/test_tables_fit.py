@@ -1,11 +1,13 @@
 """What is printed at 80 columns, wider, and into a pipe: readable, and nothing cut or padded."""
 
+from collections import namedtuple
+
 import pytest
 
 from hsgd_emu.cli.app import print_lines, print_table
-from hsgd_emu.results.text_table import TextTable, rich_table
-from hsgd_emu.results.wording import CaseSummary, TargetSummary, tables
+from hsgd_emu.results.wording import CaseSummary, TargetSummary, TextTable, tables
 from hsgd_emu.study.sweep import wording
+from hsgd_emu.study.sweep.store import TABLES
 
 LEVELS = (0.5, 0.8, 0.85)
 CASES = ("P=5", "P=10", "G=50 I=5", "G=50 I=10", "a longer name")
@@ -36,7 +38,7 @@ def printed(capsys, monkeypatch, columns: str | None, forms) -> list[str]:
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
-    print_table([[rich_table(table) for table in form] for form in forms])
+    print_table(forms)
     return capsys.readouterr().out.splitlines()
 
 
@@ -65,8 +67,9 @@ def test_time_to_target_table_fits(capsys, monkeypatch, columns, num_tables):
 def test_every_table_of_a_study_fits_80_columns(capsys, monkeypatch):
     medians = {(n, case): 12345.6 + n for n in range(60) for case in CASES}
     best = {n: (CASES[n % 5], 1.25) for n in range(60)}
+    Scenario = namedtuple("Scenario", [column.name for column in TABLES["scenarios"]])
     scenarios = [
-        (n, axis, text, None)
+        Scenario(n, axis, text, None)
         for n in range(20)
         for axis, text in (("far", "0.2154"), ("near", "0.02"), ("step", "0.004"))
     ]

@@ -23,7 +23,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.results.folder import lock_folder, remove_run
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.study.sweep.writing import StudyStore
+from hsgd_emu.study.sweep.store import StudyStore
 from hsgd_emu.watch import watch
 from hsgd_emu.watch.board import RunBoard, is_written
 from hsgd_emu.watch.drawing import bar, chosen_trials, draw_run, duration, sparkline

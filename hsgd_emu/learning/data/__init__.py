@@ -7,7 +7,6 @@ imported before a data set is really loaded, so the validator may import this pa
 from hsgd_emu.learning.data.dataset import Dataset
 from hsgd_emu.learning.data.load import load_dataset
 from hsgd_emu.learning.data.partitions import partition
-from hsgd_emu.learning.data.roots import dataset_root
-from hsgd_emu.learning.data.spec import DATASETS, check_data_spec
+from hsgd_emu.learning.data.spec import DATASETS, check_data_spec, dataset_root
 
 __all__ = ["DATASETS", "Dataset", "check_data_spec", "dataset_root", "load_dataset", "partition"]

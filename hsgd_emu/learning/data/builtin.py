@@ -16,7 +16,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.files import open_regular
 from hsgd_emu.learning.data.cache import Told
 from hsgd_emu.learning.data.dataset import Dataset, from_arrays
-from hsgd_emu.learning.data.roots import candidates, missing
+from hsgd_emu.learning.data.spec import candidates, missing
 
 NUM_DIGITS_TRAIN = 1437
 DOWNLOAD_TIMEOUT_S = 30.0

@@ -16,7 +16,7 @@ import numpy as np
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data.dataset import REQUIRED, Array, Dataset, from_arrays
 from hsgd_emu.learning.data.npz import read_npz
-from hsgd_emu.learning.data.roots import env_root, user_cache
+from hsgd_emu.learning.data.spec import env_root, user_cache
 
 FORMAT = 2
 """Counted up when the decoded form changes, so that older files are no longer found."""
@@ -91,15 +91,12 @@ def _read(file: Path, tell: Told) -> Dataset | None:
         arrays = read_npz(file, _STORED, "a decoded data set")
         if str(arrays.pop("digest", "")) != _digest(file.stem, arrays):
             raise ConfigError.of(str(file), "", "not the content that was stored")
-        return from_arrays(arrays, str(file), layout=layout_of(arrays["train_x"]))
+        # Where samples have channels, they are stored first.
+        layout = "channels_first" if arrays["train_x"].ndim == 4 else None
+        return from_arrays(arrays, str(file), layout=layout)
     except (ConfigError, KeyError):  # the sources are still there
         tell.say(f"cached data set {file.name} is damaged; decoding again")
         return None
-
-
-def layout_of(x: Array) -> str | None:
-    """Return where the channels of samples stand that are known to have them first, if they have any."""
-    return "channels_first" if x.ndim == 4 else None
 
 
 def _write(file: Path, dataset: Dataset, tell: Told) -> None:

@@ -78,7 +78,8 @@ def _from_arrays(arrays: Mapping[str, Any], asked: str | None) -> Dataset:
     test_y = _labels("test_y", arrays["test_y"], len(test_x))
     num_classes = _num_classes(arrays.get("num_classes"), train_y, test_y)
     mean, std = _normalisation(arrays.get("mean"), arrays.get("std"), train_x)
-    writers = _writers(arrays.get("writers"), len(train_x))
+    given = arrays.get("writers")
+    writers = None if given is None else _integers("writers", given, len(train_x))
     return Dataset(train_x, train_y, test_x, test_y, num_classes, mean, std, writers)
 
 
@@ -237,9 +238,3 @@ def _figures(name: str, value: Any) -> tuple[float, ...]:
     if figures.size and not (np.issubdtype(figures.dtype, np.number) and np.isfinite(figures).all()):
         raise _RefusedError(f"{name} is {value!r}; it must hold finite numbers")
     return tuple(float(figure) for figure in figures.ravel())
-
-
-def _writers(value: Any, num_train: int) -> Array | None:
-    if value is None:
-        return None
-    return _integers("writers", value, num_train)

@@ -20,7 +20,7 @@ from hsgd_emu.files import open_regular
 from hsgd_emu.learning.data.cache import Told, cached
 from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays
 from hsgd_emu.learning.data.limits import BOMB_RATIO, check_fits, check_unpacked
-from hsgd_emu.learning.data.roots import find_folder
+from hsgd_emu.learning.data.spec import find_folder
 from hsgd_emu.learning.data.tree import Unused, files_below, is_passed_over
 
 if TYPE_CHECKING:
@@ -57,34 +57,20 @@ def load_image_folder(spec: DataSpec, base: Path, tell: Told) -> Dataset:
     train, test = _classes(folder, unused)
     unused.say(tell.warn)
     files = [file for part in (train, test) for paths in part.values() for file in paths]
-    options = decoding_options(spec)
-    return cached("image_folder", options, folder, files, lambda: _build(spec, folder, train, test, files, tell), tell)
+
+    def build() -> Dataset:
+        pixels, num_train = decode(files, spec.image_size, tell), sum(map(len, train.values()))
+        train_y, test_y = (np.repeat(np.arange(len(part)), list(map(len, part.values()))) for part in (train, test))
+        arrays = {"train_x": pixels[:num_train], "train_y": train_y, "test_x": pixels[num_train:], "test_y": test_y}
+        figures = {"num_classes": len(train), "mean": 0.5, "std": 0.5}
+        return from_arrays(arrays | figures, str(folder), layout="channels_first")
+
+    return cached("image_folder", decoding_options(spec), folder, files, build, tell)
 
 
 def decoding_options(spec: DataSpec) -> dict[str, Any]:
     """Return what the decoded pixels depend on beside the files."""
     return {"image_size": spec.image_size, "pillow": version("pillow")}
-
-
-def _build(
-    spec: DataSpec,
-    folder: Path,
-    train: dict[str, list[Path]],
-    test: dict[str, list[Path]],
-    files: list[Path],
-    tell: Told,
-) -> Dataset:
-    pixels = decode(files, spec.image_size, tell)
-    num_train = sum(map(len, train.values()))
-    labels = [np.repeat(np.arange(len(part)), [len(paths) for paths in part.values()]) for part in (train, test)]
-    arrays = {
-        "train_x": pixels[:num_train],
-        "train_y": labels[0],
-        "test_x": pixels[num_train:],
-        "test_y": labels[1],
-    }
-    figures = {"num_classes": len(train), "mean": 0.5, "std": 0.5}
-    return from_arrays(arrays | figures, str(folder), layout="channels_first")
 
 
 def _classes(folder: Path, unused: Unused) -> list[dict[str, list[Path]]]:
@@ -140,13 +126,19 @@ def decode(files: Sequence[Path], image_size: Size | None, tell: Told) -> Array:
         size = image_size or _read(files[0], lambda image: (image.height, image.width))
         pixels = _allocate(files, size, is_resized=image_size is not None)
         is_grey, bad = np.zeros(len(files), bool), list[Problem]()
-        decoder = _Decoder(size, None if image_size else files[0])
+        one_large, first = threading.Lock(), None if image_size else files[0]
+
+        def pixels_of(image: Image.Image) -> tuple[Array, bool]:
+            _check_usable(image, size, first)
+            is_large = image.height * image.width > _LARGE_PIXELS
+            with one_large if is_large else nullcontext():  # nothing is decoded that is not used
+                return _decoded(image, size), image.mode in GREY_MODES
 
         def fill(start: int) -> list[Problem]:
             bad: list[Problem] = []
             for index in range(start, min(start + CHUNK, len(files))):
                 try:
-                    pixels[index], is_grey[index] = _read(files[index], decoder.pixels)
+                    pixels[index], is_grey[index] = _read(files[index], pixels_of)
                 except ConfigError as error:
                     bad += error.problems
             return bad
@@ -221,33 +213,26 @@ def _check_pixels(image: Image.Image, num_bytes: int) -> None:
         raise _WrongImageError(f"{found} (a decompression bomb?); where it is right, make it smaller")
 
 
-class _Decoder:
-    """Makes pixels of images of one size."""
+def _check_usable(image: Image.Image, size: Size, first: Path | None) -> None:
+    """Refuse an image that is deep, or of another size than the first where none is resized."""
+    found = (image.height, image.width)
+    if found != size and first is not None:
+        raise _WrongImageError(
+            f"is {found[0]} x {found[1]} pixels (height x width) but {first} is {size[0]} x {size[1]}; set "
+            "data.image_size to resize all images"
+        )
+    if _is_deep(image):
+        raise _WrongImageError(f"has mode {image.mode}, more than 8 bits per channel; convert it to 8 bits")
 
-    def __init__(self, size: Size, first: Path | None) -> None:
-        self.size, self.first = size, first
-        self._one_large = threading.Lock()
 
-    def pixels(self, image: Image.Image) -> tuple[Array, bool]:
-        """Return (3, H, W) pixels and whether the image is grey; nothing is decoded that is not used."""
-        found = (image.height, image.width)
-        if found != self.size and self.first is not None:
-            raise _WrongImageError(
-                f"is {found[0]} x {found[1]} pixels (height x width) but {self.first} is {self.size[0]} x "
-                f"{self.size[1]}; set data.image_size to resize all images"
-            )
-        if _is_deep(image):
-            raise _WrongImageError(f"has mode {image.mode}, more than 8 bits per channel; convert it to 8 bits")
-        with self._one_large if found[0] * found[1] > _LARGE_PIXELS else nullcontext():
-            return self._decoded(image), image.mode in GREY_MODES
+def _decoded(image: Image.Image, size: Size) -> Array:
+    """Return (3, H, W) pixels."""
+    from PIL import Image
 
-    def _decoded(self, image: Image.Image) -> Array:
-        from PIL import Image
-
-        colour = image.convert("RGB")
-        if colour.size != self.size[::-1]:
-            colour = colour.resize(self.size[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(colour).transpose(2, 0, 1)
+    colour = image.convert("RGB")
+    if colour.size != size[::-1]:
+        colour = colour.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(colour).transpose(2, 0, 1)
 
 
 def _is_deep(image: Image.Image) -> bool:

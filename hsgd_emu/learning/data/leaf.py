@@ -17,7 +17,7 @@ from hsgd_emu.files import read_text_bounded
 from hsgd_emu.learning.data.cache import Told, cached
 from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays
 from hsgd_emu.learning.data.images import decode, decoding_options
-from hsgd_emu.learning.data.roots import find_folder
+from hsgd_emu.learning.data.spec import find_folder
 from hsgd_emu.learning.data.tree import Unused, files_below, is_passed_over
 
 LAYOUT = "train/*.json and test/*.json, in subfolders too (and img_align_celeba/ for CelebA)"
@@ -198,12 +198,8 @@ def _object(file: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any] | _User:
         twice = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
         raise _bad(file, f"the key {twice!r} is there twice in one mapping")
     inputs, labels = content.get("x"), content.get("y")
-    if isinstance(inputs, list) and isinstance(labels, list):
-        return _user(inputs, labels)
-    return content
-
-
-def _user(inputs: list[Any], labels: list[Any]) -> _User:
+    if not isinstance(inputs, list) or not isinstance(labels, list):
+        return content
     try:
         return _User(len(inputs), len(labels), _inputs(inputs), _labels(labels))
     except _RefusedError as refused:

@@ -7,9 +7,8 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
-import numpy as np
 from numpy.lib import format as npy
 
 from hsgd_emu.errors import ConfigError, listed
@@ -26,11 +25,6 @@ class _BadArchiveError(Exception):
     """Why an archive was refused."""
 
 
-class _Member(NamedTuple):
-    info: zipfile.ZipInfo
-    num_bytes: int
-
-
 def read_npz(file: Path, names: Sequence[str], expected: str) -> dict[str, Array]:
     """Return the arrays of an .npz file, which may hold some of `names` and nothing else.
 
@@ -44,8 +38,8 @@ def read_npz(file: Path, names: Sequence[str], expected: str) -> dict[str, Array
                 raise _BadArchiveError("it is a single array, not an .npz file")
             with zipfile.ZipFile(stream) as archive:
                 members = _members(archive, names)
-                _check_size(file, sum(member.num_bytes for member in members.values()), stream)
-                return {name: _array(archive, name, member.info) for name, member in members.items()}
+                _check_size(file, sum(_num_bytes(archive, *member) for member in members.items()), stream)
+                return {name: _array(archive, name, info) for name, info in members.items()}
         except ConfigError:
             raise
         except _BadArchiveError as error:
@@ -55,22 +49,23 @@ def read_npz(file: Path, names: Sequence[str], expected: str) -> dict[str, Array
             raise ConfigError.of(str(file), "data.folder", message) from None
 
 
-def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, _Member]:
+def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, zipfile.ZipInfo]:
     infos = archive.infolist()
     found = [info.filename.removesuffix(".npy") for info in infos]
     unknown = [name for name in found if name not in names]
     if unknown or len(set(found)) < len(found):
         what = f"{listed(unknown)} unknown" if unknown else "it holds an array twice"
         raise _BadArchiveError(f"{what}; allowed are {listed(names)}")
-    return {name: _Member(info, _check_member(archive, name, info)) for name, info in zip(found, infos, strict=True)}
+    return dict(zip(found, infos, strict=True))
 
 
-def _check_member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> int:
+def _num_bytes(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> int:
     """Return how many bytes the array has, which its header and the archive must both say."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _BadArchiveError(f"{name} is compressed in a way that NumPy does not use")
     with archive.open(info) as stream:
-        shape, dtype = _header(stream)
+        read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(stream, max_header_size=_MOST_HEADER)
         length = stream.tell()
     if dtype.kind not in _KINDS:
         raise _BadArchiveError(f"{name} holds {dtype}; only numbers can be read")
@@ -78,13 +73,6 @@ def _check_member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) ->
     if min(shape, default=0) < 0 or length + num_bytes != info.file_size:
         raise _BadArchiveError(f"{name} says it has shape {shape}, but its file is not as long as that")
     return num_bytes
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    version = npy.read_magic(stream)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(stream, max_header_size=_MOST_HEADER)
-    return shape, dtype
 
 
 def _check_size(file: Path, num_bytes: int, stream: IO[bytes]) -> None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.results.summary import median_reached
-from hsgd_emu.results.wording import number
+from hsgd_emu.results.wording import TextTable, number
 from hsgd_emu.study.changes import COMPUTE
-from hsgd_emu.study.costs import ProfileCost
+from hsgd_emu.study.costs import ChangedCost
 from hsgd_emu.study.fitting.table import Measured
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _HARD_TO_TELL = 0.95
 """Correlation from which two constants are said to be hard to tell apart."""
@@ -27,7 +24,7 @@ _HARD_TO_TELL = 0.95
 class FittedValue:
     """One constant: an RTT or a step time. low_s, high_s: 95% interval, None where it is not determined."""
 
-    cost: ProfileCost
+    cost: ChangedCost
     up_share: float | None
     """Of an RTT: as the profile in its place has it."""
     value_s: float
@@ -144,19 +141,14 @@ class Fit:
                     lines.append(f"{other.name} and {one.name} are hard to tell apart (correlation {value:.2f}).")
         return lines
 
-    def result_table(self) -> Table:
+    def result_table(self) -> TextTable:
         """Return one row per measured time."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for place, head in enumerate(("case", "iterations", "measured", "fitted", "off")):
-            table.add_column(Text(head), justify="left" if place == 0 else "right", overflow="fold")
+        rows = []
         for row in self.rows:
             iterations = median_reached(list(row.measured.reached.values())) or 0
             cells = [row.measured.case, f"{iterations:,.0f}", f"{number(row.measured.time_s)} s"]
-            table.add_row(*map(Text, [*cells, f"{number(row.fitted_s)} s", _percent(row.off)]))
-        return table
+            rows.append([*cells, f"{number(row.fitted_s)} s", _percent(row.off)])
+        return TextTable(("case", "iterations", "measured", "fitted", "off"), rows)
 
     def snippet(self) -> str:
         """Return YAML to paste into a run file: the determined constants that a run file can bind."""

@@ -12,8 +12,7 @@ from hsgd_emu.experiment import relocated
 from hsgd_emu.metrics import METRICS, TARGETS, Target
 from hsgd_emu.results.wording import percent
 from hsgd_emu.study.clock import ClockName
-from hsgd_emu.study.planning.candidates import Periods
-from hsgd_emu.study.planning.contest import Candidate, candidates, entrants, variants
+from hsgd_emu.study.planning.candidates import Candidate, Periods, candidates, entrants, variants
 from hsgd_emu.study.planning.result import PlanResult, Training
 from hsgd_emu.study.planning.search import Request, Search
 from hsgd_emu.study.training.executors import Crew, ExecutorName, TrainingProgress, train
@@ -28,13 +27,6 @@ AT_ONCE = 2
 
 Train = Callable[[Sequence[Wanted]], Mapping[str, Learned]]
 """Learns what is not learned yet, and returns all of it by key."""
-
-
-class PlanProgress(TrainingProgress):
-    """Told how planning goes, and does nothing with it."""
-
-    def say(self, text: str) -> None:
-        """Something takes a while."""
 
 
 def plan_schedule(
@@ -54,7 +46,7 @@ def plan_schedule(
     device: str = "auto",
     precision: str = "auto",
     library: Path | str = DEFAULT_FOLDER,
-    progress: PlanProgress | None = None,
+    progress: TrainingProgress | None = None,
 ) -> PlanResult:
     """Return which schedule of a run reaches a target first, in the median over seeds and draws of the network.
 
@@ -67,7 +59,7 @@ def plan_schedule(
              that the answer does not depend on it.
     Raises:  ConfigError: the run file or one of these is wrong.
     """
-    progress = progress or PlanProgress()
+    progress = progress or TrainingProgress()
     _check(target, budget, replications)
     of = variants(Path(path), sets, topologies, groupings, periods)
     experiment, choice = of[0].experiment, candidates(of)
@@ -105,7 +97,7 @@ class _Oracle:
         given: Resources,
         library: Library,
         learn_all: Train,
-        progress: PlanProgress,
+        progress: TrainingProgress,
     ) -> None:
         self.choice, self.metric, self.given, self.library = choice, metric, given, library
         self.learn_all, self.progress = learn_all, progress

@@ -14,9 +14,8 @@ import yaml
 from hsgd_emu.errors import listed
 from hsgd_emu.experiment import plain
 from hsgd_emu.metrics import METRICS
-from hsgd_emu.results.text_table import TextTable
-from hsgd_emu.results.wording import number, percent, target_label
-from hsgd_emu.study.planning.contest import Candidate
+from hsgd_emu.results.wording import TextTable, number, percent, target_label
+from hsgd_emu.study.planning.candidates import Candidate
 from hsgd_emu.study.planning.search import DOUBT, Fate, Finding
 
 if TYPE_CHECKING:

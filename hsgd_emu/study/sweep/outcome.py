@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.study.sweep.axes import Axis
+from hsgd_emu.study.sweep.axes import Scenario, Value
 from hsgd_emu.study.sweep.crossover import Crossover, Line, find_all
 from hsgd_emu.study.sweep.race import CaseTimes, Group, Race
 from hsgd_emu.study.sweep.statistics import best, median, probability, summarise
-from hsgd_emu.study.sweep.values import Scenario, Value
 
 Rows = dict[str, list[tuple[Any, ...]]]
 Levels = Sequence[tuple[str, float]]
@@ -113,26 +112,22 @@ def crossovers(race: Race, best_of: dict[tuple[int, str, float], str]) -> list[C
     Args:    best_of: the best case by (scenario, metric, target).
     """
     study = race.scenarios.study
-    searched = [axis for axis in study.axes if axis.is_timing and len(axis.values) > 1 and _is_numeric(axis)]
-    if not study.is_grid or not searched:
-        return []
     found: list[Crossover] = []
-    for axis in searched:
-        found += _along(race, study.axes.index(axis), best_of)
+    for place, axis in enumerate(study.axes if study.is_grid else ()):
+        numbers = [value.number for value in axis.values if value.number is not None]
+        if axis.is_timing and len(axis.values) > 1 and len(numbers) == len(axis.values):
+            found += _along(race, place, numbers, best_of)
     return found
 
 
-def _is_numeric(axis: Axis) -> bool:
-    return all(value.number is not None for value in axis.values)
-
-
-def _along(race: Race, place: int, best_of: dict[tuple[int, str, float], str]) -> list[Crossover]:
+def _along(
+    race: Race, place: int, numbers: Sequence[float], best_of: dict[tuple[int, str, float], str]
+) -> list[Crossover]:
     study = race.scenarios.study
     axis = study.axes[place]
     by_line: dict[tuple[Value | None, ...], list[int]] = {}
     for number, values in enumerate(study.scenarios):
         by_line.setdefault((*values[:place], None, *values[place + 1 :]), []).append(number)
-    numbers = [_number(value) for value in axis.values]
     lines, about = [], []
     for fixed, scenarios in list(by_line.items())[:_MOST_LINES]:
         for level in race.levels:
@@ -157,11 +152,6 @@ def _along(race: Race, place: int, best_of: dict[tuple[int, str, float], str]) -
         }
         found += [Crossover(*level, axis.name, others, c.below, c.above, c.value) for c in crossings]
     return found
-
-
-def _number(value: Value) -> float:
-    assert value.number is not None
-    return value.number
 
 
 def _medians(race: Race, asked: Sequence[Scenario]) -> list[list[dict[str, float]]]:

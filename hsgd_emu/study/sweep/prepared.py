@@ -12,17 +12,15 @@ from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.experiment import UNKNOWN_BYTES, Experiment, relocated
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.wording import number as in_short
-from hsgd_emu.run import known_message_bytes, timing_message_bytes
+from hsgd_emu.run import check_learning, known_message_bytes, timing_message_bytes
 from hsgd_emu.study.clock import ClockName, times
-from hsgd_emu.study.sweep.scenarios import Scenarios
-from hsgd_emu.study.sweep.settings import Settings
+from hsgd_emu.study.sweep.axes import Scenario
+from hsgd_emu.study.sweep.scenarios import Scenarios, Settings
 from hsgd_emu.study.sweep.study_file import Study, load_study
-from hsgd_emu.study.sweep.values import Scenario
 from hsgd_emu.study.training.executors import default_jobs, estimate_wall_s
 from hsgd_emu.study.training.library import DEFAULT_FOLDER, Library
 from hsgd_emu.study.training.wanted import Resources, Wanted, resources, wanted
 from hsgd_emu.trials import trial_keys
-from hsgd_emu.tryout import check_learning
 
 _PROBED = 64
 """Scenarios timed to tell how long all of them take."""
@@ -112,9 +110,10 @@ class Prepared:
         """The number of the base of each scenario."""
         return [self.scenarios.base(values).number for values in self.study.scenarios]
 
-    def plan(self, jobs: int | None = None) -> StudyPlan:
-        """Return the plan, without how long it takes."""
+    def plan(self, jobs: int | None = None, clock: ClockName | None = None) -> StudyPlan:
+        """Return the plan; with a clock also how long it takes, as far as that is known."""
         study, distinct = self.study, self.wanted
+        jobs = jobs or default_jobs(distinct)
         columns = zip(*study.scenarios, strict=True)
         sizes = [len({value.text if value else None for value in column}) for column in columns]
         return StudyPlan(
@@ -125,7 +124,9 @@ class Prepared:
             replications=study.spec.replications,
             num_distinct=len(distinct),
             num_found=sum(self.library.find(one) is not None for one in distinct),
-            jobs=jobs or default_jobs(distinct),
+            jobs=jobs,
+            training_wall_s=None if clock is None or self.unread else self.training_wall_s(jobs),
+            retiming_wall_s=None if clock is None else self.retiming_wall_s(clock),
             unread=self.unread,
         )
 

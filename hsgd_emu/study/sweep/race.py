@@ -17,8 +17,8 @@ from hsgd_emu.metrics import first_reaching
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.rng import seed_of
 from hsgd_emu.study.clock import ClockName, times
-from hsgd_emu.study.sweep.settings import Setting, Settings
-from hsgd_emu.study.sweep.values import Scenario
+from hsgd_emu.study.sweep.axes import Scenario
+from hsgd_emu.study.sweep.scenarios import Setting, Settings
 from hsgd_emu.study.training.library import Learned
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ import contextlib
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,14 @@ from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.sweep.outcome import crossover_row, crossovers, rows_of
 from hsgd_emu.study.sweep.prepared import Prepared, StudyPlan, prepare
 from hsgd_emu.study.sweep.race import Race
-from hsgd_emu.study.sweep.store import connect_to_read, is_study_folder
+from hsgd_emu.study.sweep.store import StudyStore, connect_to_read, is_study_folder
 from hsgd_emu.study.sweep.study_file import load_study, study_data
-from hsgd_emu.study.sweep.writing import StudyStore, finish_writing
-from hsgd_emu.study.training.executors import ExecutorName, train
+from hsgd_emu.study.training.executors import ExecutorName, TrainingProgress, train
 from hsgd_emu.study.training.library import DEFAULT_FOLDER
-from hsgd_emu.study.training.processes import TrainingProgress
 
 _LIBRARIES = ("hsgd-emu", "numpy", "scipy", "simpy", "networkx", "torch", "torchvision", "scikit-learn", "pandas")
-_LAST = "crossovers"
-"""The part that is written last."""
-_DIVERGED = "diverged"
-"""The part that is written as soon as all is learned."""
+_DIVERGED, _LAST = "diverged", "crossovers"
+"""The part that is written as soon as all is learned, and the one that is written last."""
 
 
 class StudyProgress(TrainingProgress):
@@ -38,9 +34,6 @@ class StudyProgress(TrainingProgress):
 
     def planned(self, plan: StudyPlan) -> None:
         """Every scenario is tried, and nothing else is done yet."""
-
-    def say(self, text: str) -> None:
-        """Something takes a while."""
 
     def timed(self, num: int, num_scenarios: int) -> None:
         """So many scenarios are timed and written."""
@@ -80,12 +73,12 @@ def run_study(
     progress.say("trying every scenario")
     prepared = prepare(study, device, precision, library, trust_code or not dry_run)
     if dry_run:
-        progress.planned(_with_wall_s(prepared, prepared.plan(jobs), clock))
+        progress.planned(prepared.plan(jobs, clock))
         return folder
     if is_study_folder(folder) and not force:
         _check_same_learning(folder, prepared)
         if is_finished(folder):
-            finish_writing(folder)
+            StudyStore.finish_writing(folder)
             return folder
     with _opened(folder, data, prepared, force) as store:
         progress.planned(prepared.plan(jobs))
@@ -122,16 +115,7 @@ def plan_of_study(
 
     trust_code: run the code of its own models and data, without which some of that is not known.
     """
-    prepared = prepare(load_study(path, sets), device, precision, library, trust_code)
-    return _with_wall_s(prepared, prepared.plan(jobs), clock)
-
-
-def _with_wall_s(prepared: Prepared, plan: StudyPlan, clock: ClockName) -> StudyPlan:
-    return replace(
-        plan,
-        training_wall_s=None if plan.unread else prepared.training_wall_s(plan.jobs),
-        retiming_wall_s=prepared.retiming_wall_s(clock),
-    )
+    return prepare(load_study(path, sets), device, precision, library, trust_code).plan(jobs, clock)
 
 
 def _time(race: Race, store: StudyStore, progress: StudyProgress) -> None:

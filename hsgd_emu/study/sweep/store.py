@@ -5,16 +5,33 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsgd_emu.atomic import write_atomically
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.results import database
-from hsgd_emu.results.database import Column, ColumnType, Format, bounded, table_sql
-from hsgd_emu.results.folder import STUDY_DATABASE, read_environment, read_study_file
-from hsgd_emu.results.read import dtypes, export_tables
+from hsgd_emu.results.database import (
+    Column,
+    ColumnType,
+    Format,
+    bounded,
+    create_database,
+    remove_database,
+    table_sql,
+)
+from hsgd_emu.results.folder import (
+    REPORT_FILE,
+    STUDY_DATABASE,
+    STUDY_FILE,
+    Store,
+    new_folder,
+    read_study_file,
+    write_environment,
+)
+from hsgd_emu.results.read import Results, Table, export_tables
 from hsgd_emu.results.tables import quoted
 from hsgd_emu.results.wording import diverged_in_words
 from hsgd_emu.study.sweep.crossover import Crossover
@@ -66,9 +83,6 @@ FORMAT = Format(
     TABLES,
 )
 
-RESULTS = ("summary", "wins", "best", "crossovers")
-"""What is worked out of `times` when all of them are there."""
-
 
 def is_study_folder(folder: Path) -> bool:
     """Tell whether `folder` holds a study. The database is put in place last, so it vouches for the rest."""
@@ -94,74 +108,28 @@ def select(connection: sqlite3.Connection, table: str) -> Iterator[Any]:
     yield from bounded(connection, rows, TABLES[table])
 
 
-class StudyResults:
+class StudyResults(Results):
     """The results in one study folder, as pandas frames. Each table is read when first asked for, and kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    tables, connect, select = TABLES, staticmethod(connect_to_read), staticmethod(select)
+    scenarios = Table("One row per scenario and axis.")
+    trials = Table("Which trained trial stands behind each scenario, case and seed.")
+    diverged = Table("Which trained trials diverged, and at which iteration.")
+    times = Table("When each replication of each trial reached each target; NaN where never.")
+    summary = Table("Median, quantiles and confidence interval over seeds and replications.")
+    wins = Table("The probability that one case reaches a target before another.")
+    best = Table("The case that reaches a target first, and by how much.")
+    crossovers = Table("Where along an axis the best case changes; `fixed` as JSON (see `fixed_of`).")
 
     @cached_property
     def study(self) -> dict[str, Any]:
         """The study file, everything resolved: `axes` with their values, `run` with its cases and targets."""
         return read_study_file(self.folder)
 
-    @cached_property
-    def environment(self) -> dict[str, Any]:
-        """The versions and the machine that the study used."""
-        return read_environment(self.folder)
-
-    @cached_property
-    def scenarios(self) -> pd.DataFrame:
-        """One row per scenario and axis."""
-        return self._frame("scenarios")
-
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        """Which trained trial stands behind each scenario, case and seed."""
-        return self._frame("trials")
-
-    @cached_property
-    def diverged(self) -> pd.DataFrame:
-        """Which trained trials diverged, and at which iteration."""
-        return self._frame("diverged")
-
     def diverged_in_words(self) -> str:
         """Say which trials diverged; nothing where none did."""
         found = self.trials.drop_duplicates("trial").merge(self.diverged, on="trial")
         return diverged_in_words(list(found[["case", "seed", "diverged_at"]].itertuples(index=False, name=None)))
-
-    @cached_property
-    def times(self) -> pd.DataFrame:
-        """When each replication of each trial reached each target; NaN where never."""
-        return self._frame("times")
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        """Median, quantiles and confidence interval over seeds and replications."""
-        return self._frame("summary")
-
-    @cached_property
-    def wins(self) -> pd.DataFrame:
-        """The probability that one case reaches a target before another."""
-        return self._frame("wins")
-
-    @cached_property
-    def best(self) -> pd.DataFrame:
-        """The case that reaches a target first, and by how much."""
-        return self._frame("best")
-
-    @cached_property
-    def crossovers(self) -> pd.DataFrame:
-        """Where along an axis the best case changes; `fixed` as JSON (see `fixed_of`)."""
-        return self._frame("crossovers")
-
-    def _frame(self, table: str) -> pd.DataFrame:
-        import pandas as pd
-
-        columns = [column.name for column in TABLES[table]]
-        with contextlib.closing(connect_to_read(self.folder)) as connection:
-            frame = pd.DataFrame.from_records(list(select(connection, table)), columns=columns)
-        return frame.astype(dtypes(TABLES[table]))
 
 
 def fixed_of(text: str) -> dict[str, Any]:
@@ -191,3 +159,43 @@ def export_study(folder: Path, format: str, out: Path, force: bool = False) -> l
     """Write one file per table of a study into `out` (format: csv or parquet) and return their paths."""
     with contextlib.closing(connect_to_read(folder)) as connection:
         return export_tables(connection, TABLES, select, format, out, force)
+
+
+Rows = Mapping[str, Iterable[Sequence[Any]]]
+"""Rows to write, by table."""
+
+
+class StudyStore(Store):
+    """A study open for writing: parts go in as they are worked out, each whole (as rounds do into a run)."""
+
+    file, format, require = STUDY_DATABASE, FORMAT, staticmethod(require_study_folder)
+
+    @classmethod
+    def create(cls, folder: Path, study_yaml: str, environment: Mapping[str, Any], rows: Rows) -> StudyStore:
+        """Make a new study in `folder`, in the place of one that is there; its tables are empty but for `rows`."""
+
+        def prepare() -> None:
+            remove_database(folder / STUDY_DATABASE)  # goes first: it vouches for the rest
+            (folder / REPORT_FILE).unlink(missing_ok=True)
+            write_atomically(folder / STUDY_FILE, study_yaml)
+            write_environment(folder, dict(environment))
+            create_database(folder / STUDY_DATABASE, FORMAT, lambda connection: _insert(connection, rows))
+
+        new_folder(folder)
+        return cls._prepared(folder, prepare)
+
+    def done(self) -> set[str]:
+        """Return the names of the parts that are written."""
+        return {name for (name,) in self.connection.execute("SELECT part FROM parts")}
+
+    def write_part(self, name: str, rows: Rows) -> None:
+        """Write the rows (by table) of one part of the study, all or nothing."""
+        with self.transaction() as connection:
+            _insert(connection, rows)
+            connection.execute("INSERT INTO parts VALUES (?)", (name,))
+
+
+def _insert(connection: sqlite3.Connection, rows: Rows) -> None:
+    for table, values in rows.items():
+        marks = ", ".join("?" * len(TABLES[table]))
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", values)

@@ -19,8 +19,7 @@ from hsgd_emu.config.wording import form, shown
 from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
 from hsgd_emu.experiment import Experiment, build_experiment, plain, with_profiles
 from hsgd_emu.study.changes import COMPUTE
-from hsgd_emu.study.sweep.axes import Axis, read_axes, read_scenarios
-from hsgd_emu.study.sweep.values import Scenario, Value, shown_value
+from hsgd_emu.study.sweep.axes import Axis, Scenario, Value, read_axes, read_scenarios, shown_value
 
 
 @dataclass(frozen=True)

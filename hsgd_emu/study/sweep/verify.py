@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.results import database
+from hsgd_emu.results.database import complaint_on
 from hsgd_emu.results.folder import STUDY_DATABASE, STUDY_FILE, read_environment
-from hsgd_emu.study.sweep.store import FORMAT, is_study_folder
+from hsgd_emu.study.sweep.store import FORMAT
 from hsgd_emu.study.sweep.study_file import Study, load_study
 
 
 def study_complaint(folder: Path) -> ConfigError | None:
     """Return what is wrong with the study in a folder; None where it is as hsgd-emu writes it, or there is none."""
-    path = folder / STUDY_DATABASE
-    try:
-        if not is_study_folder(folder):
-            return None
+
+    def read() -> Study:
         study = load_study(folder / STUDY_FILE)
         read_environment(folder)
-        database.check_whole(path, FORMAT)
-        with contextlib.closing(database.connect_to_read(path, FORMAT)) as connection:
-            wrong = next(_contradictions(connection, study), None)
-    except ConfigError as error:
-        return error
-    except sqlite3.Error as error:
-        return ConfigError.of(str(path), "", f"is damaged ({error})")
-    return None if wrong is None else ConfigError.of(str(path), "", f"is not as hsgd-emu wrote it: {wrong}")
+        return study
+
+    return complaint_on(folder / STUDY_DATABASE, FORMAT, read, _contradictions)
 
 
 def _contradictions(connection: sqlite3.Connection, study: Study) -> Iterator[str]:

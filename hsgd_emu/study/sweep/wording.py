@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hsgd_emu.results.text_table import TextTable
-from hsgd_emu.results.wording import number, percent, target_label
+from hsgd_emu.results.wording import TextTable, number, percent, target_label
 from hsgd_emu.study.sweep.crossover import sentences
 from hsgd_emu.study.sweep.store import connect_to_read, crossovers_of, read_study, select
 

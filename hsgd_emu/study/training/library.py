@@ -13,7 +13,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.locks import try_lock
 from hsgd_emu.metrics import Metrics
 from hsgd_emu.results.folder import is_run_folder, recorded_message_bytes, remove_run
-from hsgd_emu.results.store import finish_writing
+from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.training.wanted import Wanted, experiment_of
@@ -59,7 +59,7 @@ class Library:
         if found is None or not (found.finished or found.iteration >= wanted.until < wanted.iterations):
             return None
         if found.finished:
-            finish_writing(self.folder_of(wanted))
+            RunStore.finish_writing(self.folder_of(wanted))
         return found
 
     def progress_of(self, wanted: Wanted) -> Learned | None:

@@ -22,8 +22,8 @@ from typing import Any
 from hsgd_emu.errors import ConfigError, Problem, RunError, listed
 from hsgd_emu.results.folder import LOCK_FILE
 from hsgd_emu.spawning import portable
+from hsgd_emu.study.training.executors import MOST_DEATHS, TrainingProgress
 from hsgd_emu.study.training.library import Library, learn
-from hsgd_emu.study.training.processes import MOST_DEATHS, TrainingProgress
 from hsgd_emu.study.training.wanted import Wanted
 from hsgd_emu.trials import Progress
 

@@ -18,8 +18,8 @@ from hsgd_emu.config.says import ENDS, LEARNED, SCHEDULED
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import UNKNOWN_BYTES, Experiment, build_experiment, relocated
+from hsgd_emu.learning.material import Material
 from hsgd_emu.results.rows import TrialKey
-from hsgd_emu.study.training.identity import Facts, facts_of, forget
 from hsgd_emu.topology.tree import Topology
 
 CASE = "trial"
@@ -176,3 +176,32 @@ def _node(topology: Topology, index: int) -> dict[str, Any]:
     if node.children:
         found["children"] = [_node(topology, child) for child in node.children]
     return found
+
+
+Facts = tuple[tuple[str, str], ...]
+
+
+def facts_of(experiment: Experiment, seed: int) -> Facts:
+    """Return (what, version or hash) of all that the learning of a seed depends on and the run file only names.
+
+    See `Material.facts`. Data that were loaded once, and own modules, stay as they are until `forget`.
+    """
+    return tuple(_material(experiment).facts([seed]).items())
+
+
+def forget() -> None:
+    """Look at data and own code anew at the next question: they may have changed."""
+    _materials.clear()
+
+
+_materials: dict[tuple[str, str, Path], Material] = {}
+
+
+def _material(experiment: Experiment) -> Material:
+    data = experiment.data.model_copy(update={"partition": "iid", "classes_per_worker": None, "alpha": None})
+    model = repr(experiment.model) if ":" in experiment.model.name else ""
+    asked = repr(data), model, experiment.base
+    if asked not in _materials:
+        _materials[asked] = Material(data, experiment.model, experiment.base)
+        _materials[asked].shrink()
+    return _materials[asked]

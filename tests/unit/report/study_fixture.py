@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from hsgd_emu.study.sweep.writing import StudyStore
+from hsgd_emu.study.sweep.store import StudyStore
 
 LOCAL, HSGD, NEVER = "P=5", "G=50 I=5", "P=50"
 EASY, HARD = ("test_accuracy", 0.5), ("test_accuracy", 0.8)

@@ -33,7 +33,7 @@ def with_barriers(
                 at = row(number, (1, 1, 0), None)._replace(iteration=5 * number)
                 store.commit_round(key, 5 * number, at, [], [barrier], [])
             store.finish_trial(key, None, "timeline", "simpy", 1.0)
-        store.finish_run()
+        store.finish()
     with gather([folder]) as content:
         figure = blame(content)
     if figure:

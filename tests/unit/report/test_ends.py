@@ -16,8 +16,8 @@ from hsgd_emu.report import write_report
 from hsgd_emu.results.read import read_run
 from hsgd_emu.results.rows import CurveRow, TrialKey
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.results.summary import answer, render_rows, summarise
-from hsgd_emu.results.wording import number
+from hsgd_emu.results.summary import summarise
+from hsgd_emu.results.wording import answer, number, render_rows
 from tests.unit.report.html_fixture import constant, words
 
 RUN = """

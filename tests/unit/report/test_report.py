@@ -93,7 +93,7 @@ def make_run(
                 store.commit_round(key, 50 * number, row(number, step_s * number, value), [], [barrier], [])
             if not (unfinished and key == keys[-1]):
                 store.finish_trial(key, "weights-hash", "timeline-hash", "simpy", 1.0)
-        store.finish_run()
+        store.finish()
     return folder
 
 

@@ -72,7 +72,7 @@ def trained(
                 )
             if key.case not in unfinished:
                 store.finish_trial(key, "weights", "timeline", "simpy", 1.0)
-        store.finish_run()
+        store.finish()
     with gather([folder]) as content:
         yield content
 

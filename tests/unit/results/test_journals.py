@@ -15,9 +15,8 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.results.folder import remove_run
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, select
-from hsgd_emu.study.sweep.store import STUDY_DATABASE
+from hsgd_emu.study.sweep.store import STUDY_DATABASE, StudyStore
 from hsgd_emu.study.sweep.store import connect_to_read as connect_to_study
-from hsgd_emu.study.sweep.writing import StudyStore
 
 from .conftest import KEYS, NewStore, curve_row, write_trial
 
@@ -50,7 +49,7 @@ def finished(new_store: NewStore) -> Path:
     with new_store() as store:
         for key in KEYS:
             write_trial(store, key, [(10.0, 0.5), (20.0, 0.9)])
-        store.finish_run()
+        store.finish()
     return store.folder
 
 
@@ -74,7 +73,7 @@ def test_a_reader_rolls_a_forgotten_journal_back(hot: Path) -> None:
 def test_a_writer_rolls_a_forgotten_journal_back(hot: Path) -> None:
     with RunStore.open(hot) as store:
         assert store.curve_rows(KEY)[1] == curve_row(2, 20.0, 0.9)
-        store.finish_run()
+        store.finish()
     assert_whole(hot)
 
 
@@ -121,7 +120,7 @@ def test_a_new_run_removes_what_a_killed_removal_left(hot: Path, end: str) -> No
     (hot / "run.sqlite").unlink()
     with RunStore.create(hot, "name: x", {}, [KEY], []) as store:
         assert store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        store.finish_run()
+        store.finish()
     assert journals(hot) == []
 
 
@@ -136,13 +135,13 @@ def test_a_run_is_born_in_wal_mode_folded_and_opened_again(new_store: NewStore) 
         assert list(modes(store.folder)) == [(2, 2)]
         assert store.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         write_trial(store, KEY, [(10.0, 0.5)])
-        store.finish_run()
+        store.finish()
         assert list(modes(store.folder)) == [(1, 1)]
         assert store.connection.execute("PRAGMA journal_mode").fetchone() == ("memory",)
     with RunStore.open(store.folder) as again:
         assert list(modes(store.folder)) == [(2, 2)]
         again.restart_trial(KEY)
-        again.finish_run()
+        again.finish()
     assert list(modes(store.folder)) == [(1, 1)]
     assert journals(store.folder) == []
 

@@ -150,7 +150,7 @@ def test_finished_run_is_one_file(new_store: NewStore) -> None:
         for key in KEYS:
             write_trial(store, key, [(10.0, 0.9)])
         assert store.finished
-        store.finish_run()
+        store.finish()
     names = sorted(path.name for path in store.folder.iterdir())
     assert names == ["environment.json", "lock", "run.sqlite", "run.yaml"]
 

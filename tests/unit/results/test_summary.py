@@ -11,17 +11,8 @@ import pytest
 from hsgd_emu.results.read import read_run
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.results.summary import (
-    CaseSummary,
-    TargetSummary,
-    answer,
-    header,
-    median_reached,
-    published_line,
-    render_rows,
-    summarise,
-)
-from hsgd_emu.results.wording import number, target_label
+from hsgd_emu.results.summary import median_reached, published_line, summarise
+from hsgd_emu.results.wording import CaseSummary, TargetSummary, answer, header, number, render_rows, target_label
 
 from .conftest import CASES, RUN_YAML, SEEDS, NewStore, write_trial
 

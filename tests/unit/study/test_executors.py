@@ -17,9 +17,8 @@ import pytest
 from hsgd_emu.errors import ConfigError, Problem, RunError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.run import run
-from hsgd_emu.study.training import processes
-from hsgd_emu.study.training.estimate import fitted
-from hsgd_emu.study.training.executors import Reached, TrainingProgress, estimate_wall_s, train
+from hsgd_emu.study.training import executors
+from hsgd_emu.study.training.executors import Reached, TrainingProgress, estimate_wall_s, fitted, train
 from hsgd_emu.study.training.library import Learned, Library
 from hsgd_emu.study.training.wanted import Wanted, resources, wanted
 from hsgd_emu.trials import Progress
@@ -150,7 +149,7 @@ def test_a_partial_trial_is_gone_on_with(path, tmp_path):
 
 
 def test_a_process_that_dies_is_replaced(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "MOST_DEATHS", 2)
+    monkeypatch.setattr(executors, "MOST_DEATHS", 2)
     # Two processes are killed, the third learns.
     sets = (own(path, ", deaths: 2"), "cases=[{name: local, period: 4}]", "seeds=[1]")
     trials, progress = all_of(path, *sets), Telling()
@@ -161,7 +160,7 @@ def test_a_process_that_dies_is_replaced(path, tmp_path, monkeypatch):
 
 
 def test_a_trial_whose_processes_all_die_is_named(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "MOST_DEATHS", 1)
+    monkeypatch.setattr(executors, "MOST_DEATHS", 1)
     trials = all_of(path, own(path, ", deaths: 100"), "cases=[{name: local, period: 4}]", "seeds=[7]")
     with pytest.raises(RunError, match=r"local, seed 7: its process died .*, 2 times; where memory is short, fewer"):
         train(trials, Library(tmp_path / "library"))

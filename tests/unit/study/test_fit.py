@@ -16,8 +16,7 @@ from hsgd_emu.results.read import read_run
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.run import run
 from hsgd_emu.study.finished import finished_run, global_times_ns
-from hsgd_emu.study.fitting.fit import fit, parse_fixed
-from hsgd_emu.study.fitting.model import Model
+from hsgd_emu.study.fitting.fit import Model, fit, parse_fixed
 from hsgd_emu.study.fitting.result import Fit
 from hsgd_emu.study.fitting.table import Measured
 from hsgd_emu.study.retime import retime

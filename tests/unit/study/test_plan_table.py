@@ -5,7 +5,7 @@ import numpy as np
 from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import read_text
 from hsgd_emu.experiment import build_experiment
-from hsgd_emu.study.planning.contest import Variant, candidates
+from hsgd_emu.study.planning.candidates import Variant, candidates
 from hsgd_emu.study.planning.result import PlanResult, Training
 from hsgd_emu.study.planning.search import Finding
 

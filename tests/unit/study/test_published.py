@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hsgd_emu.experiment import load_experiment
-from hsgd_emu.study.planning.contest import variants
+from hsgd_emu.study.planning.candidates import variants
 from hsgd_emu.study.sweep.study_file import load_study, study_data
 from hsgd_emu.study.training.wanted import resources, wanted
 

@@ -14,7 +14,6 @@ import pytest
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
 from hsgd_emu.results.read import read_run
-from hsgd_emu.results.text_table import rich_table
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.retime import retime
 from hsgd_emu.study.sweep import race
@@ -371,4 +370,4 @@ def test_tables_for_people(place: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert sum(int(row[1].split(" ")[0]) for row in first.rows) == 8
     assert {row[1:] for row in second.rows} == {("0 (0%)", "-", "not reached")}
     console = Console(width=100, file=(tmp_path / "out.txt").open("w"))
-    console.print(rich_table(first))
+    console.print(first)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hsgd_emu.engine.network import Network
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.study.changes import Changes, changed_experiment
-from hsgd_emu.study.sweep.scenarios import Scenarios
-from hsgd_emu.study.sweep.settings import Settings
+from hsgd_emu.study.sweep.scenarios import Scenarios, Settings
 from hsgd_emu.study.sweep.study_file import Study, load_study
 from hsgd_emu.trials import Progress, Session
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from hsgd_emu.rng import stream
-from hsgd_emu.study.planning.learning_curve import median_time
-from hsgd_emu.study.planning.search import Entrant, Search
+from hsgd_emu.study.planning.search import Entrant, Search, median_time
 
 T = 1000
 PERIODS = (1, 2, 5, 10, 20, 50, 100, 200)

@@ -12,7 +12,7 @@ from hsgd_emu.results.read import read_run
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.summary import summarise
 from hsgd_emu.run import run
-from hsgd_emu.study.costs import PlaceCost, with_factor
+from hsgd_emu.study.costs import ChangedCost, with_factor
 from hsgd_emu.study.finished import finished_run, global_times_ns, target_of
 from hsgd_emu.study.retime import retime
 from hsgd_emu.study.sensitivity import Effect, Sensitivity, sensitivity, share_of
@@ -173,11 +173,11 @@ def test_the_slow_one_is_the_one_to_make_faster(place: Path, tmp_path: Path) -> 
 def test_one_place_can_be_changed_by_itself(place: Path) -> None:
     finished = finished_run(place / "constant")
     for cost, longer_s in [
-        (PlaceCost("worker", "worker-4"), 12 * C),
-        (PlaceCost("link", "worker-4--site-1"), 3 * NEAR),
+        (ChangedCost("worker", "worker-4"), 12 * C),
+        (ChangedCost("link", "worker-4--site-1"), 3 * NEAR),
         # Its way is the tree's: never over a worker that has a link of its own to the root.
-        (PlaceCost("link", "site-1--root"), FAR),
-        (PlaceCost("aggregation", "root"), MEAN),
+        (ChangedCost("link", "site-1--root"), FAR),
+        (ChangedCost("aggregation", "root"), MEAN),
     ]:
         # Twice as slow, and all others wait for it: a first round of H takes that much longer.
         both = [finished.experiment, with_factor(finished.experiment, cost, 2)]

@@ -11,8 +11,7 @@ from hsgd_emu.config import profiles
 from hsgd_emu.config.schema import Samples
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.study.sweep.prepared import check_study
-from hsgd_emu.study.sweep.scenarios import Scenarios
-from hsgd_emu.study.sweep.settings import Settings
+from hsgd_emu.study.sweep.scenarios import Scenarios, Settings
 from hsgd_emu.study.sweep.study_file import Study, load_study, study_data
 
 RUN = """\
