@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typer.models import CommandInfo
 
-from hsgd_emu.cli import looks, runs, studies, watching
+from hsgd_emu.cli import runs, studies
 from hsgd_emu.cli.app import app
 
-__all__ = ["app", "looks", "main", "runs", "studies", "watching"]
+__all__ = ["app", "main", "runs", "studies"]
 
 _FIRST = ("init", "check", "show", "run", "report", "watch", "export", "trace", "retime")
 """The commands as a newcomer meets them; the others follow as they are defined."""

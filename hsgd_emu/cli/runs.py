@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -290,3 +291,53 @@ def init(
         say(path)
     say(f"\nNext:  hsgd-emu show {folder}/topologies/two_sites.yaml")
     say(f"       hsgd-emu run {folder}/runs/demo.yaml")
+
+
+@app.command(epilog="Example:  hsgd-emu trace runs/out/demo --rounds 2")
+@guarded
+def trace(
+    run_dir: RunDir,
+    out: Annotated[Path | None, typer.Option(help="File to write (default: trace.json in the folder).")] = None,
+    cases: Annotated[
+        list[str] | None, typer.Option("--case", metavar="NAME", help="Only this case; can be given again.")
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", metavar="NUMBER", help="Only this seed; can be given again.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="Only this many rounds, from the first on.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write the timeline of a run as a trace, to look at it in Perfetto or chrome://tracing."""
+    from hsgd_emu.results.trace import write_trace
+    from hsgd_emu.study.sweep.store import is_study_folder
+
+    if is_study_folder(run_dir):
+        text = "is a study, and only a run has a timeline; `hsgd-emu run` its run file, then trace that run's folder"
+        raise ConfigError.of(str(run_dir), "", text)
+    for line in write_trace(run_dir, out, cases or [], seeds or [], rounds, force).lines():
+        say(line)
+
+
+@app.command(epilog="Example:  hsgd-emu watch runs/out/demo --once")
+@guarded
+def watch(
+    run_dir: RunDir,
+    once: Annotated[
+        bool, typer.Option("--once", help="One picture of all trials as they are now (as in a pipe).")
+    ] = False,
+) -> None:
+    """Show a run live: every trial's progress and accuracy, the targets reached, the time left; or how far a study is.
+
+    Only reads. Ends by itself when the run is finished, or when nobody writes it any more.
+    """
+    from hsgd_emu.terminal import Terminal
+    from hsgd_emu.watch import watch as watch_folder
+
+    terminal = sys.stdout.isatty()
+    try:
+        watch_folder(run_dir, Terminal() if terminal else Terminal(width=1000), live=terminal and not once)
+    except KeyboardInterrupt:
+        print("hsgd-emu: no longer watching; the run itself is as it was", file=sys.stderr)
+        raise typer.Exit(130) from None

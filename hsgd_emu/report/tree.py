@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
+from hsgd_emu.config.schema import LinkProfile, Ref
+from hsgd_emu.experiment import Experiment
 from hsgd_emu.report.content import Content
-from hsgd_emu.report.figure import Figure, Picture, Switch
-from hsgd_emu.report.looks import colours, shortened
-from hsgd_emu.report.outline import duration
+from hsgd_emu.report.figure import Column, ColumnKind, Figure, Picture, Switch, plotly_text
+from hsgd_emu.report.looks import OTHER_COLOUR, PART_COLOURS, colours, shortened
+from hsgd_emu.report.outline import Place, duration, outline, rest_label, wrapped
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.report.traffic import bytes_in_words
-from hsgd_emu.report.tree_data import View, columns
-from hsgd_emu.report.tree_drawing import SERVER_COLOUR, WORKER_COLOUR, Drawing, height_px
-from hsgd_emu.topology.tree import Topology
+from hsgd_emu.report.traffic import bytes_in_words, profile_name
+from hsgd_emu.timing.transfers import Message
+from hsgd_emu.topology.tree import Link, Node, Topology
 
 
 def network(content: Content) -> Figure | None:
@@ -125,3 +130,412 @@ def _hops(view: View) -> dict[str, Counter[tuple[str, str, str]]]:
             profile = shortened(wire.name, 30) if wire.named else ""
             found[place][profile, duration(wire.rtt_s), f"from {lower} to {upper}"] += 1
     return found
+
+
+# --- the data -------------------------------------------------------------------------------------
+
+
+MOST_ROWS = 2_000
+"""Rows of data node by node; of more nodes and links, one row for all that are alike."""
+
+
+class Wire(NamedTuple):
+    """What a message costs over the links of one profile; up_s, down_s: expected."""
+
+    name: str
+    up_s: float
+    down_s: float
+    profile: LinkProfile
+    named: bool
+    """False: written inline without a name; `name` tells its RTT."""
+
+    @property
+    def rtt_s(self) -> float:
+        return self.up_s + self.down_s
+
+
+class Row(NamedTuple):
+    """One row of the data: a node with the link to its parent, or a further link beside the tree."""
+
+    node: str
+    kind: str
+    level: int | None
+    name: str
+    """The class: the name in the topology file, which may stand for several nodes."""
+    parent: str | None
+    link: str | None
+    profile: str | None
+    up_s: float | None
+    down_s: float | None
+    step_s: float | None
+    aggregation_s: float | None
+
+
+@dataclass(frozen=True)
+class View:
+    """One run's network and the size of a model message on it; 0 where it is not known."""
+
+    experiment: Experiment
+    message_bytes: int
+
+    @property
+    def topology(self) -> Topology:
+        return self.experiment.topology
+
+    @cached_property
+    def _wires(self) -> dict[Ref, Wire]:
+        found: dict[Ref, Wire] = {}
+        for link in self.topology.links:
+            if link.profile not in found:
+                transfer = self.experiment.network.transfers[link.profile]
+                profile, (up_s, down_s) = transfer.profile, transfer.expected_s(Message(self.message_bytes))
+                named = isinstance(link.profile, str) or profile.name is not None
+                name = profile_name(link.profile, profile, up_s + down_s)
+                found[link.profile] = Wire(name, up_s, down_s, profile, named)
+        return found
+
+    def wire(self, link: Link) -> Wire:
+        """Return what a link costs."""
+        return self._wires[link.profile]
+
+    @cached_property
+    def wires(self) -> dict[str, Wire]:
+        """The profiles by name, in the order of first use."""
+        found: dict[str, Wire] = {}
+        for wire in self._wires.values():
+            found.setdefault(wire.name, wire)
+        return found
+
+    @cached_property
+    def further(self) -> tuple[Link, ...]:
+        """The links beside the tree."""
+        taken = set(self.topology.uplinks.values())
+        return tuple(link for link in self.topology.links if link not in taken)
+
+    def step_s(self, worker: int) -> float:
+        """Return the expected seconds of a worker's step."""
+        return self.experiment.network.steps[worker].expected_s
+
+    def aggregation_s(self, server: Node) -> float:
+        """Return the expected seconds of a server's aggregation."""
+        cost = self.experiment.network.aggregations.get(server.index)
+        return 0.0 if cost is None else cost.expected_s
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every node, depth first, then the further links."""
+        nodes = self.topology.nodes
+        for node in nodes:
+            yield self._node_row(node)
+        for link in self.further:
+            lower, upper, wire = nodes[link.lower], nodes[link.upper], self.wire(link)
+            place = (lower.name, "further link", None, lower.class_name, upper.name, link.name)
+            yield Row._make((*place, wire.name, wire.up_s, wire.down_s, None, None))
+
+    def _node_row(self, node: Node) -> Row:
+        link = self.topology.uplinks.get(node.index)
+        wire = self.wire(link) if link else None
+        parent = None if node.parent is None else self.topology.nodes[node.parent].name
+        costs = (wire.name, wire.up_s, wire.down_s) if wire else (None, None, None)
+        step_s = self.step_s(node.index) if node.is_worker else None
+        aggregation_s = None if node.is_worker else self.aggregation_s(node)
+        place = (node.name, kind_of(node), node.level, node.class_name, parent, link.name if link else None)
+        return Row._make((*place, *costs, step_s, aggregation_s))
+
+
+def kind_of(node: Node) -> str:
+    """Return what a node is, in words."""
+    return "worker" if node.is_worker else "global server" if node.parent is None else "local server"
+
+
+_COLUMNS: dict[str, tuple[str, str, ColumnKind]] = {
+    "node": ("node", "node", "text"),
+    "name": ("class", "class", "text"),
+    "num": ("num", "number", "count"),
+    "kind": ("kind", "kind", "text"),
+    "level": ("level", "level", "count"),
+    "parent": ("parent", "linked to", "text"),
+    "link": ("link", "link", "text"),
+    "profile": ("profile", "profile", "text"),
+    "up_s": ("expected_up_s", "up (expected)", "seconds"),
+    "down_s": ("expected_down_s", "down (expected)", "seconds"),
+    "step_s": ("step_s", "step (expected)", "seconds"),
+    "aggregation_s": ("aggregation_s", "aggregation (expected)", "seconds"),
+}
+
+
+def columns(views: Sequence[tuple[str, View]]) -> tuple[Column, ...]:
+    """Return the networks' data as one table; with names before the rows where there are several."""
+    alike = any(len(view.topology.nodes) + len(view.further) > MOST_ROWS for _, view in views)
+    table: list[tuple[str, dict[str, Any]]] = []
+    for name, view in views:
+        found = _alike(view) if alike else (row._asdict() for row in view.rows())
+        table += [(name, row) for row in found]
+    keys = [key for key in _COLUMNS if key not in (("node", "link") if alike else ("num",))]
+    made = [Column(*_COLUMNS[key], [row[key] for _, row in table]) for key in keys]
+    if len(views) > 1:
+        made.insert(0, Column("run", "run", "text", [name for name, _ in table]))
+    return tuple(made)
+
+
+def _alike(view: View) -> Iterator[dict[str, Any]]:
+    """Yield one row for all nodes, or further links, of one class that cost the same."""
+    class_of = {node.name: node.class_name for node in view.topology.nodes}
+    found = Counter(
+        row._replace(node="", link=None, parent=None if row.parent is None else class_of[row.parent])
+        for row in view.rows()
+    )
+    for row, num in found.items():
+        yield {**row._asdict(), "num": num}
+
+
+# --- the marks ------------------------------------------------------------------------------------
+
+
+MOST_PLACES = 46
+MOST_FURTHER = 12
+"""Links beside the tree that are drawn; of more, none is."""
+SERVER_COLOUR = PART_COLOURS["aggregation"]
+WORKER_COLOUR = PART_COLOURS["compute"]
+_ROW_PX = 24
+_GROUP_GAP = 0.5
+_CURVE_POINTS = 12
+_CHAR_PX = 7.6
+"""Width of a label's character, about; of a full-width one it is twice that."""
+_MOST_MARGIN_PX = 200
+
+Point = tuple[float, float]
+
+
+class Drawing:
+    """One network drawn. x is the level (workers all at the right), y counts rows downwards."""
+
+    def __init__(self, view: View, colour_of: Mapping[str, str]) -> None:
+        self.view, self.colour_of = view, colour_of
+        self.nodes = view.topology.nodes
+        self.places = outline(0, lambda node: self.nodes[node].children, self._class_of, MOST_PLACES)
+        self.depth = view.topology.num_levels
+
+    def _class_of(self, node: int) -> str:
+        return self.nodes[node].class_name
+
+    @property
+    def num_left_out(self) -> int:
+        """Children of servers that are not drawn."""
+        return sum(len(place.rest) for place in self.places)
+
+    @property
+    def draws_further(self) -> bool:
+        """Whether all links beside the tree are drawn."""
+        at = self.at
+        both = all((link.lower, False) in at and (link.upper, False) in at for link in self.view.further)
+        return both and len(self.view.further) <= MOST_FURTHER
+
+    @cached_property
+    def at(self) -> dict[tuple[int, bool], Point]:
+        """Where each place stands, by node and whether it stands for a rest: leaves one below the other, with a gap
+        between groups, and servers in the middle of their children."""
+        found: dict[tuple[int, bool], Point] = {}
+        below: dict[int, list[float]] = {}
+        y, before = -1.0, self.places[0].parent
+        for place in self.places:
+            if place.rest or not self.nodes[place.node].children:
+                y += 1 + _GROUP_GAP * (y >= 0 and place.parent != before)
+                before = place.parent
+                found[_id(place)] = (self._x(place), y)
+        for place in reversed(self.places):
+            if _id(place) not in found:
+                rows = below[place.node]
+                found[_id(place)] = (float(place.depth), (min(rows) + max(rows)) / 2)
+            if place.parent is not None:
+                below.setdefault(place.parent, []).append(found[_id(place)][1])
+        return found
+
+    def _x(self, place: Place[int]) -> float:
+        return float(self.depth if self.nodes[place.node].is_worker else place.depth)
+
+    @property
+    def num_rows(self) -> float:
+        return max(y for _, y in self.at.values()) + 1
+
+    # --- traces -------------------------------------------------------------------------------------
+
+    def traces(self) -> list[dict[str, Any]]:
+        """Return links, then nodes: what comes later lies above."""
+        return [*self._further(), *self._edges(), *self._nodes()]
+
+    def _edges(self) -> Iterator[dict[str, Any]]:
+        by_name: dict[str | None, list[tuple[Point, Point]]] = {}
+        middles: dict[str, list[tuple[Point, str]]] = {}
+        for place in self.places[1:]:
+            assert place.parent is not None
+            ends = self.at[place.parent, False], self.at[_id(place)]
+            link = None if place.rest else self.view.topology.uplinks.get(place.node)
+            name = self.view.wire(link).name if link else None
+            by_name.setdefault(name, []).append(ends)
+            if link and name is not None:
+                middle = ((ends[0][0] + ends[1][0]) / 2, (ends[0][1] + ends[1][1]) / 2)
+                middles.setdefault(name, []).append((middle, self._about_link(link)))
+        for name, curves in by_name.items():
+            line = {"width": 2, "color": self.colour_of[name]} if name is not None else _GREY
+            yield _lines(curves, line)
+        for name, marks in middles.items():
+            marker = {"size": 7, "color": self.colour_of[name]}
+            yield _marks([point for point, _ in marks], [text for _, text in marks], marker)
+
+    def _further(self) -> Iterator[dict[str, Any]]:
+        if not self.draws_further:
+            return
+        for link in self.view.further:
+            ends = self.at[link.upper, False], self.at[link.lower, False]
+            line = {"width": 1, "dash": "4px,4px", "color": self.colour_of[self.view.wire(link).name]}
+            yield {**_lines([ends], line), "opacity": 0.65}
+
+    def _nodes(self) -> Iterator[dict[str, Any]]:
+        kinds: dict[str, list[Place[int]]] = {}
+        for place in self.places:
+            kinds.setdefault("rest" if place.rest else kind_of(self.nodes[place.node]), []).append(place)
+        for kind, places in kinds.items():
+            texts = [self._about_rest(p) if p.rest else self._about_node(self.nodes[p.node]) for p in places]
+            yield _marks([self.at[_id(place)] for place in places], texts, _MARKERS[kind])
+
+    # --- words --------------------------------------------------------------------------------------
+
+    def _about_link(self, link: Link) -> str:
+        wire = self.view.wire(link)
+        lines = [
+            f"<b>{wrapped(link.name)}</b>",
+            f"profile {wrapped(wire.name)}",
+            f"round trip {duration(wire.rtt_s)} expected ({duration(wire.up_s)} up, {duration(wire.down_s)} down)",
+        ]
+        if wire.profile.rates_bps is not None:
+            up, down = wire.profile.rates_bps
+            lines.append(_rate(up) if up == down else f"{_rate(up)} up, {_rate(down)} down")
+        return "<br>".join([*lines, *_origin(wire)])
+
+    def _about_node(self, node: Node) -> str:
+        lines = [f"<b>{wrapped(node.name)}</b>", f"{kind_of(node)}, level {node.level}"]
+        if node.is_worker:
+            lines.append(f"a step takes {duration(self.view.step_s(node.index))} expected")
+        else:
+            seconds = self.view.aggregation_s(node)
+            lines.append(f"{len(node.children):,} child{'ren' * (len(node.children) != 1)}")
+            lines.append(f"an aggregation takes {duration(seconds)} expected" if seconds else "aggregates in no time")
+        if node.parent is not None and node.index not in self.view.topology.uplinks:
+            lines.append("no link to its parent: other links lead there")
+        return "<br>".join(lines)
+
+    def _about_rest(self, place: Place[int]) -> str:
+        classes = Counter(map(self._class_of, place.rest))
+        links = [self.view.topology.uplinks[node] for node in place.rest if node in self.view.topology.uplinks]
+        lines = ["not drawn: " + wrapped(listed([f"{num:,} {name}" for name, num in classes.items()]))]
+        if links:
+            names = dict.fromkeys(self.view.wire(link).name for link in links)
+            lines.append(f"profile {wrapped(listed([*names]))}")
+        return "<br>".join(lines)
+
+    # --- layout -------------------------------------------------------------------------------------
+
+    def layout(self) -> dict[str, Any]:
+        """Return a layout whose margins hold the labels of root and leaves, whatever the width."""
+        left = _width_px(self._label(self.places[0])) / 2
+        right = max(_width_px(self._label(p)) for p in self.places if self.at[_id(p)][0] >= self.depth)
+        axis = {"visible": False, "fixedrange": True, "automargin": False}
+        return {
+            "xaxis": {**axis, "range": [0, self.depth]},
+            "yaxis": {**axis, "range": [self.num_rows - 0.4, -1.2]},
+            "margin": {"l": round(12 + left), "r": round(18 + right), "t": 24, "b": 4},
+            "annotations": list(self._labels()),
+        }
+
+    def _most(self) -> int:
+        """Return how many characters a server's label may have, so that two levels' do not touch on a phone."""
+        return max(6, 30 // self.depth) if self.depth > 1 else 18
+
+    def _label(self, place: Place[int]) -> str:
+        if place.rest:
+            return rest_label(place.rest, self._class_of, 12)
+        node = self.nodes[place.node]
+        return shortened(node.name, 18 if node.is_worker else self._most())
+
+    def _labels(self) -> Iterator[dict[str, Any]]:
+        for place in self.places:
+            x, y = self.at[_id(place)]
+            text = {"x": x, "y": y, "showarrow": False, "font": {"size": 12}, "text": plotly_text(self._label(place))}
+            if place.rest or self.nodes[place.node].is_worker:
+                yield {**text, "xanchor": "left", "xshift": 9}
+            elif place.parent is None:
+                yield {**text, "xanchor": "center", "yshift": 18}
+            elif self.depth <= 5:
+                # On the side that the link from above does not come from.
+                below = y > self.at[place.parent, False][1]
+                yield {**text, "xanchor": "right", "xshift": 16, "yshift": -16 if below else 16}
+
+
+_GREY = {"width": 1.5, "dash": "2px,3px", "color": OTHER_COLOUR}
+_MARKERS: dict[str, dict[str, Any]] = {
+    "global server": {"size": 16, "symbol": "square", "color": SERVER_COLOUR},
+    "local server": {"size": 13, "symbol": "square", "color": SERVER_COLOUR},
+    "worker": {"size": 11, "symbol": "circle", "color": WORKER_COLOUR},
+    "rest": {"size": 9, "symbol": "circle-open", "color": OTHER_COLOUR},
+}
+
+
+def height_px(drawing: Drawing) -> int:
+    """Return the height that gives each row its place, within what a page bears."""
+    return min(900, max(220, round(_ROW_PX * (drawing.num_rows + 1) + 20)))
+
+
+def _id(place: Place[int]) -> tuple[int, bool]:
+    return place.node, bool(place.rest)
+
+
+def _lines(curves: Sequence[tuple[Point, Point]], line: Mapping[str, Any]) -> dict[str, Any]:
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for ends in curves:
+        for x, y in _curve(*ends):
+            xs.append(round(x, 3))
+            ys.append(round(y, 3))
+        xs.append(None)
+        ys.append(None)
+    smooth = {"shape": "spline", **line}
+    return {"type": "scatter", "mode": "lines", "x": xs, "y": ys, "line": smooth, "hoverinfo": "skip"}
+
+
+def _curve(start: Point, end: Point) -> Iterator[Point]:
+    """Yield points of a Bezier curve that leaves and arrives horizontally."""
+    for step in range(_CURVE_POINTS + 1):
+        t = step / _CURVE_POINTS
+        x = start[0] + (end[0] - start[0]) * (1.5 * t * (1 - t) + t**3)
+        yield x, start[1] + (end[1] - start[1]) * (3 - 2 * t) * t * t
+
+
+def _marks(points: Sequence[Point], texts: Sequence[str], marker: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "cliponaxis": False,
+        "x": [round(x, 3) for x, _ in points],
+        "y": [round(y, 3) for _, y in points],
+        "text": list(texts),
+        "marker": {"opacity": 1, **marker},
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def _origin(wire: Wire) -> list[str]:
+    """Return what the profile says of itself, and where its figures come from."""
+    texts = [wire.profile.description, f"Source: {wire.profile.source.strip()}" if wire.profile.source else None]
+    return [wrapped(text, 240) for text in texts if text]
+
+
+def _width_px(label: str) -> float:
+    cells = sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in label)
+    return min(_MOST_MARGIN_PX, _CHAR_PX * cells)
+
+
+def _rate(rate_bps: float) -> str:
+    unit, size = next(
+        (u for u in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)) if rate_bps >= u[1]), ("bit/s", 1)
+    )
+    return f"{rate_bps / size:.3g} {unit}"

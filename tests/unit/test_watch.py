@@ -25,9 +25,8 @@ from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.study.sweep.store import StudyStore
 from hsgd_emu.watch import watch
-from hsgd_emu.watch.board import RunBoard, is_written
+from hsgd_emu.watch.board import Pace, RunBoard, is_written
 from hsgd_emu.watch.drawing import bar, chosen_trials, draw_run, duration, sparkline
-from hsgd_emu.watch.pace import Pace
 
 RUN = RUN_YAML + "train: {iterations: 200}\n"
 TARGETS = (("test_accuracy", 0.5), ("test_accuracy", 0.8))

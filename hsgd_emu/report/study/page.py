@@ -10,17 +10,16 @@ from typing import Any
 from hsgd_emu.report.page import CONFIG, flat, script_json, templates
 from hsgd_emu.report.study import sentences
 from hsgd_emu.report.study.charts import MOST_DOTS, charts, cloud_axes, clouds
-from hsgd_emu.report.study.content import Case, StudyContent, Target
-from hsgd_emu.report.study.data import DIGITS, INTERVAL_DIGITS, is_exact, study_data
-from hsgd_emu.report.study.figure import Drawn, compact, joined
+from hsgd_emu.report.study.content import Case, Floats, StudyContent, Target
+from hsgd_emu.report.study.figure import Drawn, compact, joined, short
 from hsgd_emu.report.study.grid import Grid, make_grid
 from hsgd_emu.report.study.maps import maps, marks_close, scale_of
-from hsgd_emu.report.study.split import splits
+from hsgd_emu.report.study.sentences import splits
 from hsgd_emu.report.study.spread import choices, spread_data, spread_height_px, spreads
-from hsgd_emu.report.study.tornado import subjects
-from hsgd_emu.report.study.tornado_figure import (
+from hsgd_emu.report.study.tornado import (
     HIGH_COLOUR,
     LOW_COLOUR,
+    subjects,
     tornado_height_px,
     tornado_kind,
     tornado_start,
@@ -221,3 +220,57 @@ def rows(content: StudyContent, target: Target) -> list[Row]:
             )
         )
     return found
+
+
+# --- the data that stand in the page once ---------------------------------------------------------
+
+
+MOST_EXACT = 100_000
+"""Times of a page, over all tables; where there are more, they are rounded, or they would make most of the page."""
+DIGITS, INTERVAL_DIGITS = 6, 4
+"""Significant ones of rounded times, and of their intervals."""
+
+
+def is_exact(content: StudyContent, num_scenarios: int) -> bool:
+    """Tell whether the page has times as the database has them."""
+    return num_scenarios * len(content.cases) * len(content.targets) <= MOST_EXACT
+
+
+def study_data(content: StudyContent, scenarios: Sequence[int], quantiles: bool) -> str:
+    """Return the JSON of the scenarios that are drawn, whose rows the figures refer to.
+
+    quantiles: with those of 10% and 90%, which only a chart shows.
+    """
+    found: dict[str, Any] = {
+        "axes": [
+            {"name": axis.name, "unit": axis.unit, "texts": axis.texts, "numbers": axis.numbers}
+            for axis in content.axes
+        ],
+        "cases": [{"name": case.name, "local": case.dashed} for case in content.cases],
+        "bothKinds": content.both_kinds,
+        "places": content.places_SA[list(scenarios)].T.tolist(),
+        "scenarios": None if len(scenarios) == content.num_scenarios else list(scenarios),
+        "targets": [_target(target, content, scenarios, quantiles) for target in content.targets],
+        "exact": is_exact(content, len(scenarios)),
+    }
+    return compact(found)
+
+
+def _target(target: Target, content: StudyContent, scenarios: Sequence[int], quantiles: bool) -> dict[str, Any]:
+    rows = list(scenarios)
+    exact = is_exact(content, len(rows))
+    names = ("median", "low", "high", *(("q10", "q90") if quantiles else ()))
+    tables: dict[str, list[list[float | None]] | None] = {}
+    for name in names:
+        table_SC: Floats = getattr(target, f"{name}_SC")[rows]
+        same = name != "median" and bool((table_SC == target.median_SC[rows]).all())
+        # Without chance, intervals and quantiles are the median: null, and the script takes that.
+        digits = None if exact else DIGITS if name == "median" else INTERVAL_DIGITS
+        tables[name] = None if same else [short(values, digits) for values in table_SC.T.tolist()]
+    return {
+        "label": target.label,
+        "metric": target.metric,
+        "level": target.level,
+        **tables,
+        "probability": short(target.probability_S[rows].tolist(), None if exact else INTERVAL_DIGITS),
+    }

@@ -12,10 +12,9 @@ from typing import Any
 
 from hsgd_emu.report.figure import AXIS, BASE_LAYOUT
 from hsgd_emu.report.sentences import listed
-from hsgd_emu.report.study.content import Case, StudyContent, Target
+from hsgd_emu.report.study.content import Case, StudyContent, Target, Times
 from hsgd_emu.report.study.figure import Drawn, figure_of, short
 from hsgd_emu.report.study.grid import Grid
-from hsgd_emu.report.study.times import Times
 from hsgd_emu.report.study.words import seconds, symbol
 from hsgd_emu.results.wording import percent
 

@@ -14,7 +14,7 @@ from hsgd_emu.metrics import Metrics
 from hsgd_emu.report import gantt
 from hsgd_emu.report.content import gather
 from hsgd_emu.report.figure import Figure
-from hsgd_emu.report.gantt_rows import MOST_NODES
+from hsgd_emu.report.gantt import MOST_NODES
 from hsgd_emu.results.rows import CurveRow, TimelineRow, TrialKey
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read

@@ -13,8 +13,7 @@ from PIL import Image as Pillow
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.report import images, write_report
-from hsgd_emu.report.image import Image, Key, job
-from hsgd_emu.report.images import write_images
+from hsgd_emu.report.images import Image, Key, job, write_images
 from hsgd_emu.report.study.content import gather
 from hsgd_emu.report.study.images import study_images
 from hsgd_emu.report.study.page import cloud_sides

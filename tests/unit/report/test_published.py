@@ -14,7 +14,7 @@ import yaml
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.report import published as module
-from hsgd_emu.report import published_times, write_report
+from hsgd_emu.report import write_report
 from hsgd_emu.report.content import gather
 from hsgd_emu.report.figure import Figure
 from hsgd_emu.report.published import published
@@ -187,13 +187,13 @@ def test_a_fit_that_takes_long_or_fails_is_left_out(
 ) -> None:
     folder = with_times(place, tmp_path / "run", truth(place))
     with monkeypatch.context() as patch:
-        patch.setattr(published_times, "_MOST_WORK", 9)
+        patch.setattr(module, "_MOST_WORK", 9)
         assert "takes a while here: `hsgd-emu fit RUN_DIR` does it." in figure_of(folder).pictures[0].text
 
     def fails(folder: Path) -> Any:
         raise ValueError("x0 is infeasible")
 
-    monkeypatch.setattr(published_times, "fit", fails)
+    monkeypatch.setattr(module, "fit", fails)
     assert figure_of(folder).pictures[0].text.endswith("Nothing is fitted: x0 is infeasible.")
 
 

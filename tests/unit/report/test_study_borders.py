@@ -7,7 +7,7 @@ import pytest
 from hsgd_emu.report.study.axes import Axis, make_axis, round_values
 from hsgd_emu.report.study.borders import Cells, Crossing, borders, crossings_of
 from hsgd_emu.report.study.grid import make_grid
-from hsgd_emu.report.study.labels import ink, rectangles
+from hsgd_emu.report.study.maps import ink, rectangles
 from hsgd_emu.study.sweep.crossover import Crossover
 
 X = Cells([0.0, 1.0, 2.0], [-0.5, 0.5, 1.5, 2.5])

@@ -15,14 +15,12 @@ import pytest
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.report import write_report
 from hsgd_emu.report.looks import COLOURS, MORE_COLOURS, OTHER_COLOUR
-from hsgd_emu.report.study import data as study_data
+from hsgd_emu.report.study import page as study_data
 from hsgd_emu.report.study.content import gather
 from hsgd_emu.report.study.grid import MOST_PANELS, make_grid
-from hsgd_emu.report.study.labels import between
-from hsgd_emu.report.study.maps import scale_of
+from hsgd_emu.report.study.maps import between, scale_of
 from hsgd_emu.report.study.page import rows
-from hsgd_emu.report.study.sentences import answer, findings, hardest
-from hsgd_emu.report.study.split import splits
+from hsgd_emu.report.study.sentences import answer, findings, hardest, splits
 from tests.unit.report.html_fixture import HOSTILE, constant, figure_in, parse, words
 from tests.unit.report.study_fixture import (
     CROSSOVERS,

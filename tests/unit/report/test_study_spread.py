@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from hsgd_emu.report import write_report
-from hsgd_emu.report.study import times as study_times
-from hsgd_emu.report.study.content import gather
+from hsgd_emu.report.study import content as study_times
+from hsgd_emu.report.study.content import chosen, gather
 from hsgd_emu.report.study.spread import middle_80, spread_in_words
-from hsgd_emu.report.study.times import chosen
 from hsgd_emu.study.sweep.store import read_study
 from tests.unit.report.html_fixture import constant, parse, words
 from tests.unit.report.study_fixture import FAR, HSGD, LOCAL, NEAR, NEVER, far_near, grid, make_study

@@ -12,9 +12,7 @@ import pytest
 
 from hsgd_emu.report import write_report
 from hsgd_emu.report.study.content import StudyContent, gather
-from hsgd_emu.report.study.tornado import bars, lines_of, ranks, subjects
-from hsgd_emu.report.study.tornado_figure import tornado_kind, tornados
-from hsgd_emu.report.study.tornado_words import NEVER, ranks_in_words
+from hsgd_emu.report.study.tornado import NEVER, bars, lines_of, ranks, ranks_in_words, subjects, tornado_kind, tornados
 from tests.unit.report.html_fixture import HOSTILE, constant, figure_in, parse, words
 from tests.unit.report.study_fixture import FAR, HSGD, LOCAL, SPECS, far_near, grid, make_study
 

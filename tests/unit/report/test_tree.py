@@ -12,8 +12,7 @@ from hsgd_emu.report.content import Content, gather
 from hsgd_emu.report.figure import Figure
 from hsgd_emu.report.looks import shortened
 from hsgd_emu.report.outline import duration, outline, rest_label
-from hsgd_emu.report.tree import network
-from hsgd_emu.report.tree_drawing import MOST_FURTHER, MOST_PLACES
+from hsgd_emu.report.tree import MOST_FURTHER, MOST_PLACES, network
 from hsgd_emu.run import Options, run_experiment
 
 HOSTILE = "<a href='x'>b & %{y} " + "long " * 12 + "name"
