@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -50,11 +50,8 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str], trust_
         size = message_bytes or _model_bytes(experiment, trust_code)
         _View(experiment.topology, experiment.topology_draft, experiment.compute, size).print(console)
         if size is None and _depends_on_size(experiment):
-            code = listed(experiment.own_code)
-            text = (
-                f"How large a message is only the code of {code} could tell, so how long a round takes is not known: "
-            )
-            text += "give --message-bytes N, or --trust-code to run it"
+            text = f"How large a message is only the code of {listed(experiment.own_code)} could tell, so how long a "
+            text += "round takes is not known: give --message-bytes N, or --trust-code to run it"
             console.print(Text(f"\n{text}", style="dim"))
         else:
             _print_cases(experiment, size, console)
@@ -104,31 +101,19 @@ class _View:
         self._print_profiles(console)
 
     def _grow(self, tree: Tree, server: Node) -> None:
-        shown: dict[tuple[str, bool], int] = {}
-        children = [self.topology.nodes[child] for child in server.children]
-        place = 0
-        while place < len(children):
-            child = children[place]
-            if child.is_worker:
-                alike = self._run_of_workers(children, place)
-                tree.add(self._line(children[place : place + alike]))
-                place += alike
+        shown: Counter[str] = Counter()
+        children = (self.topology.nodes[child] for child in server.children)
+        for (name, are_workers), group in groupby(children, key=lambda child: (child.class_name, child.is_worker)):
+            if are_workers:
+                tree.add(self._line(list(group)))
                 continue
-            key = (child.class_name, False)
-            shown[key] = shown.get(key, 0) + 1
-            if shown[key] <= _MOST_ALIKE:
-                self._grow(tree.add(self._line([child])), child)
-            place += 1
-        for (name, _), num in shown.items():
+            for child in group:
+                shown[name] += 1
+                if shown[name] <= _MOST_ALIKE:
+                    self._grow(tree.add(self._line([child])), child)
+        for name, num in shown.items():
             if num > _MOST_ALIKE:
                 tree.add(Text(f"... and {num - _MOST_ALIKE} more {name}", style="dim"))
-
-    def _run_of_workers(self, children: Sequence[Node], place: int) -> int:
-        first = children[place]
-        end = place
-        while end < len(children) and children[end].class_name == first.class_name and children[end].is_worker:
-            end += 1
-        return end - place
 
     def _line(self, alike: Sequence[Node]) -> Text:
         first = alike[0]
@@ -169,9 +154,8 @@ class _View:
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
         for name, profile in told:
             source = f"source: {profile.source.strip()}" if profile.source else ""
-            table.add_row(
-                Text(name, style="bold"), Text("\n".join(filter(None, [profile.description, source])).strip())
-            )
+            said = "\n".join(filter(None, [profile.description, source])).strip()
+            table.add_row(Text(name, style="bold"), Text(said))
         console.print()
         console.print(table)
 

@@ -48,29 +48,8 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite files that hsgd-
 Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: runs/out/NAME).")]
 
 
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Precision(StrEnum):
-    auto = "auto"
-    fp32 = "fp32"
-    tf32 = "tf32"
-    bf16 = "bf16"
-
-
-class Format(StrEnum):
-    csv = "csv"
-    parquet = "parquet"
-    tensorboard = "tensorboard"
-
-
-class ReportFormat(StrEnum):
-    html = "html"
-    png = "png"
-    svg = "svg"
+Device = StrEnum("Device", "auto cpu cuda")
+Precision = StrEnum("Precision", "auto fp32 tf32 bf16")
 
 
 def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +15,8 @@ import typer
 from hsgd_emu.cli.app import (
     Device,
     Force,
-    Format,
     Out,
     Precision,
-    ReportFormat,
     RunDir,
     RunFile,
     Sets,
@@ -33,6 +32,9 @@ from hsgd_emu.terminal import say
 if TYPE_CHECKING:
     from hsgd_emu.study.training.shelf import Shelf
     from hsgd_emu.trials import Progress, Session
+
+Format = StrEnum("Format", "csv parquet tensorboard")
+ReportFormat = StrEnum("ReportFormat", "html png svg")
 
 
 @app.command(epilog="Example:  hsgd-emu run runs/demo.yaml --set train.iterations=200 --out quick")
@@ -150,17 +152,13 @@ def write_report_of(folder: Path, progress: Progress) -> Path:
 
 
 def print_results(folder: Path, report: Path) -> None:
-    _print_table(folder)
-    say(f"\nResults: {folder}\nReport:  {report}")
-
-
-def _print_table(folder: Path) -> None:
     from hsgd_emu.results.summary import published_line, summarise
     from hsgd_emu.results.wording import answer, tables
 
     summaries = summarise(folder)
     print_table(tables(summaries))
     print_lines([*published_line(folder, summaries), answer(summaries)])
+    say(f"\nResults: {folder}\nReport:  {report}")
 
 
 @app.command(epilog="Example:  hsgd-emu check runs/demo.yaml topologies/two_sites.yaml")

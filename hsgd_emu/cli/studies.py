@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,17 +26,8 @@ from hsgd_emu.cli.runs import print_results, write_report_of
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.terminal import say
 
-
-class ExecutorName(StrEnum):
-    local = "local"
-    ray = "ray"
-
-
-class ClockName(StrEnum):
-    auto = "auto"
-    simpy = "simpy"
-
-
+ExecutorName = StrEnum("ExecutorName", "local ray")
+ClockName = StrEnum("ClockName", "auto simpy")
 Executor = Annotated[
     ExecutorName, typer.Option(help="Where trials are learned: processes of this machine, or a Ray cluster.")
 ]
@@ -120,33 +111,14 @@ def study(
     from hsgd_emu.report import write_report
     from hsgd_emu.study.sweep.run_study import plan_of_study, run_study
     from hsgd_emu.study.sweep.wording import answers, result_tables
-    from hsgd_emu.study.training.library import DEFAULT_FOLDER
 
+    given = _given(jobs, clock, device, precision, library)
     if dry_run:
-        plan = plan_of_study(
-            *(file, sets or []),
-            jobs=jobs,
-            clock=clock.value,
-            device=device.value,
-            precision=precision.value,
-            library=library or DEFAULT_FOLDER,
-            trust_code=trust_code,
-        )
-        print_lines(plan.lines())
+        print_lines(plan_of_study(file, sets or [], trust_code=trust_code, **given).lines())
         return
     with show_study_progress() as progress:
-        folder = run_study(
-            *(file, out, sets or []),
-            force=force,
-            executor=executor.value,
-            jobs=jobs,
-            ray_address=ray_address,
-            clock=clock.value,
-            device=device.value,
-            precision=precision.value,
-            library=library or DEFAULT_FOLDER,
-            progress=progress,
-        )
+        place: dict[str, Any] = {"executor": executor.value, "ray_address": ray_address}
+        folder = run_study(file, out, sets or [], force=force, progress=progress, **place, **given)
         progress.say("writing the report")
         path = write_report(folder)
     print_table([result_tables(folder)])
@@ -194,7 +166,6 @@ def plan(
     from hsgd_emu.study.finished import target_of
     from hsgd_emu.study.planning.plan import plan_schedule
     from hsgd_emu.study.sensitivity import share_of
-    from hsgd_emu.study.training.library import DEFAULT_FOLDER
 
     with show_study_progress() as progress:
         found = plan_schedule(
@@ -204,17 +175,21 @@ def plan(
             periods=_periods(periods) if periods else None,
             budget=share_of(budget, "--budget"),
             replications=replications,
-            executor=executor.value,
-            jobs=jobs,
-            ray_address=ray_address,
-            clock=clock.value,
-            device=device.value,
-            precision=precision.value,
-            library=library or DEFAULT_FOLDER,
             progress=progress,
+            **_given(jobs, clock, device, precision, library, executor=executor.value, ray_address=ray_address),
         )
     print_table([[found.table()]])
     print_lines(found.lines())
+
+
+def _given(
+    jobs: int | None, clock: ClockName, device: Device, precision: Precision, library: Path | None, **more: Any
+) -> dict[str, Any]:
+    """Return what a study and a plan are told alike, by their names for it."""
+    from hsgd_emu.study.training.library import DEFAULT_FOLDER
+
+    names = {"clock": clock.value, "device": device.value, "precision": precision.value}
+    return {"jobs": jobs, **names, "library": library or DEFAULT_FOLDER, **more}
 
 
 def _periods(texts: Sequence[str]) -> list[list[int]]:

@@ -27,7 +27,8 @@ def write_report(folders: Path | Sequence[Path], out: Path | None = None, force:
     folders = [folders] if isinstance(folders, Path) else list(folders)
     path = out or folders[0] / REPORT_FILE
     refuse_foreign(path, _MARK, force)
-    html = _html(folders)
+    study = only_study(folders)
+    html = _study(study) if study else _runs(folders)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, html)
@@ -43,11 +44,6 @@ def only_study(folders: Sequence[Path]) -> Path | None:
         text = "is a study, whose report stands alone; right would be one study, or one run or several"
         raise ConfigError.of(str(studies[0]), "", text)
     return studies[0] if studies else None
-
-
-def _html(folders: Sequence[Path]) -> str:
-    study = only_study(folders)
-    return _study(study) if study else _runs(folders)
 
 
 def _runs(folders: Sequence[Path]) -> str:

@@ -63,5 +63,15 @@ def seconds(value: float, digits: int = 3) -> str:
     return f"{number(value / 1e-6, digits)} us"
 
 
-HOVER = {"hovertemplate": "%{customdata}<extra></extra>"}
-"""Of traces whose marks' texts stand in `customdata`: nothing in a name is taken for a part of the template."""
+BARS: dict[str, Any] = {"type": "bar", "orientation": "h"}
+MARKS: dict[str, Any] = {"type": "scatter", "mode": "markers"}
+
+
+def flat(colour: str | Sequence[str]) -> dict[str, Any]:
+    """Return the marker of bars without an edge."""
+    return {"color": colour, "line": {"width": 0}}
+
+
+def hovers(texts: Iterable[Iterable[str]], **more: Any) -> dict[str, Any]:
+    """Return what a trace has of its marks' texts, lines each: nothing in a name is taken for a part of a template."""
+    return {"customdata": [hover(lines) for lines in texts], **more, "hovertemplate": "%{customdata}<extra></extra>"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hsgd_emu.report.bars import HOVER, end_label, height_px, hover, row_axis, seconds, value_axis
+from hsgd_emu.report.bars import BARS, end_label, flat, height_px, hovers, row_axis, seconds, value_axis
 from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Switch, plotly_text
 from hsgd_emu.report.looks import OTHER_COLOUR
@@ -43,11 +43,6 @@ class _Case:
     def share(self, row: _Blamed) -> float:
         """Return the part of the case's aggregations that a row stands for."""
         return row.num / self.num
-
-    @property
-    def together(self) -> float:
-        """The part of the aggregations that nobody alone can be blamed for."""
-        return sum(self.share(row) for row in self.rows if row.kind == "together")
 
 
 def blame(content: Content) -> Figure | None:
@@ -103,15 +98,13 @@ def _blamed(case: Case, by: str) -> _Case | None:
 
 def _named(case: _Case, num_named: int) -> _Case:
     """Return the case with its first rows; the others are added up."""
-    single = [row for row in case.rows if row.kind == "one"]
-    together = [row for row in case.rows if row.kind == "together"]
-    first, others = single[:num_named], single[num_named:]
-    if len(others) == 1:
-        first, others = single, []
-    if others:
-        num, slack_s = sum(row.num for row in others), sum(row.slack_s for row in others)
-        first.append(_Blamed(f"{len(others):,} others", num, slack_s, "others"))
-    return _Case(case.case, case.num, case.num_seeds, (*first, *together))
+    num_single = sum(row.kind == "one" for row in case.rows)
+    if num_single <= num_named + 1:
+        return case
+    others = case.rows[num_named:num_single]
+    num, slack_s = sum(row.num for row in others), sum(row.slack_s for row in others)
+    together = _Blamed(f"{len(others):,} others", num, slack_s, "others")
+    return replace(case, rows=(*case.rows[:num_named], together, *case.rows[num_single:]))
 
 
 def _picture(by: str, cases: Sequence[_Case], start: int) -> Picture:
@@ -139,18 +132,9 @@ def _picture(by: str, cases: Sequence[_Case], start: int) -> Picture:
 
 def _bars(case: _Case, rows: Sequence[int], start: int) -> dict[str, Any]:
     colours = [case.case.colour if row.kind == "one" else OTHER_COLOUR for row in case.rows]
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": plotly_text(case.case.name),
-        "meta": case.case.index,
-        "x": Ref("share", start, start + len(rows)),
-        "y": rows,
-        "width": 0.75,
-        "marker": {"color": colours, "line": {"width": 0}},
-        "customdata": [hover(_hover_lines(case, row)) for row in case.rows],
-        **HOVER,
-    }
+    whose = {**BARS, "name": plotly_text(case.case.name), "meta": case.case.index}
+    place = {"x": Ref("share", start, start + len(rows)), "y": rows, "width": 0.75}
+    return {**whose, **place, "marker": flat(colours), **hovers(_hover_lines(case, row) for row in case.rows)}
 
 
 def _end(case: _Case, row: _Blamed) -> str:
@@ -179,7 +163,7 @@ def _sentence(by: str, cases: Sequence[_Case]) -> str:
     if len(told) > 4:
         text += f" The table has {len(told) - 4} more."
     # Not whom the engine names then: that is the order in the topology file.
-    alone = [case.case.name for case in cases if case.together == 1]
+    alone = [case.case.name for case in cases if case.rows[0].kind == "together"]
     if alone:
         text += f" In {listed(alone)} all children, or the last ones, arrived together in 100% of aggregations."
     return text.strip()

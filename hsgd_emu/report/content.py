@@ -110,16 +110,13 @@ class Case:
     @cached_property
     def drawn(self) -> tuple[Point, ...]:
         """The points to draw: at most about `MOST_POINTS`, with all at which a target is reached."""
-        return thin(self.points, self._crossings())
-
-    def _crossings(self) -> set[int]:
-        found = set()
+        crossings = set()
         for target in self.summary.targets:
             rows = [row_reaching(curve, target.key) for curve in self.seeds.values()]
-            found |= {row.iteration for row in rows if row is not None}
+            crossings |= {row.iteration for row in rows if row is not None}
             median = (point.iteration for point in self.points if point.reaches(target))
-            found |= {*islice(median, 1)}
-        return found
+            crossings |= {*islice(median, 1)}
+        return thin(self.points, crossings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +191,7 @@ def _cases(runs: Sequence[Run]) -> Iterator[Case]:
         ended = [rows[-1] for seed, rows in seeds.items() if seed in done]
         traffic = _traffic(run, summary.case)
         points = tuple(median_points(list(seeds.values()), traffic, ended))
+        last = points[-1].iteration if points else None
         yield Case(
             name=name,
             own_name=summary.case,
@@ -203,7 +201,7 @@ def _cases(runs: Sequence[Run]) -> Iterator[Case]:
             dashed=summary.local_sgd,
             summary=replace(summary, case=name),
             seeds=seeds,
-            end=_end(seeds.values(), ended, points),
+            end=middle(ended or [row for curve in seeds.values() for row in curve if row.iteration == last]),
             points=points,
             traffic=traffic,
         )
@@ -250,15 +248,6 @@ def median_points(
 def _metric(rows: Sequence[CurveRow], metric: str) -> Spread | None:
     values = [row.metrics[metric] if row.metrics.is_finite else None for row in rows]
     return spread(values, larger_is_better=METRICS[metric].sign > 0)
-
-
-def _end(
-    curves: Iterable[Sequence[CurveRow]], ended: Sequence[CurveRow], points: Sequence[Point]
-) -> tuple[CurveRow, ...]:
-    """Return `Case.end`."""
-    if ended or not points:
-        return middle(ended)
-    return middle([row for curve in curves for row in curve if row.iteration == points[-1].iteration])
 
 
 def spread(values: Iterable[float | None], larger_is_better: bool = False) -> Spread | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from hsgd_emu.metrics import METRICS
+from hsgd_emu.report.bars import MARKS
 from hsgd_emu.report.content import MOST_POINTS, Case, Content, Point, Spread
 from hsgd_emu.report.figure import AXIS, Column, ColumnKind, Figure, Picture, Ref, Rows, Switch, plotly_text
 from hsgd_emu.report.sentences import Axis, curves_in_words, listed, place_of, reached_at, time_in_words
@@ -158,16 +160,11 @@ def _bands(rows: _Rows, metric: str, axis: Axis) -> Iterator[dict[str, Any]]:
 
 def _stretches(rows: _Rows, metric: str) -> Iterator[tuple[int, int]]:
     """Yield the stretches of rows that all have the metric: filling over a gap would invent values."""
-    start = None
-    for place, point in enumerate(rows.case.drawn, rows.start):
-        known = _spread(point, metric) is not None
-        if known and start is None:
-            start = place
-        if not known and start is not None:
-            yield start, place
-            start = None
-    if start is not None:
-        yield start, rows.end
+    points = enumerate(rows.case.drawn, rows.start)
+    for known, group in groupby(points, lambda point: _spread(point[1], metric) is not None):
+        places = [place for place, _ in group]
+        if known:
+            yield places[0], places[-1] + 1
 
 
 def _line(rows: _Rows, metric: str, axis: Axis) -> dict[str, Any]:
@@ -213,34 +210,25 @@ def _crossings(case: Case, metric: str, axis: Axis) -> dict[str, Any] | None:
     ]
     if not found:
         return None
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": plotly_text(case.name),
-        "meta": case.index,
-        "x": [at for at, _ in found],
-        "y": [target.target for _, target in found],
-        "marker": {"symbol": "circle-open", "size": 11, "color": case.colour, "line": {"width": 2.5}},
-        "text": [_crossing_in_words(case, target) for _, target in found],
-        "hovertemplate": "%{fullData.name}<br>%{text}<extra></extra>",
-    }
+    place = {"x": [at for at, _ in found], "y": [target.target for _, target in found]}
+    look = {"marker": {"symbol": "circle-open", "size": 11, "color": case.colour, "line": {"width": 2.5}}}
+    texts = [_crossing_in_words(case, target) for _, target in found]
+    said = {"text": texts, "hovertemplate": "%{fullData.name}<br>%{text}<extra></extra>"}
+    return {**MARKS, "name": plotly_text(case.name), "meta": case.index, **place, **look, **said}
 
 
 def _crossing_in_words(case: Case, target: TargetSummary) -> str:
     """Return `reaches 80% test accuracy: 12.30 s, 350 iterations`, what it spent, and the spread over seeds."""
-    time_s, least_s, most_s = (
-        value or 0.0 for value in (target.median_time_s, target.least_time_s, target.most_time_s)
-    )
-    spent = [f"{number(time_s)} s", f"{target.median_iterations or 0:,.0f} iterations"]
-    label = target_label(*target.key)
-    lines = [f"reaches {label}: {', '.join(spent)}"]
+    times_s = (target.median_time_s, target.least_time_s, target.most_time_s)
+    time, least, most = (number(value or 0.0) for value in times_s)
+    lines = [f"reaches {target_label(*target.key)}: {time} s, {target.median_iterations or 0:,.0f} iterations"]
     communication_s, num_bytes = (reached_at(case, target, axis) for axis in ("communication_s", "bytes"))
     lines.append(f"{number(communication_s or 0.0)} s of communication")
     if num_bytes is not None:
         lines[-1] += f", {bytes_in_words(num_bytes)} sent"
     if target.num_seeds > 1:
         reached = "" if target.num_reached == target.num_seeds else f"reached by {target.num_reached}, "
-        lines.append(f"(median of {target.num_seeds} seeds, {reached}{number(least_s)}-{number(most_s)} s)")
+        lines.append(f"(median of {target.num_seeds} seeds, {reached}{least}-{most} s)")
     return "<br>".join(lines)
 
 

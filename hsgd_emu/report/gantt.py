@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from hsgd_emu.report.bars import BARS, MARKS, flat
 from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import AXIS, Column, Figure, Picture, Ref, Rows, Switch, plotly_text
 from hsgd_emu.report.looks import PART_COLOURS, shortened
@@ -163,15 +164,9 @@ class Bar(NamedTuple):
     peer: str
 
 
-class _Limits(NamedTuple):
-    """The rows of one trial lie at rowids from `low`, round after round; other trials' may lie between."""
-
-    case: str
-    seed: int
-    low: int
-    high: int
-
-
+_Limits = tuple[str, int, int, int]
+"""Case, seed and two rowids: the rows of one trial lie from the lower one on, round after round; those of others may
+lie between."""
 _WITHIN = '"case" = ? AND seed = ? AND rowid >= ? AND rowid < ?'
 
 
@@ -228,7 +223,7 @@ class _Trial:
         """Return the trial, or None where nothing is recorded of it."""
         connection, trial = case.run.connection, (case.own_name, seed)
         done = connection.execute('SELECT iteration, round FROM trials WHERE "case" = ? AND seed = ?', trial).fetchone()
-        low = _first_row(connection, _Limits(*trial, 0, _NO_MORE)) if done[1] else None
+        low = _first_row(connection, (*trial, 0, _NO_MORE)) if done[1] else None
         if low is None:
             return None
         return cls(case, seed, low, *done)
@@ -240,13 +235,10 @@ class _Trial:
 
     def _limits(self, num_rounds: int) -> _Limits:
         """Return where the rows of the first rounds lie."""
-        all_of_it = _Limits(self.case.own_name, self.seed, self.low, _NO_MORE)
-        end = _first_row(self._connection, all_of_it, f"AND iteration > {self._end_of(num_rounds)}")
-        return all_of_it._replace(high=_NO_MORE if end is None else end)
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        return self.case.run.connection
+        begin = (self.case.own_name, self.seed, self.low)
+        beyond = f"AND iteration > {self._end_of(num_rounds)}"
+        end = _first_row(self.case.run.connection, (*begin, _NO_MORE), beyond)
+        return (*begin, _NO_MORE if end is None else end)
 
     @cached_property
     def _first(self) -> _Limits:
@@ -254,7 +246,7 @@ class _Trial:
 
     def _select(self, what: str, limits: _Limits, rest: str, *values: Any) -> list[Any]:
         sql = f"SELECT {what} FROM timeline WHERE {_WITHIN} {rest}"
-        return self._connection.execute(sql, (*limits, *values)).fetchall()
+        return self.case.run.connection.execute(sql, (*limits, *values)).fetchall()
 
     def window(self, most_bars: int) -> Window:
         """Return as many first rounds as fit."""
@@ -286,12 +278,10 @@ class _Trial:
 
     def _tree(self) -> tuple[dict[str, str], dict[str, int]]:
         """Return the server that aggregates each node, and every how many iterations; all nodes receive each model."""
-        found = self._select(
-            "node, peer, min(iteration)", self._first, "AND kind = 'download' GROUP BY node ORDER BY min(rowid)"
-        )
-        order: dict[str, int] = {}
-        if self.case.run.experiment is not None:
-            order = self.case.run.experiment.topology.index
+        receives = "AND kind = 'download' GROUP BY node ORDER BY min(rowid)"
+        found = self._select("node, peer, min(iteration)", self._first, receives)
+        experiment = self.case.run.experiment
+        order = experiment.topology.index if experiment else {}
         found.sort(key=lambda row: order.get(row[0], len(order)))
         return {node: peer for node, peer, _ in found}, {node: period for node, _, period in found}
 
@@ -330,9 +320,8 @@ class _Trial:
         """Return when the last worker holds each global model; by the curve where workers' rows were not kept."""
         ends = [self._end_of(number) for number in range(1, num_rounds + 1)]
         if not full:
-            return {
-                row.iteration: row.time_s for row in self.case.seeds.get(self.seed, []) if row.iteration <= ends[-1]
-            }
+            rows = self.case.seeds.get(self.seed, [])
+            return {row.iteration: row.time_s for row in rows if row.iteration <= ends[-1]}
         rest = f"AND kind = 'download' AND iteration IN ({', '.join('?' * len(ends))}) GROUP BY iteration"
         return dict(self._select("iteration, max(end_s)", self._limits(MOST_ROUNDS), rest, *ends))
 
@@ -414,21 +403,18 @@ class Drawing:
     def __init__(self, window: Window, bars: Sequence[Bar], first: int) -> None:
         self.window, self.bars, self.first = window, bars, first
         self._ys: list[float] = []
+        """The place of each row, with a gap before every server."""
         self._last: dict[str, float] = {}
         """By server the place of the last row below it."""
-        self._place()
-        self._row = {p.node: y for p, y in zip(window.places, self._ys, strict=True) if not p.rest}
-
-    def _place(self) -> None:
-        """Give each row its place, with a gap before every server."""
-        servers = {place.parent for place in self.window.places}
+        servers = {place.parent for place in window.places}
         above: list[str] = []
         y = -1.0
-        for place in self.window.places:
+        for place in window.places:
             y += 1 + _GROUP_GAP * (place.depth > 0 and not place.rest and place.node in servers)
             self._ys.append(y)
             above = [*above[: place.depth], place.node]
             self._last.update(dict.fromkeys(above, y))
+        self._row = {p.node: y for p, y in zip(window.places, self._ys, strict=True) if not p.rest}
 
     @property
     def num_rows(self) -> float:
@@ -451,20 +437,14 @@ class Drawing:
             bars = self.bars[begin:end]
             if not bars:
                 continue
-            yield {
-                "type": "bar",
-                "orientation": "h",
-                "base": self._ref("start_s", begin, end),
-                "x": self._ref("duration_s", begin, end),
-                "y": [self._row[bar.node] for bar in bars],
-                "width": _HEIGHTS.get(kind, 0.78),
-                "marker": {"color": PART_COLOURS[part], "line": {"width": 0}},
-                "text": self._names("node", begin, end),
-                "textposition": "none",
-                "hovertext": self._ref("steps", begin, end) if kind == "compute" else self._names("peer", begin, end),
-                "customdata": Rows((self._ref("iteration", begin, end), self._ref("duration_s", begin, end))),
-                "hovertemplate": f"<b>%{{text}}</b> {_VERBS[kind]}{_size(bars)}{_TIMES}",
-            }
+            duration = self._ref("duration_s", begin, end)
+            rows = {"y": [self._row[bar.node] for bar in bars], "width": _HEIGHTS.get(kind, 0.78)}
+            about = self._ref("steps", begin, end) if kind == "compute" else self._names("peer", begin, end)
+            texts = {"text": self._names("node", begin, end), "textposition": "none", "hovertext": about}
+            data = Rows((self._ref("iteration", begin, end), duration))
+            said = {"customdata": data, "hovertemplate": f"<b>%{{text}}</b> {_VERBS[kind]}{_size(bars)}{_TIMES}"}
+            place = {"base": self._ref("start_s", begin, end), "x": duration, **rows}
+            yield {**BARS, **place, "marker": flat(PART_COLOURS[part]), **texts, **said}
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """Yield a line per aggregation, from its server's row to the last row below it."""
@@ -485,25 +465,14 @@ class Drawing:
         begin, end = self._part("aggregate")
         bars = self.bars[begin:end]
         if bars:
-            is_root = [bar.node == self.window.root for bar in bars]
-            yield {
-                "type": "scatter",
-                "mode": "markers",
-                "cliponaxis": False,
-                "x": self._ref("end_s", begin, end),
-                "y": [self._row[bar.node] for bar in bars],
-                "text": self._names("node", begin, end),
-                "hovertext": self._names("peer", begin, end),
-                "customdata": self._ref("iteration", begin, end),
-                "marker": {
-                    "symbol": "diamond",
-                    "opacity": 1,
-                    "line": {"width": 0},
-                    "size": [13 if root else 8 for root in is_root],
-                    "color": PART_COLOURS["aggregation"],
-                },
-                "hovertemplate": f"<b>%{{text}}</b> {_VERBS['aggregate']}{_MOMENT}",
-            }
+            place = {"x": self._ref("end_s", begin, end), "y": [self._row[bar.node] for bar in bars]}
+            texts = {"text": self._names("node", begin, end), "hovertext": self._names("peer", begin, end)}
+            sizes = [13 if bar.node == self.window.root else 8 for bar in bars]
+            shape = {"symbol": "diamond", "opacity": 1, "line": {"width": 0}}
+            look = {"marker": {**shape, "size": sizes, "color": PART_COLOURS["aggregation"]}}
+            said = {"hovertemplate": f"<b>%{{text}}</b> {_VERBS['aggregate']}{_MOMENT}"}
+            data = {"customdata": self._ref("iteration", begin, end)}
+            yield {**MARKS, "cliponaxis": False, **place, **texts, **data, **look, **said}
 
     def _ref(self, column: str, begin: int, end: int) -> Ref:
         return Ref(column, self.first + begin, self.first + end)
@@ -520,18 +489,11 @@ class Drawing:
         """Return rows from above to below, and the time from 0 to the end of what is shown."""
         end_s = self.window.end_s or 1e-9
         time = {"title": {"text": "emulated time (s)"}, "range": [0, end_s], "nticks": 7, "showgrid": False}
-        rows = {
-            "range": [self.num_rows - 0.4, -0.6],
-            "tickvals": self._ys,
-            "ticktext": [self._label(number) for number in range(len(self._ys))],
-            "showgrid": False,
-            "fixedrange": True,
-            "showline": False,
-            # Ticks that are not seen keep the names away from the bars.
-            "ticks": "outside",
-            "ticklen": 5,
-            "tickcolor": "rgba(0,0,0,0)",
-        }
+        labels = [self._label(place) for place in self.window.places]
+        rows = {"range": [self.num_rows - 0.4, -0.6], "tickvals": self._ys, "ticktext": labels}
+        rows |= {"showgrid": False, "fixedrange": True, "showline": False}
+        # Ticks that are not seen keep the names away from the bars.
+        rows |= {"ticks": "outside", "ticklen": 5, "tickcolor": "rgba(0,0,0,0)"}
         moments = [bar.end_s for bar in self.bars if bar.kind == "aggregate" and bar.node == self.window.root]
         return {
             "barmode": "overlay",
@@ -542,8 +504,7 @@ class Drawing:
             "annotations": [_global(t) for t in moments],
         }
 
-    def _label(self, number: int) -> str:
-        place = self.window.places[number]
+    def _label(self, place: Place[str]) -> str:
         if place.rest:
             return f"<i>{plotly_text(rest_label(place.rest, class_of, 10))}</i>"
         name = plotly_text(shortened(place.node, _LABEL))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsgd_emu.report.bars import HOVER, end_label, height_px, hover, row_axis, value_axis
+from hsgd_emu.report.bars import BARS, MARKS, end_label, flat, height_px, hovers, row_axis, value_axis
 from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Switch, plotly_text
 from hsgd_emu.report.looks import OTHER_COLOUR, colours
@@ -187,19 +187,12 @@ def _stacked(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return bars per case whose parts are the classes of links."""
     y_of = {case.name: y for y, case in enumerate(cases)}
-    traces = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "name": plotly_text(rows[start].name),
-            "x": Ref("bytes", start, end),
-            "y": [y_of[row.case.name] for row in rows[start:end]],
-            "marker": {"color": colour[rows[start].name], "line": {"width": 0}},
-            "customdata": [hover(_hover_lines(row)) for row in rows[start:end]],
-            **HOVER,
-        }
-        for start, end in _runs(rows)
-    ]
+    traces = []
+    for start, end in _runs(rows):
+        name, part = rows[start].name, rows[start:end]
+        place = {"x": Ref("bytes", start, end), "y": [y_of[row.case.name] for row in part]}
+        look = {"marker": flat(colour[name]), **hovers(map(_hover_lines, part))}
+        traces.append({**BARS, "name": plotly_text(name), **place, **look})
     totals = [_total(case, rows) for case in cases]
     layout = {
         "barmode": "stack",
@@ -220,35 +213,16 @@ def _busy(
     traces = []
     for place, (start, end) in enumerate(runs):
         shift = 0.5 * ((place + 0.5) / len(runs) - 0.5)
-        part = rows[start:end]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": plotly_text(rows[start].name),
-                "x": Ref("busy_share", start, end),
-                "y": [y_of[row.case.name] + shift for row in part],
-                "marker": {"color": colour[rows[start].name], "size": 11},
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [row.most_share - row.busy_share for row in part],
-                    "arrayminus": [0] * len(part),
-                    "width": 0,
-                    "thickness": 2,
-                    "color": colour[rows[start].name],
-                },
-                "customdata": [hover(_hover_lines(row)) for row in part],
-                "cliponaxis": False,
-                **HOVER,
-            }
-        )
+        name, part = rows[start].name, rows[start:end]
+        at = {"x": Ref("busy_share", start, end), "y": [y_of[row.case.name] + shift for row in part]}
+        further = {"array": [row.most_share - row.busy_share for row in part], "arrayminus": [0] * len(part)}
+        line = {"type": "data", "symmetric": False, **further, "width": 0, "thickness": 2, "color": colour[name]}
+        look = {"marker": {"color": colour[name], "size": 11}, "error_x": line}
+        said = hovers(map(_hover_lines, part), cliponaxis=False)
+        traces.append({**MARKS, "name": plotly_text(name), **at, **look, **said})
     most = max(row.most_share for row in rows)
-    layout = {
-        "xaxis": value_axis("share of the time a link is busy", most, 0.06, tickformat="~%"),
-        "yaxis": row_axis([case.name for case in cases]),
-    }
-    return traces, layout
+    axis = value_axis("share of the time a link is busy", most, 0.06, tickformat="~%")
+    return traces, {"xaxis": axis, "yaxis": row_axis([case.name for case in cases])}
 
 
 def _dots(
@@ -260,20 +234,11 @@ def _dots(
     for place, case in enumerate(cases):
         part = [row for row in rows if row.case is case]
         shift = 0.6 * ((place + 0.5) / len(cases) - 0.5)
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": plotly_text(case.name),
-                "meta": case.index,
-                "x": Ref("bytes" if key == "bytes" else "busy_share", start, start + len(part)),
-                "y": [y_of[row.name] + shift for row in part],
-                "marker": {"color": case.colour, "size": 8, "symbol": "circle" if case.dashed else "diamond"},
-                "customdata": [hover(_hover_lines(row)) for row in part],
-                "cliponaxis": False,
-                **HOVER,
-            }
-        )
+        x = Ref("bytes" if key == "bytes" else "busy_share", start, start + len(part))
+        at = {"meta": case.index, "x": x, "y": [y_of[row.name] + shift for row in part]}
+        marker = {"color": case.colour, "size": 8, "symbol": "circle" if case.dashed else "diamond"}
+        look = {"marker": marker, **hovers(map(_hover_lines, part), cliponaxis=False)}
+        traces.append({**MARKS, "name": plotly_text(case.name), **at, **look})
         start += len(part)
     if key == "bytes":
         most = max(row.num_bytes for row in rows)

@@ -10,7 +10,7 @@ from typing import Any
 from hsgd_emu.config.run_schema import PublishedTime
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
-from hsgd_emu.report.bars import HOVER, end_label, height_px, hover, row_axis, seconds, value_axis
+from hsgd_emu.report.bars import BARS, end_label, flat, height_px, hovers, row_axis, seconds, value_axis
 from hsgd_emu.report.content import Case, Content, Run
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Switch
 from hsgd_emu.report.looks import OTHER_COLOUR
@@ -102,19 +102,8 @@ def _picture(one: Beside, rows: Sequence[Row], start: int, key: tuple[str, ...])
     ends: list[dict[str, Any]] = []
     for place, (column, label, colour) in enumerate(_SERIES):
         at = [number + _APART * (place - 1) for number in range(len(drawn))]
-        traces.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": label,
-                "x": Ref(column, start, start + len(drawn)),
-                "y": at,
-                "width": 0.25,
-                "marker": {"color": colour, "line": {"width": 0}},
-                "customdata": [hover(_hover_lines(row, column, label)) for row in drawn],
-                **HOVER,
-            }
-        )
+        bars = {**BARS, "name": label, "x": Ref(column, start, start + len(drawn)), "y": at, "width": 0.25}
+        traces.append({**bars, "marker": flat(colour), **hovers(_hover_lines(row, column, label) for row in drawn)})
         for row, y in zip(drawn, at, strict=True):
             value = row.seconds(column)
             if value is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsgd_emu.metrics import Target
-from hsgd_emu.report.bars import HOVER, end_label, height_px, hover, row_axis, value_axis
+from hsgd_emu.report.bars import BARS, end_label, flat, height_px, hovers, row_axis, value_axis
 from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, Switch
 from hsgd_emu.report.looks import PART_COLOURS
@@ -28,11 +28,6 @@ class _Until:
     key: str
     label: str
     target: Target | None = None
-
-    def rows(self, case: Case) -> list[CurveRow | None]:
-        """Return by seed the row at which it is over; None: never."""
-        assert self.target is not None
-        return [row_reaching(curve, self.target) for curve in case.seeds.values()]
 
 
 @dataclass(frozen=True)
@@ -81,16 +76,13 @@ def time_spent(content: Content) -> Figure | None:
         pictures=tuple(pictures),
         columns=tuple(_columns(bars)),
         switches=(switch,) if len(bars) > 1 else (),
-        note=_note(content),
+        note=_NOTE if any(len(case.seeds) > 1 for case in cases) else "",
         key=tuple((part, PART_COLOURS[part]) for part in parts),
         height_px=height_px(len(cases)),
     )
 
 
-def _note(content: Content) -> str:
-    if not any(len(case.seeds) > 1 for case in content.cases):
-        return ""
-    return "Each bar is the seed in the middle, by its time, as in the table above: its parts add up."
+_NOTE = "Each bar is the seed in the middle, by its time, as in the table above: its parts add up."
 
 
 def _untils(content: Content) -> Iterator[_Until]:
@@ -103,31 +95,21 @@ def _untils(content: Content) -> Iterator[_Until]:
 def _bar(case: Case, until: _Until) -> _Bar:
     if until.target is None:
         return _Bar(case, case.summary.num_finished or case.points[-1].num_seeds if case.points else 0, case.end)
-    rows = until.rows(case)
+    rows = [row_reaching(curve, until.target) for curve in case.seeds.values()]
     return _Bar(case, sum(row is not None for row in rows), middle(rows))
 
 
 def _picture(until: _Until, bars: Sequence[_Bar], parts: Sequence[str], start: int, switched: bool) -> Picture:
     rows = list(range(len(bars)))
     most = max(bar.part("time_s") or 0.0 for bar in bars)
-    traces = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "name": part,
-            "x": Ref(f"{part}_s", start, start + len(bars)),
-            "y": rows,
-            "marker": {"color": PART_COLOURS[part], "line": {"width": 0}},
-            "text": [_inside(bar.part(f"{part}_s")) for bar in bars],
-            "textposition": "inside",
-            "insidetextanchor": "middle",
-            "textangle": 0,
-            "insidetextfont": {"color": _TEXT_COLOURS[part]},
-            "customdata": [hover(_hover_lines(bar, until)) for bar in bars],
-            **HOVER,
-        }
-        for part in parts
-    ]
+    traces = []
+    for part in parts:
+        texts = [f"{number(part_s, 3)} s" if (part_s := bar.part(f"{part}_s")) else "" for bar in bars]
+        inside = {"text": texts, "textposition": "inside", "insidetextanchor": "middle", "textangle": 0}
+        inside["insidetextfont"] = {"color": _TEXT_COLOURS[part]}
+        stack = {**BARS, "name": part, "x": Ref(f"{part}_s", start, start + len(bars)), "y": rows}
+        look = {"marker": flat(PART_COLOURS[part]), **inside}
+        traces.append({**stack, **look, **hovers(_hover_lines(bar, until) for bar in bars)})
     ends = [end_label(bar.part("time_s") or 0.0, row, _end(bar)) for row, bar in zip(rows, bars, strict=True)]
     layout = {
         "barmode": "stack",
@@ -139,10 +121,6 @@ def _picture(until: _Until, bars: Sequence[_Bar], parts: Sequence[str], start: i
         "annotations": ends,
     }
     return Picture((until.key,) if switched else (), _sentence(until, bars), traces, layout)
-
-
-def _inside(seconds: float | None) -> str:
-    return f"{number(seconds, 3)} s" if seconds else ""
 
 
 def _end(bar: _Bar) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from hsgd_emu.config.schema import LinkProfile, Ref
 from hsgd_emu.experiment import Experiment
+from hsgd_emu.report.bars import MARKS
 from hsgd_emu.report.content import Content
 from hsgd_emu.report.figure import Column, ColumnKind, Figure, Picture, Switch, plotly_text
 from hsgd_emu.report.looks import OTHER_COLOUR, PART_COLOURS, colours, shortened
@@ -75,7 +76,7 @@ def _note(views: Sequence[tuple[str, View]], drawings: Sequence[Drawing]) -> str
     sizes = dict.fromkeys(view.message_bytes for _, view in views if view.message_bytes)
     if sizes:
         parts.append(f"RTT: up plus down transfer of one model message ({listed([*map(bytes_in_words, sizes)])}).")
-    if any(drawing.num_left_out for drawing in drawings):
+    if any(place.rest for drawing in drawings for place in drawing.places):
         parts.append("Of each server the first children are drawn; the data count all.")
     if any(view.further for _, view in views):
         drawn = all(drawing.draws_further for drawing in drawings)
@@ -94,7 +95,8 @@ def _text(view: View) -> str:
         f"{_num(num, 'link')} {ends} ({profile}{', ' * bool(profile)}{time})"
         for (profile, time, ends), num in hops["beside"].items()
     ]
-    return f"{text}; beside the tree there {_are(hops['beside'])} {listed(beside)}." if beside else f"{text}."
+    are = "is" if next(iter(hops["beside"].values()), 0) == 1 else "are"
+    return f"{text}; beside the tree there {are} {listed(beside)}." if beside else f"{text}."
 
 
 def _counts(topology: Topology) -> str:
@@ -112,10 +114,6 @@ def _counts(topology: Topology) -> str:
 
 def _num(num: int, what: str) -> str:
     return f"{num:,} {what}{'s' * (num != 1)}"
-
-
-def _are(hops: Counter[tuple[str, str, str]]) -> str:
-    return "is" if next(iter(hops.values())) == 1 else "are"
 
 
 def _hops(view: View) -> dict[str, Counter[tuple[str, str, str]]]:
@@ -225,21 +223,20 @@ class View:
         """Yield every node, depth first, then the further links."""
         nodes = self.topology.nodes
         for node in nodes:
-            yield self._node_row(node)
+            parent = None if node.parent is None else nodes[node.parent].name
+            place = (node.name, kind_of(node), node.level, node.class_name, parent)
+            costs = (self.step_s(node.index), None) if node.is_worker else (None, self.aggregation_s(node))
+            yield Row._make((*place, *self._of_link(self.topology.uplinks.get(node.index)), *costs))
         for link in self.further:
-            lower, upper, wire = nodes[link.lower], nodes[link.upper], self.wire(link)
-            place = (lower.name, "further link", None, lower.class_name, upper.name, link.name)
-            yield Row._make((*place, wire.name, wire.up_s, wire.down_s, None, None))
+            lower, upper = nodes[link.lower], nodes[link.upper]
+            ends = (lower.name, "further link", None, lower.class_name, upper.name)
+            yield Row._make((*ends, *self._of_link(link), None, None))
 
-    def _node_row(self, node: Node) -> Row:
-        link = self.topology.uplinks.get(node.index)
-        wire = self.wire(link) if link else None
-        parent = None if node.parent is None else self.topology.nodes[node.parent].name
-        costs = (wire.name, wire.up_s, wire.down_s) if wire else (None, None, None)
-        step_s = self.step_s(node.index) if node.is_worker else None
-        aggregation_s = None if node.is_worker else self.aggregation_s(node)
-        place = (node.name, kind_of(node), node.level, node.class_name, parent, link.name if link else None)
-        return Row._make((*place, *costs, step_s, aggregation_s))
+    def _of_link(self, link: Link | None) -> tuple[str | float | None, ...]:
+        if link is None:
+            return (None, None, None, None)
+        wire = self.wire(link)
+        return link.name, wire.name, wire.up_s, wire.down_s
 
 
 def kind_of(node: Node) -> str:
@@ -317,11 +314,6 @@ class Drawing:
 
     def _class_of(self, node: int) -> str:
         return self.nodes[node].class_name
-
-    @property
-    def num_left_out(self) -> int:
-        """Children of servers that are not drawn."""
-        return sum(len(place.rest) for place in self.places)
 
     @property
     def draws_further(self) -> bool:
@@ -511,16 +503,9 @@ def _curve(start: Point, end: Point) -> Iterator[Point]:
 
 
 def _marks(points: Sequence[Point], texts: Sequence[str], marker: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "cliponaxis": False,
-        "x": [round(x, 3) for x, _ in points],
-        "y": [round(y, 3) for _, y in points],
-        "text": list(texts),
-        "marker": {"opacity": 1, **marker},
-        "hovertemplate": "%{text}<extra></extra>",
-    }
+    place = {"x": [round(x, 3) for x, _ in points], "y": [round(y, 3) for _, y in points], "text": list(texts)}
+    look = {"marker": {"opacity": 1, **marker}, "hovertemplate": "%{text}<extra></extra>"}
+    return {**MARKS, "cliponaxis": False, **place, **look}
 
 
 def _origin(wire: Wire) -> list[str]:
@@ -535,7 +520,6 @@ def _width_px(label: str) -> float:
 
 
 def _rate(rate_bps: float) -> str:
-    unit, size = next(
-        (u for u in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)) if rate_bps >= u[1]), ("bit/s", 1)
-    )
+    units = (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3))
+    unit, size = next((u for u in units if rate_bps >= u[1]), ("bit/s", 1))
     return f"{rate_bps / size:.3g} {unit}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsgd_emu.report.bars import HOVER, height_px, hover, row_axis, seconds, value_axis
+from hsgd_emu.report.bars import MARKS, height_px, hovers, row_axis, seconds, value_axis
 from hsgd_emu.report.content import Case, Content
 from hsgd_emu.report.figure import Column, Figure, Picture, Ref, plotly_text
 from hsgd_emu.report.sentences import share
@@ -55,15 +55,11 @@ def waiting(content: Content) -> Figure | None:
 
 
 def _note(num_others: int) -> str:
-    left_out = (
-        f" The {num_others} groups that wait least are taken together; `hsgd-emu export` has every node's waits."
-        if num_others
-        else ""
-    )
+    left_out = f" The {num_others} groups that wait least are taken together; `hsgd-emu export` has every node's waits."
     return (
         "A worker waits from the end of its upload until the new model is sent to it, a server in the same way and "
         "also from the first of its children's arrivals to the last. Mean over the nodes of a group and over seeds, "
-        f"as a part of the time of the trial; circles are local SGD.{left_out}"
+        f"as a part of the time of the trial; circles are local SGD.{left_out * (num_others > 0)}"
     )
 
 
@@ -89,12 +85,11 @@ def _waits(case: Case) -> dict[str, _Waits]:
         wait_s[group_of[name]] += waited_s
         shares[group_of[name]] += waited_s / time_s if time_s else 0.0
     workers = {group_of[topology.nodes[worker].name] for worker in topology.workers}
-    return {
-        group: _Waits(
-            size, wait_s[group] / size / num_seeds, min(1.0, shares[group] / size / num_seeds), group in workers
-        )
-        for group, size in sizes.items()
-    }
+    found = {}
+    for group, size in sizes.items():
+        mean_s, share = (sums[group] / size / num_seeds for sums in (wait_s, shares))
+        found[group] = _Waits(size, mean_s, min(1.0, share), group in workers)
+    return found
 
 
 def _group(topology: Topology, index: int) -> str:
@@ -132,27 +127,16 @@ def _traces(
     for place, case in enumerate(cases):
         # Beside one another, so that cases that wait alike do not hide each other.
         shift = _SPREAD * ((place + 0.5) / len(cases) - 0.5)
-        texts = [
-            hover([f"{case.name}: {group} ({one.num_nodes:,})", _in_words(one)]) if one else ""
-            for group, one in zip(groups, cells[place], strict=True)
+        by_group = zip(groups, cells[place], strict=True)
+        lines = [
+            [f"{case.name}: {group} ({one.num_nodes:,})", _in_words(one)] if one else [] for group, one in by_group
         ]
-        yield {
-            "type": "scatter",
-            "mode": "markers",
-            "name": plotly_text(case.name),
-            "meta": case.index,
-            "x": Ref("wait_share", place * len(groups), (place + 1) * len(groups)),
-            "y": [row + shift for row in range(len(groups))],
-            "marker": {
-                "color": case.colour,
-                "size": 10,
-                "symbol": "circle-open" if case.dashed else "diamond",
-                "line": {"width": 2.5 if case.dashed else 0, "color": case.colour},
-            },
-            "customdata": texts,
-            "cliponaxis": False,
-            **HOVER,
-        }
+        x = Ref("wait_share", place * len(groups), (place + 1) * len(groups))
+        at = {"meta": case.index, "x": x, "y": [row + shift for row in range(len(groups))]}
+        line = {"width": 2.5 if case.dashed else 0, "color": case.colour}
+        shape = {"size": 10, "symbol": "circle-open" if case.dashed else "diamond", "line": line}
+        look = {"marker": {"color": case.colour, **shape}, **hovers(lines, cliponaxis=False)}
+        yield {**MARKS, "name": plotly_text(case.name), **at, **look}
 
 
 def _in_words(one: _Waits) -> str:
@@ -161,7 +145,6 @@ def _in_words(one: _Waits) -> str:
 
 def _layout(groups: Sequence[str], cells: Sequence[Sequence[_Waits | None]]) -> dict[str, Any]:
     most = max(one.share for row in cells for one in row if one)
-    rows = row_axis(groups)
     # Lines between the rows.
     lines = [
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y + 0.5, "y1": y + 0.5, "layer": "below"}
@@ -169,7 +152,7 @@ def _layout(groups: Sequence[str], cells: Sequence[Sequence[_Waits | None]]) -> 
         for y in range(len(groups) - 1)
     ]
     axis = value_axis("share of the time spent waiting", most, 0.06, tickformat=".0%", hoverformat=".1%")
-    return {"xaxis": axis, "yaxis": rows, "shapes": lines}
+    return {"xaxis": axis, "yaxis": row_axis(groups), "shapes": lines}
 
 
 def _sentence(cases: Sequence[Case], found: Sequence[Mapping[str, _Waits]]) -> str:
@@ -182,14 +165,9 @@ def _sentence(cases: Sequence[Case], found: Sequence[Mapping[str, _Waits]]) -> s
     text = f"Workers wait {share(most[0])} of the time in {most[1]}"
     if most[0] != least[0]:
         text += f" and {share(least[0])} in {least[1]}"
-    longest, group, name = max(
-        (
-            (one.share, group, case.name)
-            for case, waits in zip(cases, found, strict=True)
-            for group, one in waits.items()
-        ),
-        key=lambda one: one[0],
-    )
+    by_case = zip(cases, found, strict=True)
+    every = [(one.share, group, case.name) for case, waits in by_case for group, one in waits.items()]
+    longest, group, name = max(every, key=lambda one: one[0])
     if not longest:
         return "Nobody waits in any case: whatever has to arrive arrives at the same moment."
     return f"{text}; the longest waits are those of {group} in {name}, {share(longest)}."

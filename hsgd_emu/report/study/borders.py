@@ -40,7 +40,7 @@ def crossings_of(
     for one in crossovers:
         place = {i: _place(axis, one) for i, axis in enumerate(axes) if axis.name != one.axis}
         along = names.index(one.axis)
-        if along not in (grid.x, grid.y) or any(place[i] is None for i in place):
+        if along not in grid.over or any(place[i] is None for i in place):
             continue
         crossed = grid.y if along == grid.x else grid.x
         row = 0 if crossed is None else _index(grid.shown[crossed], place[crossed])

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from hsgd_emu.report.bars import MARKS
 from hsgd_emu.report.figure import AXIS, BASE_LAYOUT, plotly_text
 from hsgd_emu.report.sentences import listed
 from hsgd_emu.report.study.axes import Axis
@@ -19,7 +20,7 @@ from hsgd_emu.report.study.words import is_close, seconds, symbol
 
 MOST_DOTS = 5_000
 HOVER = "%{hovertext}<extra></extra>"
-_MARKS = {"type": "scatter", "mode": "markers", "hovertemplate": HOVER}
+_MARKS = {**MARKS, "hovertemplate": HOVER}
 
 
 def charts(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
@@ -29,7 +30,8 @@ def charts(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
         axis, places = content.axes[grid.x], grid.shown[grid.x]
         draw = _line if axis.numbers is not None else _dots
         at = axis.positions(places)
-        tables = [[table[scenarios, case.index] for table in _tables(target)] for case in content.cases]
+        every = (target.median_SC, target.q10_SC, target.q90_SC)
+        tables = [[table[scenarios, case.index] for table in every] for case in content.cases]
         winners = {int(target.best_S[s]) for s in scenarios} if axis.numbers is not None else ()
         # All bands lie under all lines.
         traces = [t for case in content.cases if case.index in winners for t in _band(case, at, tables[case.index])]
@@ -37,10 +39,6 @@ def charts(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
         layout = _chart_layout(content, target, grid, axis, scenarios)
         key = ",".join("0" for _ in grid.others)
         yield "chart", number, key, figure_of(traces, layout, _chart_in_words(content, target, scenarios))
-
-
-def _tables(target: Target) -> tuple[Floats, Floats, Floats]:
-    return target.median_SC, target.q10_SC, target.q90_SC
 
 
 def _band(case: Case, at: Sequence[float], tables: Sequence[Floats]) -> list[dict[str, Any]]:
@@ -54,43 +52,24 @@ def _band(case: Case, at: Sequence[float], tables: Sequence[Floats]) -> list[dic
 
 
 def _line(case: Case, at: Sequence[float], tables: Sequence[Floats], scenarios: list[int]) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "meta": case.index,
-        "name": plotly_text(case.name),
-        "x": list(at),
-        "y": _known(tables[0]),
-        "line": {"color": case.colour, "width": 3, "dash": "8px,3px" if case.dashed else "solid"},
-        "marker": {"size": 6},
-        "customdata": scenarios,
-        "hovertemplate": HOVER,
-    }
+    whose = {"type": "scatter", "mode": "lines+markers", "meta": case.index, "name": plotly_text(case.name)}
+    line = {"color": case.colour, "width": 3, "dash": "8px,3px" if case.dashed else "solid"}
+    look = {"x": list(at), "y": _known(tables[0]), "line": line, "marker": {"size": 6}}
+    return {**whose, **look, "customdata": scenarios, "hovertemplate": HOVER}
 
 
 def _dots(case: Case, at: Sequence[float], tables: Sequence[Floats], scenarios: list[int]) -> dict[str, Any]:
     median_s, q10_s, q90_s = (_known(table) for table in tables)
     shift = 0.12 * (case.index % 6 - 2.5)
     ends = list(zip(median_s, q10_s, q90_s, strict=True))
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "meta": case.index,
-        "name": plotly_text(case.name),
-        "x": [place + shift for place in at],
-        "y": median_s,
-        "marker": {"color": case.colour, "size": 10, "symbol": symbol(case)},
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "color": case.colour,
-            "thickness": 1.5,
-            "array": [(high or middle) - middle if middle else 0 for middle, _, high in ends],
-            "arrayminus": [middle - (low or middle) if middle else 0 for middle, low, _ in ends],
-        },
-        "customdata": scenarios,
-        "hovertemplate": HOVER,
-    }
+    more = [(high or middle) - middle if middle else 0 for middle, _, high in ends]
+    less = [middle - (low or middle) if middle else 0 for middle, low, _ in ends]
+    error = {"type": "data", "symmetric": False, "color": case.colour, "thickness": 1.5}
+    whose = {**MARKS, "meta": case.index, "name": plotly_text(case.name)}
+    place = {"x": [x + shift for x in at], "y": median_s}
+    marker = {"color": case.colour, "size": 10, "symbol": symbol(case)}
+    look = {"marker": marker, "error_y": {**error, "array": more, "arrayminus": less}}
+    return {**whose, **place, **look, "customdata": scenarios, "hovertemplate": HOVER}
 
 
 def _known(values_s: Floats) -> list[float | None]:
@@ -104,20 +83,15 @@ def _chart_layout(
     known = known[(known > 0) & (known < math.inf)]
     log = len(known) > 0 and known.max() / known.min() > 20
     places = grid.shown[grid.x]
-    title = {"text": f"time to {target.label} (s)"}
     edges = axis.edges(places)
     x = {**AXIS, **axis.layout(places)}
     if axis.numbers is not None:
         ends = (axis.numbers[places[0]], axis.numbers[places[-1]])
         x["range"] = [math.log10(end) if axis.log else end for end in ends]
-    y = {"type": "log", "tickformat": ",~g", "dtick": "D2"} if log else {"rangemode": "tozero", "tickformat": ",~g"}
-    return {
-        **BASE_LAYOUT,
-        "margin": {"l": 8, "r": 16, "t": 40, "b": 8},
-        "xaxis": x,
-        "yaxis": {**AXIS, "title": title, **y},
-        **_winners(content, target, axis, edges, scenarios),
-    }
+    ticks = {"type": "log", "tickformat": ",~g", "dtick": "D2"} if log else {"rangemode": "tozero", "tickformat": ",~g"}
+    frame = {**BASE_LAYOUT, "margin": {"l": 8, "r": 16, "t": 40, "b": 8}}
+    y = {**AXIS, "title": {"text": f"time to {target.label} (s)"}, **ticks}
+    return {**frame, "xaxis": x, "yaxis": y, **_winners(content, target, axis, edges, scenarios)}
 
 
 def _winners(
@@ -182,33 +156,19 @@ def clouds(content: StudyContent) -> Iterator[Drawn]:
 
 
 def _cloud(case: Case, scenarios: list[int], target: Target) -> dict[str, Any]:
-    shape = symbol(case)
-    return {
-        **_MARKS,
-        "meta": case.index,
-        "name": plotly_text(case.name),
-        "marker": {
-            "color": case.colour,
-            "size": 10,
-            # Hollow where the first two are as good as equal.
-            "symbol": [f"{shape}-open" if is_close(target, s) else shape for s in scenarios],
-            "line": {"width": 1.5, "color": case.colour},
-        },
-        "customdata": scenarios,
-    }
+    # Hollow where the first two are as good as equal.
+    symbols = [f"{symbol(case)}{'-open' * is_close(target, s)}" for s in scenarios]
+    look = {"color": case.colour, "size": 10, "symbol": symbols, "line": {"width": 1.5, "color": case.colour}}
+    whose = {**_MARKS, "meta": case.index, "name": plotly_text(case.name)}
+    return {**whose, "marker": look, "customdata": scenarios}
 
 
 def _gain_cloud(factors: Sequence[float], scale: Scale) -> dict[str, Any]:
     places = [scale.place(factor) for factor in factors]
     known = [scenario for scenario, place in enumerate(places) if place is not None]
-    marker = {
-        "color": [places[scenario] for scenario in known],
-        "colorscale": scale.colorscale,
-        "cmin": -1 if scale.two_sided else 0,
-        "cmax": 1,
-        "size": 11,
-        "line": {"width": 0.7, "color": "#777"},
-    }
+    colour = {"color": [places[scenario] for scenario in known], "colorscale": scale.colorscale}
+    ends = {"cmin": -1 if scale.two_sided else 0, "cmax": 1}
+    marker = {**colour, **ends, "size": 11, "line": {"width": 0.7, "color": "#777"}}
     return {**_MARKS, "marker": marker, "customdata": known}
 
 

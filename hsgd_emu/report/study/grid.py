@@ -33,9 +33,14 @@ class Grid:
     scenario_of: dict[tuple[int, ...], int]
 
     @property
+    def over(self) -> tuple[int, ...]:
+        """The axes that are drawn over."""
+        return (self.x,) if self.y is None else (self.x, self.y)
+
+    @property
     def others(self) -> tuple[int, ...]:
         """The axes that are not drawn over."""
-        return tuple(i for i in range(len(self.shown)) if i not in (self.x, self.y))
+        return tuple(i for i in range(len(self.shown)) if i not in self.over)
 
     @property
     def thinned(self) -> bool:

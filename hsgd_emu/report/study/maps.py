@@ -71,58 +71,63 @@ def scale_of(content: StudyContent) -> Scale:
 def maps(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
     """Yield every map of each target, its combination as the key."""
     scale = scale_of(content)
+    x, y = (Cells(content.axes[i].positions(grid.shown[i]), content.axes[i].edges(grid.shown[i])) for i in grid.over)
+    frame = (x, y)
     for number, target in enumerate(content.targets):
         crossings = crossings_of(target.crossovers, content.axes, grid)
         for combination in grid.combinations():
             cells = grid.cells(combination)
-            frame = _frame(content, grid)
-            lines = borders(
-                crossings.get(combination, []),
-                [[int(target.best_S[s]) for s in row] for row in cells],
-                *(Cells(content.axes[i].positions(grid.shown[i]), frame[i]) for i in (grid.x, grid.y) if i is not None),
-            )
+            best = [[int(target.best_S[s]) for s in row] for row in cells]
+            lines = borders(crossings.get(combination, []), best, *frame)
             key = ",".join(map(str, combination))
-            for which, figure in (
-                ("best", _best_map(content, target, grid, cells, lines)),
-                ("gain", _gain_map(content, target, grid, cells, lines, scale)),
-            ):
-                yield which, number, key, figure
+            yield "best", number, key, _best_map(content, target, grid, frame, cells, best, lines)
+            yield "gain", number, key, _gain_map(content, target, grid, frame, cells, lines, scale)
 
 
-def _frame(content: StudyContent, grid: Grid) -> dict[int, list[float]]:
-    assert grid.y is not None
-    return {i: content.axes[i].edges(grid.shown[i]) for i in (grid.x, grid.y)}
+Frame = tuple[Cells, Cells]
+"""Of a map's two axes."""
 
 
-def _best_map(content: StudyContent, target: Target, grid: Grid, cells: list[list[int]], lines: Borders) -> FigureJson:
+def _best_map(
+    content: StudyContent,
+    target: Target,
+    grid: Grid,
+    frame: Frame,
+    cells: list[list[int]],
+    best: list[list[int]],
+    lines: Borders,
+) -> FigureJson:
     num = max(len(content.cases), 1)
     colours = [[(case.index + end) / num, case.colour] for case in content.cases for end in (0, 1)]
-    best = [[int(target.best_S[s]) for s in row] for row in cells]
-    plane = _plane(content, grid, cells) | {
+    plane = _plane(grid, frame, cells) | {
         "z": [[None if case < 0 else case for case in row] for row in best],
         "zmin": -0.5,
         "zmax": num - 0.5,
         "colorscale": colours,
     }
     layout = _layout(content, grid)
-    layout["annotations"] = labels(content, grid, best, width_px(grid))
+    layout["annotations"] = labels(content, grid, frame, best)
     flat = [case for row in best for case in row]
     marked = marks_close(grid)
     close = [["≈" if marked and is_close(target, s) else "" for s in row] for row in cells]
-    marks = _marks(content, grid, close, 15)
-    marks["textfont"]["color"] = [
-        ink(content.cases[case].colour)
-        for case, word in zip(flat, (w for row in close for w in row), strict=True)
-        if word
-    ]
+    marks = _marks(frame, close, 15)
+    words = (word for row in close for word in row)
+    colours_ = [ink(content.cases[case].colour) for case, word in zip(flat, words, strict=True) if word]
+    marks["textfont"]["color"] = colours_
     return figure_of([plane, *_lines(content, lines), marks], layout, best_in_words(content, flat))
 
 
 def _gain_map(
-    content: StudyContent, target: Target, grid: Grid, cells: list[list[int]], lines: Borders, scale: Scale
+    content: StudyContent,
+    target: Target,
+    grid: Grid,
+    frame: Frame,
+    cells: list[list[int]],
+    lines: Borders,
+    scale: Scale,
 ) -> FigureJson:
     factors = target.gain_S if content.both_kinds else target.margin_S
-    plane = _plane(content, grid, cells) | {
+    plane = _plane(grid, frame, cells) | {
         "z": [[scale.place(float(factors[s])) for s in row] for row in cells],
         "zmin": -1 if scale.two_sided else 0,
         "zmax": 1,
@@ -133,49 +138,29 @@ def _gain_map(
     words = [[_factor(float(factors[s])) if fits else "" for s in row] for row in cells]
     kinds = {case.name: case.dashed for case in content.cases}
     between_kinds = {pair: ends for pair, ends in lines.items() if kinds[pair[0]] != kinds[pair[1]]}
-    marks = _marks(content, grid, words, 11)
-    flat = [
-        (float(factors[s]), word)
-        for row, line in zip(cells, words, strict=True)
-        for s, word in zip(row, line, strict=True)
-    ]
-    marks["textfont"]["color"] = [scale.ink(factor) for factor, word in flat if word]
+    marks = _marks(frame, words, 11)
+    flat = [float(factors[s]) for row in cells for s in row]
+    told = (word for row in words for word in row)
+    marks["textfont"]["color"] = [scale.ink(factor) for factor, word in zip(flat, told, strict=True) if word]
     data = [plane, *_lines(content, between_kinds), marks]
-    text = gain_in_words(content, [float(factors[s]) for row in cells for s in row])
-    return figure_of(data, _layout(content, grid), text)
+    return figure_of(data, _layout(content, grid), gain_in_words(content, flat))
 
 
-def _plane(content: StudyContent, grid: Grid, cells: list[list[int]]) -> dict[str, Any]:
-    frame = _frame(content, grid)
-    assert grid.y is not None
+def _plane(grid: Grid, frame: Frame, cells: list[list[int]]) -> dict[str, Any]:
+    x, y = frame
     gap = 1 if min(_cell_px(grid)) >= 8 else 0
-    return {
-        "type": "heatmap",
-        "x": frame[grid.x],
-        "y": frame[grid.y],
-        "customdata": cells,
-        "hovertemplate": "%{hovertext}<extra></extra>",
-        "showscale": False,
-        "xgap": gap,
-        "ygap": gap,
-    }
+    said = {"customdata": cells, "hovertemplate": "%{hovertext}<extra></extra>", "showscale": False}
+    return {"type": "heatmap", "x": x.edges, "y": y.edges, **said, "xgap": gap, "ygap": gap}
 
 
-def _marks(content: StudyContent, grid: Grid, words: list[list[str]], size: int) -> dict[str, Any]:
+def _marks(frame: Frame, words: list[list[str]], size: int) -> dict[str, Any]:
     """Return words in the middle of cells (a heat map's own would stand off it where the axis is logarithmic)."""
-    assert grid.y is not None
     # Every cell has both: short numbers are half of a large page.
-    x, y = (short(content.axes[i].positions(grid.shown[i]), 6) for i in (grid.x, grid.y))
+    x, y = (short(side.at, 6) for side in frame)
     spots = [(a, b, word) for b, line in zip(y, words, strict=True) for a, word in zip(x, line, strict=True) if word]
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "x": [a for a, _, _ in spots],
-        "y": [b for _, b, _ in spots],
-        "text": [word for _, _, word in spots],
-        "textfont": {"size": size, "color": "#222"},
-        "hoverinfo": "skip",
-    }
+    place = {"x": [a for a, _, _ in spots], "y": [b for _, b, _ in spots], "text": [word for _, _, word in spots]}
+    look = {"textfont": {"size": size, "color": "#222"}, "hoverinfo": "skip"}
+    return {"type": "scatter", "mode": "text", **place, **look}
 
 
 def _lines(content: StudyContent, lines: Borders) -> Iterator[dict[str, Any]]:
@@ -184,26 +169,17 @@ def _lines(content: StudyContent, lines: Borders) -> Iterator[dict[str, Any]]:
     for colour, extra in (("#fff", 2.4), ("#111", 0.0)):
         for pair, segments in lines.items():
             width = 3.0 if kinds[pair[0]] != kinds[pair[1]] else 1.2
-            yield {
-                "type": "scatter",
-                "mode": "lines",
-                "x": [value for (x0, _), (x1, _) in segments for value in (x0, x1, None)],
-                "y": [value for (_, y0), (_, y1) in segments for value in (y0, y1, None)],
-                "line": {"color": colour, "width": width + extra},
-                "hoverinfo": "skip",
-            }
+            xs = [value for (x0, _), (x1, _) in segments for value in (x0, x1, None)]
+            ys = [value for (_, y0), (_, y1) in segments for value in (y0, y1, None)]
+            line = {"color": colour, "width": width + extra}
+            yield {"type": "scatter", "mode": "lines", "x": xs, "y": ys, "line": line, "hoverinfo": "skip"}
 
 
 def _layout(content: StudyContent, grid: Grid) -> dict[str, Any]:
-    assert grid.y is not None
     axis = {**AXIS, "showgrid": False, "ticks": "outside", "tickcolor": "#8886"}
-    return {
-        **BASE_LAYOUT,
-        "plot_bgcolor": NOTHING,
-        "margin": {"l": 8, "r": 12, "t": 26, "b": 8},
-        "xaxis": {**axis, **content.axes[grid.x].layout(grid.shown[grid.x], edges=True)},
-        "yaxis": {**axis, **content.axes[grid.y].layout(grid.shown[grid.y], edges=True)},
-    }
+    x, y = ({**axis, **content.axes[i].layout(grid.shown[i], edges=True)} for i in grid.over)
+    frame = {**BASE_LAYOUT, "plot_bgcolor": NOTHING, "margin": {"l": 8, "r": 12, "t": 26, "b": 8}}
+    return {**frame, "xaxis": x, "yaxis": y}
 
 
 def width_px(grid: Grid) -> float:
@@ -213,9 +189,9 @@ def width_px(grid: Grid) -> float:
 
 def _cell_px(grid: Grid) -> tuple[float, float]:
     """Return how wide and high a map's cells are, about."""
-    assert grid.y is not None
     height_px = _WHOLE_HEIGHT_PX if len(grid.panel_combinations()) == 1 else _PANEL_HEIGHT_PX
-    return width_px(grid) / len(grid.shown[grid.x]), height_px / len(grid.shown[grid.y])
+    num_x, num_y = (len(grid.shown[i]) for i in grid.over)
+    return width_px(grid) / num_x, height_px / num_y
 
 
 def marks_close(grid: Grid) -> bool:
@@ -257,21 +233,21 @@ def gain_in_words(content: StudyContent, factors: Sequence[float]) -> str:
 # --- names of cases in their regions --------------------------------------------------------------
 
 
-def labels(content: StudyContent, grid: Grid, best: list[list[int]], width_px: float) -> list[dict[str, Any]]:
+def labels(content: StudyContent, grid: Grid, frame: Frame, best: list[list[int]]) -> list[dict[str, Any]]:
     """Return the names of the cases as annotations, each in the largest rectangle of its region where it fits."""
-    assert grid.y is not None
     found = []
-    edges = {i: _linear(content, i, content.axes[i].edges(grid.shown[i])) for i in (grid.x, grid.y)}
-    for index, (left, right, low, high) in sorted(rectangles(best, edges[grid.x], edges[grid.y]).items()):
+    # As plotly places annotations: on a logarithmic axis by their power of ten.
+    logs = [content.axes[i].log for i in grid.over]
+    x, y = ([math.log10(e) if log else e for e in side.edges] for log, side in zip(logs, frame, strict=True))
+    for index, (left, right, low, high) in sorted(rectangles(best, x, y).items()):
         case = content.cases[index]
-        x0, x1, y0, y1 = edges[grid.x][left], edges[grid.x][right], edges[grid.y][low], edges[grid.y][high]
-        share = (x1 - x0) / (edges[grid.x][-1] - edges[grid.x][0])
-        if share * width_px < 7.2 * len(case.name) + 8:
+        share = (x[right] - x[left]) / (x[-1] - x[0])
+        if share * width_px(grid) < 7.2 * len(case.name) + 8:
             continue
         # The colour stands in the text: the page's style sheet gives annotations another one.
         text = f'<b style="color:{ink(case.colour)}">{plotly_text(case.name)}</b>'
         label = {"bgcolor": case.colour, "font": {"size": 13}, "borderpad": 1, "showarrow": False, "text": text}
-        found.append({**label, "x": (x0 + x1) / 2, "y": (y0 + y1) / 2})
+        found.append({**label, "x": (x[left] + x[right]) / 2, "y": (y[low] + y[high]) / 2})
     return found
 
 
@@ -286,11 +262,6 @@ def between(colour: str, other: str, fraction: float) -> str:
     """Return the colour (#rrggbb) at a fraction of the way from one to the other."""
     parts = [int(colour[i : i + 2], 16) * (1 - fraction) + int(other[i : i + 2], 16) * fraction for i in (1, 3, 5)]
     return "#" + "".join(f"{round(part):02x}" for part in parts)
-
-
-def _linear(content: StudyContent, axis: int, values: Sequence[float]) -> list[float]:
-    """Return values as plotly places annotations: on a logarithmic axis by their power of ten."""
-    return [math.log10(value) for value in values] if content.axes[axis].log else list(values)
 
 
 def rectangles(

@@ -15,7 +15,7 @@ from hsgd_emu.report.study.figure import Drawn, compact, joined, short
 from hsgd_emu.report.study.grid import Grid, make_grid
 from hsgd_emu.report.study.maps import maps, marks_close, scale_of
 from hsgd_emu.report.study.sentences import splits
-from hsgd_emu.report.study.spread import choices, spread_data, spread_height_px, spreads
+from hsgd_emu.report.study.spread import Choice, choices, spread_data, spread_height_px, spreads
 from hsgd_emu.report.study.tornado import (
     HIGH_COLOUR,
     LOW_COLOUR,
@@ -32,25 +32,6 @@ from hsgd_emu.results.wording import number, percent
 MOST_ROWS = 200
 FEWEST_DOTS = 8
 """A cloud of fewer scenarios says less than the table."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One figure of several side by side. id: its element's; key: its combination, `*` where the reader picks."""
-
-    id: str
-    key: str
-    title: str
-
-
-@dataclass(frozen=True)
-class Pick:
-    """An axis of which the reader picks one value. start: the place shown first."""
-
-    name: str
-    axis: int
-    options: tuple[tuple[int, str], ...]
-    start: int
 
 
 @dataclass(frozen=True)
@@ -91,7 +72,7 @@ def render(content: StudyContent) -> str:
             marks_close=bool(kind == "map" and grid and marks_close(grid)),
             thinned=bool(grid and grid.thinned),
             scale=gain_scale(content),
-            drawn_over=[content.axes[i].name for i in (grid.x, grid.y) if i is not None] if grid else [],
+            drawn_over=[content.axes[i].name for i in grid.over] if grid else [],
             drawn_over_numbers=bool(grid and content.axes[grid.x].numbers),
             cloud_names=[axis.title for axis in content.axes if len(axis.texts) > 1],
             cloud_sides=cloud_sides(content) if kind == "cloud" else [],
@@ -162,22 +143,21 @@ def shown_scenarios(content: StudyContent, grid: Grid | None, kind: str) -> Sequ
     return range(min(content.num_scenarios, MOST_DOTS)) if kind else ()
 
 
-def _panels(content: StudyContent, grid: Grid) -> list[Panel]:
+def _panels(content: StudyContent, grid: Grid) -> list[dict[str, str]]:
+    """Return the figures side by side: id, key (the combination, `*` where the reader picks), title."""
     found = []
     for number_, places in enumerate(grid.panel_combinations()):
         at = [(content.axes[i], place) for i, place in zip(grid.others, places, strict=True) if i in grid.panels]
         title = ", ".join(axis.at(place) for axis, place in at if place is not None)
-        found.append(Panel(str(number_), ",".join("*" if place is None else str(place) for place in places), title))
+        key = ",".join("*" if place is None else str(place) for place in places)
+        found.append({"id": str(number_), "key": key, "title": title})
     return found
 
 
-def picks(content: StudyContent, grid: Grid) -> list[Pick]:
-    """Return the axes of maps whose values do not all stand side by side."""
-    found = []
-    for i in grid.picks:
-        axis, shown = content.axes[i], grid.shown[i]
-        found.append(Pick(axis.name, i, tuple((p, axis.texts[p]) for p in shown), shown[len(shown) // 2]))
-    return found
+def picks(content: StudyContent, grid: Grid) -> list[Choice]:
+    """Return the axes of maps whose values do not all stand side by side: of these the reader picks one."""
+    axes = [(i, content.axes[i], grid.shown[i]) for i in grid.picks]
+    return [Choice(a.name, i, tuple((p, a.texts[p]) for p in shown), shown[len(shown) // 2]) for i, a, shown in axes]
 
 
 def cloud_sides(content: StudyContent) -> list[int]:

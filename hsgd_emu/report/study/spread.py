@@ -23,7 +23,7 @@ _ROW_PX, _FRAME_PX = 84, 64
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice of the scenario: `axis`, one value of it, or -1: the scenario itself. start: the option shown first."""
+    """A choice of one value of `axis`, or (-1) of the scenario itself. start: the option shown first."""
 
     name: str
     axis: int
@@ -120,13 +120,11 @@ def _traces(case: Case) -> Iterator[dict[str, Any]]:
 def _layout(content: StudyContent, target: Target) -> dict[str, Any]:
     num = len(content.cases)
     label = {"xref": "paper", "x": 0, "xanchor": "left", "yanchor": "bottom", "align": "left", "showarrow": False}
-    return {
-        **BASE_LAYOUT,
-        "margin": {"l": 12, "r": 12, "t": 8, "b": 8},
-        "xaxis": {**AXIS, "title": {"text": f"time to {target.label} (s)"}, "nticks": 6, "tickformat": ",~g"},
-        "yaxis": {**AXIS, "visible": False, "range": [-0.5, num - 0.5], "fixedrange": True},
-        "annotations": [{**label, "y": num - 1 - i + 0.06, "text": ""} for i in range(num)],
-    }
+    x = {**AXIS, "title": {"text": f"time to {target.label} (s)"}, "nticks": 6, "tickformat": ",~g"}
+    y = {**AXIS, "visible": False, "range": [-0.5, num - 0.5], "fixedrange": True}
+    heads = [{**label, "y": num - 1 - i + 0.06, "text": ""} for i in range(num)]
+    frame = {**BASE_LAYOUT, "margin": {"l": 12, "r": 12, "t": 8, "b": 8}}
+    return {**frame, "xaxis": x, "yaxis": y, "annotations": heads}
 
 
 def spread_in_words(content: StudyContent, times: Times, number: int, row: int) -> str:

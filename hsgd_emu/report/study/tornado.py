@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hsgd_emu.report.bars import BARS, flat
 from hsgd_emu.report.figure import AXIS, BASE_LAYOUT, Column, plotly_text
 from hsgd_emu.report.looks import OTHER_COLOUR, PART_COLOURS, shortened
 from hsgd_emu.report.sentences import listed
@@ -261,37 +262,20 @@ def _bar_traces(content: StudyContent, bar: Bar, start: End, scale: _Scale, row:
     places = [scale.at(end.time_s) - base for end in (bar.low, bar.high)]
     # Both on one side of the reference: one under the other, or the longer would hide the shorter.
     apart = 0.13 if places[0] * places[1] > 0 else 0.0
-    for end, place, lane, colour in zip(
-        (bar.low, bar.high), places, (apart, -apart), (LOW_COLOUR, HIGH_COLOUR), strict=True
-    ):
+    looks = ((apart, LOW_COLOUR), (-apart, HIGH_COLOUR))
+    for end, place, (lane, colour) in zip((bar.low, bar.high), places, looks, strict=True):
         at = {"y": [row - 0.14 + lane], "hovertemplate": _HOVER, "hovertext": [_hover(content, bar, end, start)]}
-        yield {
-            **at,
-            "type": "bar",
-            "orientation": "h",
-            "base": [base],
-            "x": [place],
-            "width": [0.24 if apart else 0.36],
-            "marker": {"color": colour, "line": {"width": 0}},
-        }
+        long = {"base": [base], "x": [place], "width": [0.24 if apart else 0.36]}
+        yield {**at, **BARS, **long, "marker": flat(colour)}
         if end.scenario == start.scenario:
             continue
         case = content.cases[end.case] if end.case >= 0 else None
-        yield {
-            **at,
-            "type": "scatter",
-            "mode": "markers+text",
-            "x": [base + place],
-            "marker": {
-                "size": 11,
-                "symbol": "triangle-right" if case is None else "circle",
-                "color": "#888" if case is None else case.colour,
-                "line": {"width": 1.5, "color": "#fff"},
-            },
-            "text": [f" {plotly_text(_label(content, bar, end))} "],
-            "textposition": "middle left" if place < 0 else "middle right",
-            "cliponaxis": False,
-        }
+        shape = ("circle", case.colour) if case else ("triangle-right", "#888")
+        look = {"size": 11, "symbol": shape[0], "color": shape[1], "line": {"width": 1.5, "color": "#fff"}}
+        mark = {"type": "scatter", "mode": "markers+text", "x": [base + place], "marker": look}
+        side = "middle left" if place < 0 else "middle right"
+        text = {"text": [f" {plotly_text(_label(content, bar, end))} "], "textposition": side}
+        yield {**at, **mark, **text, "cliponaxis": False}
 
 
 def _label(content: StudyContent, bar: Bar, end: End) -> str:
@@ -334,27 +318,15 @@ def _rank_figure(content: StudyContent, target: Target, subject: Subject) -> Fig
     found = ranks(content, target, subject)
     known = [(row, rank) for row, rank in enumerate(reversed(found)) if rank.correlation is not None]
     values = [rank.correlation or 0.0 for _, rank in known]
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "x": values,
-        "y": [row - 0.14 for row, _ in known],
-        "width": 0.36,
-        "marker": {"color": [HIGH_COLOUR if value >= 0 else LOW_COLOUR for value in values]},
-        "text": [f" {signed(value)} " for value in values],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hovertemplate": _HOVER,
-        "hovertext": [f"{plotly_text(content.axes[rank.axis].name)}: {signed(rank.correlation)}" for _, rank in known],
-    }
+    place = {"x": values, "y": [row - 0.14 for row, _ in known], "width": 0.36}
+    look = {"marker": {"color": [HIGH_COLOUR if value >= 0 else LOW_COLOUR for value in values]}}
+    text = {"text": [f" {signed(value)} " for value in values], "textposition": "outside", "cliponaxis": False}
+    about = [f"{plotly_text(content.axes[rank.axis].name)}: {signed(rank.correlation)}" for _, rank in known]
+    trace = {**BARS, **place, **look, **text, "hovertemplate": _HOVER, "hovertext": about}
     heads = [f"<b>{plotly_text(shortened(content.axes[rank.axis].name, 40))}</b>" for rank in found]
     layout = {**_layout(heads), "shapes": [_line(0)]}
-    layout["xaxis"] |= {
-        "title": {"text": "rank correlation with the time"},
-        "range": [-1.25, 1.25],
-        "tickvals": [-1, -0.5, 0, 0.5, 1],
-        "ticktext": ["−1", "−0.5", "0", "0.5", "1"],
-    }
+    ticks = {"tickvals": [-1, -0.5, 0, 0.5, 1], "ticktext": ["−1", "−0.5", "0", "0.5", "1"]}
+    layout["xaxis"] |= {"title": {"text": "rank correlation with the time"}, "range": [-1.25, 1.25], **ticks}
     columns = [
         Column("axis", "Axis", "text", [content.axes[rank.axis].name for rank in found]),
         Column("rank_correlation", "Rank correlation", "number", [rank.correlation for rank in found]),
@@ -369,14 +341,10 @@ def _layout(heads: Sequence[str]) -> dict[str, Any]:
     """Return the layout of rows, the first at the top, each with its head above its bar."""
     label = {"xref": "paper", "x": 0, "xanchor": "left", "yanchor": "bottom", "align": "left", "showarrow": False}
     num = len(heads)
-    return {
-        **BASE_LAYOUT,
-        "barmode": "overlay",
-        "margin": {"l": 12, "r": 12, "t": 26, "b": 8},
-        "xaxis": {**AXIS, "nticks": 6},
-        "yaxis": {**AXIS, "visible": False, "range": [-0.55, num - 0.45], "fixedrange": True},
-        "annotations": [{**label, "y": num - 1 - i + 0.08, "text": head} for i, head in enumerate(heads)],
-    }
+    frame = {**BASE_LAYOUT, "barmode": "overlay", "margin": {"l": 12, "r": 12, "t": 26, "b": 8}}
+    y = {**AXIS, "visible": False, "range": [-0.55, num - 0.45], "fixedrange": True}
+    notes = [{**label, "y": num - 1 - i + 0.08, "text": head} for i, head in enumerate(heads)]
+    return {**frame, "xaxis": {**AXIS, "nticks": 6}, "yaxis": y, "annotations": notes}
 
 
 def _line(at: float) -> dict[str, Any]:
