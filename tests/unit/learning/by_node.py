@@ -12,10 +12,15 @@ from hsgd_emu.metrics import Metrics
 class ByNode:
     """Has the same model at every node at first; what else is asked of it is asked of the learner."""
 
+    learner: Learner
+    nodes: Sequence[int]
+    operations: Operations
+    versions: dict[int, Version]
+
     def __init__(self, learner: Learner, nodes: Sequence[int]) -> None:
         self.learner, self.nodes = learner, nodes
         self.operations = Operations(learner)
-        self.versions: dict[int, Version] = dict.fromkeys(nodes, self.operations.start())
+        self.versions = dict.fromkeys(nodes, self.operations.start())
 
     def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
         self.versions[worker] = self.operations.steps(worker, self.versions[worker], iteration, num_steps)
@@ -48,3 +53,12 @@ class ByNode:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.learner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ByNode.__annotations__:
+            super().__setattr__(name, value)
+        else:
+            setattr(self.learner, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.learner, name)

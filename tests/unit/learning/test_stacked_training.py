@@ -163,7 +163,7 @@ def test_requests_wait_until_a_value_is_needed(monkeypatch):
     trial.run(learner, evaluate_every=99)
     assert batches == []
     learner.evaluate(trial.root, 8)
-    assert batches == [([0, 1, 2, 3], t, 2) for t in (0, 2, 4, 6)]
+    assert batches == [([0, 1, 2, 3], [t] * 4, 2) for t in (0, 2, 4, 6)]
 
 
 def test_seeds_differ_and_schedules_share_the_start():
