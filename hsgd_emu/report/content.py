@@ -240,14 +240,12 @@ def median_points(
             time_s,
             communication_s,
             None if num_bytes is None else round(num_bytes),
-            {metric: _metric(rows, metric) for metric in METRICS},
+            {
+                name: spread((row.metrics[name] if row.metrics.is_finite else None for row in rows), metric.sign > 0)
+                for name, metric in METRICS.items()
+            },
             len(over),
         )
-
-
-def _metric(rows: Sequence[CurveRow], metric: str) -> Spread | None:
-    values = [row.metrics[metric] if row.metrics.is_finite else None for row in rows]
-    return spread(values, larger_is_better=METRICS[metric].sign > 0)
 
 
 def spread(values: Iterable[float | None], larger_is_better: bool = False) -> Spread | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,7 +102,6 @@ class Figure:
     key: tuple[tuple[str, str], ...] = ()
     """What the colours mean, as (label, colour), where they are not those of the cases."""
     height_px: int = 380
-    wide: bool = True
     log_x: bool = False
     """Whether the reader may make the x axis logarithmic."""
     zoom: bool = False
@@ -112,7 +111,7 @@ class Figure:
         """Return what the page's script draws, the same text for the same figure."""
         pictures = {
             " ".join(picture.key): {
-                "data": [_with_refs(trace) for trace in picture.traces],
+                "data": [_replaced(trace, _named) for trace in picture.traces],
                 "layout": {**BASE_LAYOUT, **picture.layout},
                 "text": picture.text,
             }
@@ -130,7 +129,13 @@ class Figure:
 
         picture = next(p for p in self.pictures if key is None or p.key == tuple(key))
         columns = {column.name: column.values for column in self.columns}
-        traces = [_resolved(trace, columns) for trace in picture.traces]
+
+        def values(ref: Ref | Rows) -> list[Any]:
+            if isinstance(ref, Rows):
+                return [list(row) for row in zip(*map(values, ref.refs), strict=True)]
+            return list(columns[ref.column][ref.start : ref.end])
+
+        traces = [_replaced(trace, values) for trace in picture.traces]
         return go.Figure(data=traces, layout={**BASE_LAYOUT, **picture.layout, "title": None})
 
 
@@ -151,21 +156,16 @@ def plotly_text(text: str) -> str:
     return html.escape(text, quote=False).replace("%{", "%&#123;")
 
 
-def _with_refs(value: Any) -> Any:
-    if isinstance(value, Ref):
-        return {"$": [value.column, value.start, value.end]}
-    if isinstance(value, Rows):
-        return {"$rows": [_with_refs(ref) for ref in value.refs]}
+def _replaced(value: Any, change: Callable[[Ref | Rows], Any]) -> Any:
+    """Return something with every reference in it changed."""
+    if isinstance(value, Ref | Rows):
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: _with_refs(inner) for key, inner in value.items()}
-    return [_with_refs(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _replaced(inner, change) for key, inner in value.items()}
+    return [_replaced(inner, change) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _resolved(value: Any, columns: Mapping[str, Sequence[Any]]) -> Any:
-    if isinstance(value, Ref):
-        return list(columns[value.column][value.start : value.end])
-    if isinstance(value, Rows):
-        return [list(row) for row in zip(*(_resolved(ref, columns) for ref in value.refs), strict=True)]
-    if isinstance(value, Mapping):
-        return {key: _resolved(inner, columns) for key, inner in value.items()}
-    return [_resolved(inner, columns) for inner in value] if isinstance(value, list | tuple) else value
+def _named(ref: Ref | Rows) -> dict[str, Any]:
+    if isinstance(ref, Rows):
+        return {"$rows": [_named(one) for one in ref.refs]}
+    return {"$": [ref.column, ref.start, ref.end]}

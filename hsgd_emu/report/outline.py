@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, TypeVar
 
 from hsgd_emu.report.figure import plotly_text
@@ -33,12 +34,10 @@ def outline(
 
     Of the children of a server, the first of each class come before others: what is unlike the rest is seen.
     """
-    firsts: dict[Key, list[int]] = {}
 
-    def chosen(server: Key, num: int) -> list[int]:
-        if server not in firsts:
-            firsts[server] = _by_priority([class_of(child) for child in children(server)], most)
-        return sorted(firsts[server][:num])
+    @cache
+    def firsts(server: Key) -> list[int]:
+        return _by_priority([class_of(child) for child in children(server)], most)
 
     def rows(num: int) -> Iterator[Place[Key]]:
         stack: list[Place[Key]] = [Place(root, None, 0)]
@@ -47,10 +46,11 @@ def outline(
             yield place
             below = () if place.rest else children(place.node)
             # One row that says that one more is left out is no shorter than the one.
-            kept = chosen(place.node, num) if len(below) > num + 1 else range(len(below))
+            kept = sorted(firsts(place.node)[:num]) if len(below) > num + 1 else range(len(below))
             places = [Place(below[i], place.node, place.depth + 1) for i in kept]
             if len(kept) < len(below):
-                places.append(_rest(below, set(kept), place))
+                rest = tuple(below[i] for i in sorted({*range(len(below))} - {*kept}))
+                places.append(Place(rest[0], place.node, place.depth + 1, rest))
             stack += reversed(places)
 
     for num in range(most, 0, -1):
@@ -71,11 +71,6 @@ def _by_priority(classes: Sequence[str], most: int) -> list[int]:
         first.setdefault(name, place)
     others = (place for place in range(len(classes)) if first[classes[place]] != place)
     return [place for place, _ in zip([*first.values(), *others], range(most), strict=False)]
-
-
-def _rest(children: Sequence[Key], kept: set[int], server: Place[Key]) -> Place[Key]:
-    rest = tuple(child for i, child in enumerate(children) if i not in kept)
-    return Place(rest[0], server.node, server.depth + 1, rest)
 
 
 def rest_label(rest: Sequence[Key], class_of: Callable[[Key], str], most: int = 18) -> str:

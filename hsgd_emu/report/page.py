@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -32,19 +31,6 @@ MEDIAN_NOTE = (
     "half must. At the end: at the last evaluation of each seed; in the curves a seed that has ended goes on counting "
     "with it. A model that is not finite is worse than all others."
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What one run was, and what it takes to make it again."""
-
-    run: Run
-    facts: tuple[tuple[str, str], ...]
-    commands: tuple[str, ...]
-    """In order; the last one made this run. Empty where it was not made by a command."""
-    alone: str
-    """Makes it from its own run file."""
-    versions: tuple[tuple[str, str], ...]
 
 
 def render(content: Content) -> str:
@@ -101,10 +87,14 @@ def script_json(text: str) -> str:
     return text
 
 
-def origin(run: Run) -> Origin:
-    """Return what the page says of where a run comes from."""
+def origin(run: Run) -> dict[str, Any]:
+    """Return what one run was, and what it takes to make it again.
+
+    commands: in order; the last one made this run. Empty where it was not made by a command.
+    alone: makes it from its own run file.
+    """
     made, alone = making_commands(run.environment), command_alone("run", run.environment, run.run)
-    return Origin(run, tuple(facts(run)), tuple(made), alone, tuple(flat(run.environment)))
+    return {"run": run, "facts": facts(run), "commands": made, "alone": alone, "versions": flat(run.environment)}
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

@@ -88,9 +88,8 @@ def _note(found: Sequence[Beside]) -> str:
     parts = [f"Published: {sources}."]
     fits = [one.fit for one in found if one.fit]
     known = {name: value_s for fit in fits for name, value_s in fit.fixed.items()}
-    parts += [f"Given too: {listed([f'{name} {number(value_s, 3)} s' for name, value_s in known.items()])}."] * bool(
-        known
-    )
+    given = listed([f"{name} {number(value_s, 3)} s" for name, value_s in known.items()])
+    parts += [f"Given too: {given}."] * bool(known)
     parts += [_UNKNOWN if known else _UNKNOWN.replace("other ", "")] * bool(fits)
     parts += ["Only the first are drawn; the data have all."] if any(len(one.rows) > MOST_ROWS for one in found) else []
     return " ".join(parts)
@@ -243,11 +242,9 @@ def beside(content: Content, run: Run) -> Beside | None:
     cases = {case.own_name: case for case in content.cases if case.run is run}
     fitted, why_not = _fitted(run, run.experiment)
     by_subject = {_subject_of(row): row for row in fitted.rows} if fitted else {}
-    rows = [
-        Row(cases[time.case], time, *_ours(cases[time.case], time), by_subject.get(_subject(time)))
-        for time in spec.times
-    ]
-    return Beside(run, in_one_line(spec.source), tuple(rows), fitted, why_not)
+    timed = [(cases[time.case], time) for time in spec.times]
+    rows = tuple(Row(case, time, *_ours(case, time), by_subject.get(_subject(time))) for case, time in timed)
+    return Beside(run, in_one_line(spec.source), rows, fitted, why_not)
 
 
 def _subject(time: PublishedTime) -> Subject:

@@ -20,12 +20,13 @@ from hsgd_emu.report.waiting import waiting
 def sections(content: Content) -> list[Section]:
     """Return the sections that have something to show."""
     timeline = gantt.timeline(content)
+    not_read = [f"The network of {run.name} cannot be shown: {run.not_read}." for run in content.runs if run.not_read]
     beside, published_times = published(content)
     found = [
         _section("published", "Beside published times", beside, [published_times]),
         _section("curves", "Curves", _reading(content), [curves(content)], case_key=True),
         _section("time", "Where the time went", [_CRITICAL], [time_spent(content), waiting(content), blame(content)]),
-        _section("network", "The network", _not_read(content), [network(content), links(content), each_link(content)]),
+        _section("network", "The network", not_read, [network(content), links(content), each_link(content)]),
         _section("timeline", "Timeline", [] if timeline else [gantt.NO_TIMELINE], [timeline]),
         # Divergences and bounds will stand beside it.
         _section("theory", "Between two local SGDs: the sandwich", [_SANDWICH], [sandwich(content)]),
@@ -58,7 +59,3 @@ def _reading(content: Content) -> list[str]:
     seeds = "Lines are medians over seeds, bands reach from the least to the most. " if several else ""
     rings = "Rings mark when a target is reached, in the median over seeds." if content.was_trained else ""
     return [f"{lines}{seeds}{rings}".strip()]
-
-
-def _not_read(content: Content) -> list[str]:
-    return [f"The network of {run.name} cannot be shown: {run.not_read}." for run in content.runs if run.not_read]

@@ -77,7 +77,8 @@ def reached_at(case: Case, target: TargetSummary, axis: Axis) -> float | None:
         return target.median_time_s
     if axis == "iteration":
         return target.median_iterations
-    rows = [row_reaching(case.seeds.get(seed, []), target.key) for seed in _finished(case)]
+    finished = [t.seed for t in case.run.trials if t.case == case.own_name and t.status == "finished"]
+    rows = [row_reaching(case.seeds.get(seed, []), target.key) for seed in finished]
     return _along(case, middle(rows), axis)
 
 
@@ -92,10 +93,6 @@ def _along(case: Case, rows: Sequence[CurveRow], axis: Axis) -> float | None:
         return mean(rows, axis)
     iteration = mean(rows, "iteration")
     return None if case.traffic is None or iteration is None else case.traffic.bytes_until(iteration)
-
-
-def _finished(case: Case) -> list[int]:
-    return [trial.seed for trial in case.run.trials if trial.case == case.own_name and trial.status == "finished"]
 
 
 def _hardest_reached(content: Content, metric: str) -> TargetSummary | None:
@@ -158,19 +155,19 @@ def _misses(target: TargetSummary) -> str:
 
 def _ends(content: Content, metric: str, axis: Axis) -> str:
     """Say where each case is at its last evaluation, the best first."""
-    last = {case.index: case.points[-1] for case in content.cases if case.points}
-    ends = [(index, at.median) for index, point in last.items() if (at := point.metrics[metric]) is not None]
+    last = [(case, case.points[-1].metrics[metric]) for case in content.cases if case.points]
+    ends = [(case, at.median) for case, at in last if at is not None]
     ends.sort(key=lambda end: -METRICS[metric].sign * end[1])
     parts = []
-    for place, (index, value) in enumerate(ends):
-        along = end_at(content.cases[index], axis)
+    for place, (case, value) in enumerate(ends):
+        along = end_at(case, axis)
         spent = "" if axis == "iteration" or along is None else f" after {_amount(axis, along)}{_OF_WHAT[axis]}"
         text = value_text(metric, value)
         level = f"is at {named(metric, text)}" if place == 0 else f"at {text}"
-        parts.append(f"{content.cases[index].name} {level}{spent}")
-    steps = {end_at(content.cases[index], "iteration") or 0 for index, _ in ends}
+        parts.append(f"{case.name} {level}{spent}")
+    steps = {end_at(case, "iteration") or 0 for case, _ in ends}
     start = f"After {min(steps):,.0f} iterations" if len(steps) == 1 else "At their last evaluations"
-    lost = [content.cases[index].name for index in last if _diverged(content.cases[index], metric)]
+    lost = [case.name for case, at in last if case.summary.diverged and at is None]
     said = [f"{start}, {listed(parts)}"] if parts else []
     said += [f"{listed(lost)} {'has' if len(lost) == 1 else 'have'} diverged"] if lost else []
     text = "; ".join(said)
@@ -178,10 +175,6 @@ def _ends(content: Content, metric: str, axis: Axis) -> str:
 
 
 _OF_WHAT: dict[Axis, str] = {"time_s": "", "communication_s": " of communication", "iteration": "", "bytes": " sent"}
-
-
-def _diverged(case: Case, metric: str) -> bool:
-    return bool(case.summary.diverged) and case.points[-1].metrics[metric] is None
 
 
 # --- words ------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hsgd_emu.metrics import Target
 from hsgd_emu.report.content import Case, Content
@@ -44,10 +43,8 @@ def target_heads(content: Content) -> list[str]:
 def target_rows(content: Content) -> list[Row]:
     """Return one row per case."""
     columns = [_column(content.summaries, level) for level in _levels(content)]
-    rows = []
-    for place, case in enumerate(content.cases):
-        rows.append(Row(case, tuple(column[place] for column in columns), _end(case.summary)))
-    return rows
+    by_case = zip(*columns, strict=True) if columns else [()] * len(content.cases)
+    return [Row(case, cells, _end(case.summary)) for case, cells in zip(content.cases, by_case, strict=True)]
 
 
 def target_data(content: Content) -> Figure:
@@ -115,8 +112,7 @@ def _end(summary: CaseSummary) -> Cell:
     if summary.final_time_s is None or summary.final_iteration is None:
         return Cell("not finished")
     end = f"{wording.number(summary.final_time_s)} s, {summary.final_iteration:,.0f} iterations"
-    value: Any = summary.final_accuracy
-    if value is not None or (summary.diverged and summary.final_test_loss is None):
+    if summary.final_accuracy is not None or (summary.diverged and summary.final_test_loss is None):
         return Cell(wording.final_accuracy_cell(summary), end)
     if summary.final_test_loss is not None:
         return Cell(f"test loss {wording.number(summary.final_test_loss, 3)}", end)

@@ -46,16 +46,8 @@ class LinkTraffic:
         return self.num_up + self.num_down
 
 
-@dataclass
-class _Messages:
-    """Those towards the upper and the lower end of a link."""
-
-    up: Fraction | int = 0
-    down: Fraction | int = 0
-
-
-Sent = dict[Link, dict[int, _Messages]]
-"""By link: in one phase of each server."""
+Sent = dict[Link, dict[int, list[Fraction]]]
+"""By link: messages towards its upper and its lower end in one phase of each server."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -
     """Return the traffic of one case."""
     nodes = experiment.topology.nodes
     routes = experiment.routes(schedule, message_bytes)
-    sent: defaultdict[Link, dict[int, _Messages]] = defaultdict(dict)
+    sent: defaultdict[Link, dict[int, list[Fraction]]] = defaultdict(dict)
     num_messages: dict[int, Fraction] = {}
     for server, children in schedule.children.items():
         share = _share(schedule.participation, sum(nodes[child].is_worker for child in children))
@@ -98,9 +90,9 @@ def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -
             num_messages[server] += len(routes[child]) * (uploads + 1)
             for hop in routes[child]:
                 # Travelled backwards, uploads go to the lower end.
-                messages = sent[hop.link].setdefault(server, _Messages())
-                messages.up += uploads if hop.forward else 1
-                messages.down += 1 if hop.forward else uploads
+                messages = sent[hop.link].setdefault(server, [Fraction(0), Fraction(0)])
+                messages[0] += uploads if hop.forward else 1
+                messages[1] += 1 if hop.forward else uploads
     return Traffic(schedule, Message(message_bytes), experiment.network, num_messages, sent)
 
 
@@ -132,8 +124,8 @@ def _links(network: Network, message: Message, sent: Sent, num_phases: Mapping[i
         if link not in sent:
             continue
         up_s, down_s = expected_s[link.profile]
-        num_up = float(sum(one.up * num_phases[server] for server, one in sent[link].items()))
-        num_down = float(sum(one.down * num_phases[server] for server, one in sent[link].items()))
+        by_server = sent[link].items()
+        num_up, num_down = (float(sum(one[i] * num_phases[server] for server, one in by_server)) for i in (0, 1))
         ends = (nodes[link.lower].class_name, nodes[link.upper].class_name)
         name = profile_name(link.profile, network.transfers[link.profile].profile, up_s + down_s)
         yield LinkTraffic(link.name, name, num_up, num_down, num_up * up_s + num_down * down_s, ends)

@@ -318,8 +318,7 @@ class Drawing:
     @property
     def draws_further(self) -> bool:
         """Whether all links beside the tree are drawn."""
-        at = self.at
-        both = all((link.lower, False) in at and (link.upper, False) in at for link in self.view.further)
+        both = all((end, False) in self.at for link in self.view.further for end in (link.lower, link.upper))
         return both and len(self.view.further) <= MOST_FURTHER
 
     @cached_property
@@ -482,16 +481,10 @@ def _id(place: Place[int]) -> tuple[int, bool]:
 
 
 def _lines(curves: Sequence[tuple[Point, Point]], line: Mapping[str, Any]) -> dict[str, Any]:
-    xs: list[float | None] = []
-    ys: list[float | None] = []
-    for ends in curves:
-        for x, y in _curve(*ends):
-            xs.append(round(x, 3))
-            ys.append(round(y, 3))
-        xs.append(None)
-        ys.append(None)
-    smooth = {"shape": "spline", **line}
-    return {"type": "scatter", "mode": "lines", "x": xs, "y": ys, "line": smooth, "hoverinfo": "skip"}
+    nothing: tuple[None, None] = (None, None)
+    spots = [spot for ends in curves for spot in (*_curve(*ends), nothing)]
+    place = {"x": [x for x, _ in spots], "y": [y for _, y in spots]}
+    return {"type": "scatter", "mode": "lines", **place, "line": {"shape": "spline", **line}, "hoverinfo": "skip"}
 
 
 def _curve(start: Point, end: Point) -> Iterator[Point]:
@@ -499,7 +492,7 @@ def _curve(start: Point, end: Point) -> Iterator[Point]:
     for step in range(_CURVE_POINTS + 1):
         t = step / _CURVE_POINTS
         x = start[0] + (end[0] - start[0]) * (1.5 * t * (1 - t) + t**3)
-        yield x, start[1] + (end[1] - start[1]) * (3 - 2 * t) * t * t
+        yield round(x, 3), round(start[1] + (end[1] - start[1]) * (3 - 2 * t) * t * t, 3)
 
 
 def _marks(points: Sequence[Point], texts: Sequence[str], marker: Mapping[str, Any]) -> dict[str, Any]:
