@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
+from typer import Argument, Option
 
 from hsgd_emu.errors import ConfigError, HsgdError
 
@@ -29,23 +30,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 Arguments = ParamSpec("Arguments")
+Texts = list[str] | None
 _PIPE_COLUMNS = 120
 
-RunFile = Annotated[Path, typer.Argument(help="A run file, as runs/demo.yaml.", show_default=False)]
-RunDir = Annotated[Path, typer.Argument(help="The folder of a run, as runs/out/demo.", show_default=False)]
+RunFile = Annotated[Path, Argument(help="A run file, as runs/demo.yaml.", show_default=False)]
+RunDir = Annotated[Path, Argument(help="The folder of a run, as runs/out/demo.", show_default=False)]
 Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the run file, or of a file it names."),
+    Texts, Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the run file, or of a file it names.")
 ]
 TrustCode = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--trust-code",
         help="Run the file's own code (`module:factory` of its model or data), as run, study and plan always do.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that hsgd-emu did not write.")]
-Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: runs/out/NAME).")]
+Force = Annotated[bool, Option("--force", help="Overwrite files that hsgd-emu did not write.")]
+Out = Annotated[Path | None, Option(help="Folder of the results (default: runs/out/NAME).")]
 
 
 Device = StrEnum("Device", "auto cpu cuda")
@@ -154,7 +155,7 @@ def _complain(text: str) -> None:
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[bool, Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as version_of

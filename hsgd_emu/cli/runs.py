@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from hsgd_emu.cli.app import (
     Device,
@@ -20,6 +21,7 @@ from hsgd_emu.cli.app import (
     RunDir,
     RunFile,
     Sets,
+    Texts,
     TrustCode,
     app,
     guarded,
@@ -42,14 +44,14 @@ ReportFormat = StrEnum("ReportFormat", "html png svg")
 def run(
     file: RunFile,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
-    device: Annotated[Device, typer.Option(help="Where to learn; auto takes CUDA where there is one.")] = Device.auto,
+    resume: Annotated[bool, Option("--resume", help="Go on with a run that was stopped.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace the run that is there.")] = False,
+    device: Annotated[Device, Option(help="Where to learn; auto takes CUDA where there is one.")] = Device.auto,
     sets: Sets = None,
-    timing_only: Annotated[bool, typer.Option("--timing-only", help="Emulate time without learning.")] = False,
+    timing_only: Annotated[bool, Option("--timing-only", help="Emulate time without learning.")] = False,
     threads: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=1,
             help="Threads of torch for each trial (default: one; more may be faster where nothing else runs). The last "
             "bits depend on it.",
@@ -57,18 +59,18 @@ def run(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=1,
             help="Trials learned side by side, each in a process (default: as many as there are cores, once that pays; "
             "on CUDA one). No result depends on it.",
         ),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="Of products in the learning; auto is tf32 on CUDA and fp32 on a CPU.")
+        Precision, Option(help="Of products in the learning; auto is tf32 on CUDA and fp32 on a CPU.")
     ] = Precision.auto,
     engine: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="WAY[:WORKERS]",
             help="How steps are taken: layered, vmap or one_by_one, and how many workers at once, such as layered:5; "
             "or usual, by rule (default: chosen by a short trial and remembered). The last bits depend on it.",
@@ -76,11 +78,11 @@ def run(
     ] = "auto",
     minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="Stop after so long, at a global aggregation; --resume goes on to the same bits."),
+        Option(min=0, help="Stop after so long, at a global aggregation; --resume goes on to the same bits."),
     ] = None,
     tensorboard: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--tensorboard",
             help="Write TensorBoard scalars to RUN_DIR/tensorboard as the run goes: Step shows iterations, Relative "
             "emulated time; below by_time/ Step is emulated milliseconds. With --resume too, to go on with them.",
@@ -88,7 +90,7 @@ def run(
     ] = False,
     library: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="Folder of learned trials, shared with studies (default: runs/out/trials): what is there is not "
             "learned again, and what is learned is put there. none: neither.",
             show_default=False,
@@ -96,7 +98,7 @@ def run(
     ] = None,
     trust_code: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--trust-code",
             help="With --timing-only: run the file's own model or data (`module:factory`) to learn how large a message "
             "is, where message_bytes does not say it.",
@@ -164,10 +166,8 @@ def print_results(folder: Path, report: Path) -> None:
 @app.command(epilog="Example:  hsgd-emu check runs/demo.yaml topologies/two_sites.yaml")
 @guarded
 def check(
-    files: Annotated[list[Path], typer.Argument(help="Run, study, topology or profile files.", show_default=False)],
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the files.")
-    ] = None,
+    files: Annotated[list[Path], Argument(help="Run, study, topology or profile files.", show_default=False)],
+    sets: Annotated[Texts, Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the files.")] = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Check files and the files they name; every mistake is reported at once.
@@ -192,17 +192,15 @@ def check(
 @app.command(epilog="Example:  hsgd-emu show topologies/paper.yaml")
 @guarded
 def show(
-    file: Annotated[Path, typer.Argument(help="A topology file or a run file.", show_default=False)],
+    file: Annotated[Path, Argument(help="A topology file or a run file.", show_default=False)],
     message_bytes: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="BYTES",
             help="Size of a model message, for links whose cost grows with it: a number, or as in 60KiB, 2.6GB.",
         ),
     ] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the file.")
-    ] = None,
+    sets: Annotated[Texts, Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the file.")] = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Show a topology as a tree, its links and what they are expected to cost; for a run file its cases too."""
@@ -217,10 +215,10 @@ def show(
 @guarded
 def export(
     run_dir: RunDir,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    out: Annotated[Path, Option(help="Folder to write to.")],
     format: Annotated[
         Format,
-        typer.Option(
+        Option(
             help="csv and parquet: one file per table. tensorboard: the scalars of a run, one folder per trial; Step "
             "shows iterations, Relative emulated time; below by_time/ Step is emulated milliseconds."
         ),
@@ -246,16 +244,14 @@ def export(
 @guarded
 def report(
     run_dirs: Annotated[
-        list[Path], typer.Argument(metavar="RUN_DIR", help="Folders of runs, or of one study.", show_default=False)
+        list[Path], Argument(metavar="RUN_DIR", help="Folders of runs, or of one study.", show_default=False)
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(help="File to write (default: report.html in the first folder); a folder for images."),
+        Path | None, Option(help="File to write (default: report.html in the first folder); a folder for images.")
     ] = None,
-    format: Annotated[ReportFormat, typer.Option(help="A page, or its figures as images.")] = ReportFormat.html,
+    format: Annotated[ReportFormat, Option(help="A page, or its figures as images.")] = ReportFormat.html,
     figures: Annotated[
-        list[str] | None,
-        typer.Option("--figure", metavar="NAME", help="Only this figure, as `curves` (default: each of them once)."),
+        Texts, Option("--figure", metavar="NAME", help="Only this figure, as `curves` (default: each of them once).")
     ] = None,
     force: Force = False,
 ) -> None:
@@ -279,8 +275,8 @@ def report(
 @app.command(epilog="Example:  hsgd-emu init my_study")
 @guarded
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to write the examples to.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    folder: Annotated[Path, Argument(help="Folder to write the examples to.", show_default=False)],
+    force: Annotated[bool, Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
     """Write the commented example topologies, latency profiles and runs, to start your own from."""
     from hsgd_emu.init import write_examples
@@ -295,15 +291,13 @@ def init(
 @guarded
 def trace(
     run_dir: RunDir,
-    out: Annotated[Path | None, typer.Option(help="File to write (default: trace.json in the folder).")] = None,
-    cases: Annotated[
-        list[str] | None, typer.Option("--case", metavar="NAME", help="Only this case; can be given again.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="File to write (default: trace.json in the folder).")] = None,
+    cases: Annotated[Texts, Option("--case", metavar="NAME", help="Only this case; can be given again.")] = None,
     seeds: Annotated[
-        list[int] | None, typer.Option("--seed", metavar="NUMBER", help="Only this seed; can be given again.")
+        list[int] | None, Option("--seed", metavar="NUMBER", help="Only this seed; can be given again.")
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, metavar="NUMBER", help="Only this many rounds, from the first on.")
+        int | None, Option(min=1, metavar="NUMBER", help="Only this many rounds, from the first on.")
     ] = None,
     force: Force = False,
 ) -> None:
@@ -322,9 +316,7 @@ def trace(
 @guarded
 def watch(
     run_dir: RunDir,
-    once: Annotated[
-        bool, typer.Option("--once", help="One picture of all trials as they are now (as in a pipe).")
-    ] = False,
+    once: Annotated[bool, Option("--once", help="One picture of all trials as they are now (as in a pipe).")] = False,
 ) -> None:
     """Show a run live: every trial's progress and accuracy, the targets reached, the time left; or how far a study is.
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from hsgd_emu.cli.app import (
     Device,
@@ -16,6 +16,7 @@ from hsgd_emu.cli.app import (
     RunDir,
     RunFile,
     Sets,
+    Texts,
     TrustCode,
     app,
     guarded,
@@ -29,23 +30,21 @@ from hsgd_emu.terminal import say
 ExecutorName = StrEnum("ExecutorName", "local ray")
 ClockName = StrEnum("ClockName", "auto simpy")
 Executor = Annotated[
-    ExecutorName, typer.Option(help="Where trials are learned: processes of this machine, or a Ray cluster.")
+    ExecutorName, Option(help="Where trials are learned: processes of this machine, or a Ray cluster.")
 ]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Trials learned at a time (default: one per core; on CUDA one).")]
+Jobs = Annotated[int | None, Option(min=1, help="Trials learned at a time (default: one per core; on CUDA one).")]
 RayAddress = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Of the Ray cluster (default: RAY_ADDRESS, else the one here).")
+    str | None, Option(metavar="ADDRESS", help="Of the Ray cluster (default: RAY_ADDRESS, else the one here).")
 ]
-Clock = Annotated[ClockName, typer.Option(help="auto: the fast clock where it applies; simpy: always the engine.")]
-Learn = Annotated[Device, typer.Option(help="Where to learn; auto takes CUDA where there is one.")]
-Products = Annotated[Precision, typer.Option(help="Of products in the learning.")]
+Clock = Annotated[ClockName, Option(help="auto: the fast clock where it applies; simpy: always the engine.")]
+Learn = Annotated[Device, Option(help="Where to learn; auto takes CUDA where there is one.")]
+Products = Annotated[Precision, Option(help="Of products in the learning.")]
 Library = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder of learned trials, shared by all studies (default: runs/out/trials).", show_default=False
-    ),
+    Option(help="Folder of learned trials, shared by all studies (default: runs/out/trials).", show_default=False),
 ]
 Target = Annotated[
-    str | None, typer.Option(metavar="METRIC=LEVEL", help="As test_accuracy=0.8 (default: the run's hardest reached).")
+    str | None, Option(metavar="METRIC=LEVEL", help="As test_accuracy=0.8 (default: the run's hardest reached).")
 ]
 
 
@@ -53,21 +52,16 @@ Target = Annotated[
 @guarded
 def retime(
     run_dir: RunDir,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")],
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any timing in the run file.")
-    ] = None,
+    out: Annotated[Path, Option(help="Folder of the results.")],
+    sets: Annotated[Texts, Option("--set", metavar="KEY=VALUE", help="Change any timing in the run file.")] = None,
     scales: Annotated[
-        list[str] | None,
-        typer.Option("--scale", metavar="NAME=FACTOR", help="Multiply every time of a profile, or of `compute`."),
+        Texts, Option("--scale", metavar="NAME=FACTOR", help="Multiply every time of a profile, or of `compute`.")
     ] = None,
-    profiles: Annotated[
-        list[str] | None, typer.Option("--profile", metavar="NAME=FILE", help="Bind another profile to a name.")
-    ] = None,
+    profiles: Annotated[Texts, Option("--profile", metavar="NAME=FILE", help="Bind another profile to a name.")] = None,
     topology: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Another topology: the same nodes with other links or profiles.")
+        str | None, Option(metavar="FILE", help="Another topology: the same nodes with other links or profiles.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace the run that is there.")] = False,
 ) -> None:
     """Replay what a finished run has learned on another network, exactly and without training."""
     from hsgd_emu.progress import show_progress
@@ -86,14 +80,13 @@ def retime(
 @app.command(epilog="Example:  hsgd-emu study runs/studies/demo_far_near_step.yaml --dry-run")
 @guarded
 def study(
-    file: Annotated[Path, typer.Argument(help="A study file, as in runs/studies/.", show_default=False)],
+    file: Annotated[Path, Argument(help="A study file, as in runs/studies/.", show_default=False)],
     out: Out = None,
     sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the study file, or of its run."),
+        Texts, Option("--set", metavar="KEY=VALUE", help="Change any dotted key of the study file, or of its run.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done, and how long.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace another study that is there.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only tell what would be done, and how long.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace another study that is there.")] = False,
     executor: Executor = ExecutorName.local,
     jobs: Jobs = None,
     ray_address: RayAddress = None,
@@ -130,26 +123,24 @@ def study(
 @guarded
 def plan(
     file: RunFile,
-    target: Annotated[str, typer.Option(metavar="METRIC=LEVEL", help="To be reached first, as test_accuracy=0.8.")],
+    target: Annotated[str, Option(metavar="METRIC=LEVEL", help="To be reached first, as test_accuracy=0.8.")],
     sets: Sets = None,
     periods: Annotated[
-        list[str] | None,
-        typer.Option(
+        Texts,
+        Option(
             metavar="P,P,...",
             help="Periods to choose from; given once for all levels, or once for each from the root down "
             "(default: 1, 2, 5, 10, 20, ...).",
         ),
     ] = None,
-    topologies: Annotated[
-        list[str] | None, typer.Option("--topology", metavar="FILE", help="Another topology to choose from.")
-    ] = None,
+    topologies: Annotated[Texts, Option("--topology", metavar="FILE", help="Another topology to choose from.")] = None,
     groupings: Annotated[
-        list[str] | None, typer.Option("--grouping", metavar="NAME", help="Another data.grouping to choose from.")
+        Texts, Option("--grouping", metavar="NAME", help="Another data.grouping to choose from.")
     ] = None,
     budget: Annotated[
-        str, typer.Option(metavar="SHARE", help="The most to learn, of learning every schedule to its end.")
+        str, Option(metavar="SHARE", help="The most to learn, of learning every schedule to its end.")
     ] = "20%",
-    replications: Annotated[int, typer.Option(min=1, help="Draws of the network for each seed.")] = 10,
+    replications: Annotated[int, Option(min=1, help="Draws of the network for each seed.")] = 10,
     executor: Executor = ExecutorName.local,
     jobs: Jobs = None,
     ray_address: RayAddress = None,
@@ -204,7 +195,7 @@ def _periods(texts: Sequence[str]) -> list[list[int]]:
 @guarded
 def sensitivity(
     run_dir: RunDir,
-    improve: Annotated[str, typer.Option(metavar="SHARE", help="How much smaller each cost is made.")] = "10%",
+    improve: Annotated[str, Option(metavar="SHARE", help="How much smaller each cost is made.")] = "10%",
     target: Target = None,
 ) -> None:
     """Which link, worker or server buys the most time to the target if it were faster? Exact, by re-timing."""
@@ -223,14 +214,12 @@ def fit(
     run_dir: RunDir,
     table: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="CSV with case,time_s (and metric,target,seed or iterations; default: the run's published times).",
             show_default=False,
         ),
     ] = None,
-    fixes: Annotated[
-        list[str] | None, typer.Option("--fix", metavar="NAME=SECONDS", help="What is known: an RTT, or compute.")
-    ] = None,
+    fixes: Annotated[Texts, Option("--fix", metavar="NAME=SECONDS", help="What is known: an RTT, or compute.")] = None,
 ) -> None:
     """The inverse question: which RTTs and step times explain measured or published times best, and how surely?"""
     from hsgd_emu.study.fitting.fit import fit as fit_table

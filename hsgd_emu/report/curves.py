@@ -172,18 +172,24 @@ def _line(rows: _Rows, metric: str, axis: Axis) -> dict[str, Any]:
     in_hover = [_spread_column(metric, "least"), _spread_column(metric, "most"), "num_seeds", "time_s"]
     in_hover += ["communication_share", "iteration"]
     has_bytes = all(point.num_bytes is not None for point in case.points)
-    return {
-        "type": "scatter",
-        "mode": "markers" if sum(_spread(point, metric) is not None for point in case.drawn) == 1 else "lines",
-        "name": plotly_text(case.name),
-        "meta": case.index,
-        "x": rows.ref(axis),
-        "y": rows.ref(metric),
-        "line": {"color": case.colour, "width": 2.5, "dash": "8px,3px" if case.dashed else "solid"},
-        "marker": {"color": case.colour, "size": 9},
-        "customdata": Rows(tuple(rows.ref(name) for name in [*in_hover, *(["bytes"] if has_bytes else [])])),
-        "hovertemplate": _hover(metric, len(case.seeds), has_bytes),
-    }
+    in_hover += ["bytes"] if has_bytes else []
+    num = sum(_spread(point, metric) is not None for point in case.drawn)
+    place = {"x": rows.ref(axis), "y": rows.ref(metric)}
+    data = Rows(tuple(rows.ref(name) for name in in_hover))
+    said = {"customdata": data, "hovertemplate": _hover(metric, len(case.seeds), has_bytes)}
+    return {**whose_line(case, num), **place, **line_look(case), **said}
+
+
+def whose_line(case: Case, num_points: int) -> dict[str, Any]:
+    """Return how the trace of a case's curve begins; a single point is a mark."""
+    mode = "markers" if num_points == 1 else "lines"
+    return {"type": "scatter", "mode": mode, "name": plotly_text(case.name), "meta": case.index}
+
+
+def line_look(case: Case) -> dict[str, Any]:
+    """Return the look of a case's curve: dashed for local SGD."""
+    line = {"color": case.colour, "width": 2.5, "dash": "8px,3px" if case.dashed else "solid"}
+    return {"line": line, "marker": {"color": case.colour, "size": 9}}
 
 
 def _hover(metric: str, num_seeds: int, has_bytes: bool) -> str:
@@ -292,8 +298,6 @@ def _note(content: Content) -> str:
         parts.append(f"Without a curve, for nothing was measured: {listed(without)}.")
     if any(len(case.drawn) < len(case.points) for case in content.cases):
         most = max(len(case.points) for case in content.cases)
-        parts.append(
-            f"Of up to {most:,} evaluations of a case about {MOST_POINTS:,} are drawn and listed, among them all at "
-            "which a target is reached; hsgd-emu export writes them all."
-        )
+        drawn = f"Of up to {most:,} evaluations of a case about {MOST_POINTS:,} are drawn and listed"
+        parts.append(f"{drawn}, among them all at which a target is reached; hsgd-emu export writes them all.")
     return " ".join(parts)

@@ -78,9 +78,8 @@ def _chosen(every: Sequence[Image], wanted: Sequence[str]) -> list[Image]:
     unknown = [name for name in wanted if name not in by_name]
     if unknown:
         known = listed([*figures, *(name for name in by_name if name not in figures)])
-        raise ConfigError.of(
-            f"--figure {unknown[0]}", "", f"no such figure{nearest(unknown[0], by_name)}; there are {known}"
-        )
+        text = f"no such figure{nearest(unknown[0], by_name)}; there are {known}"
+        raise ConfigError.of(f"--figure {unknown[0]}", "", text)
     return list({image.name: image for name in wanted for image in by_name[name]}.values())
 
 
@@ -106,17 +105,14 @@ def _images(figure: Figure) -> Iterator[Image]:
         plain = all(part.replace("_", "").isalnum() and part.isascii() for part in picture.key)
         ending = "-".join(picture.key) if plain else str(number + 1)
         name = figure.id if len(figure.pictures) == 1 else f"{figure.id}-{ending}"
-        yield Image(name, figure.id, _title(figure, picture), figure.height_px, partial(_drawn, figure, picture), key)
+        chosen = zip(figure.switches, picture.key, strict=True)
+        labels = [dict(switch.options)[part] for switch, part in chosen if len(switch.options) > 1]
+        title = f"{figure.title}{': ' * bool(labels)}{', '.join(labels)}"
+        yield Image(name, figure.id, title, figure.height_px, partial(_drawn, figure, picture), key)
 
 
 def _drawn(figure: Figure, picture: Picture) -> dict[str, Any]:
     return dict(figure.plotly(picture.key).to_plotly_json())
-
-
-def _title(figure: Figure, picture: Picture) -> str:
-    chosen = zip(figure.switches, picture.key, strict=True)
-    labels = [dict(switch.options)[key] for switch, key in chosen if len(switch.options) > 1]
-    return f"{figure.title}{': ' * bool(labels)}{', '.join(labels)}"
 
 
 def _kaleido() -> Any:
@@ -184,6 +180,7 @@ def job(image: Image, path: Path, format: str) -> dict[str, Any]:
     head_px = title_px + _KEY_ROW_PX * _rows([trace["name"] for trace in data if trace["showlegend"]])
     height_px = image.height_px + head_px + _BELOW_PX // 2
     place = {"x": 0.01, "y": 1 - title_px / height_px, "xref": "container", "yref": "container", "yanchor": "top"}
+    bottom = {"yref": "container", "y": 1 - 38 / height_px, "yanchor": "bottom"}
     margin = figure["layout"].get("margin", {})
     more_px = {"t": head_px, "b": _BELOW_PX, "l": 20, "r": 8}
     layout = {
@@ -191,14 +188,8 @@ def job(image: Image, path: Path, format: str) -> dict[str, Any]:
         **_ON_PAPER,
         "xaxis": _apart(figure["layout"].get("xaxis", {})),
         "margin": {**margin, **{side: margin.get(side, 0) + px for side, px in more_px.items()}},
-        "title": {
-            "text": "<br>".join(map(plotly_text, title)),
-            "x": 0.01,
-            "yref": "container",
-            # Of the first line; the others go on below it.
-            "y": 1 - 38 / height_px,
-            "yanchor": "bottom",
-        },
+        # At the place of its first line; the others go on below it.
+        "title": {"text": "<br>".join(map(plotly_text, title)), "x": 0.01, **bottom},
         "showlegend": True,
         "legend": {"orientation": "h", "traceorder": "normal", **place},
     }

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 from hsgd_emu.metrics import METRICS
 from hsgd_emu.report.content import Case, Content, thin
-from hsgd_emu.report.curves import FORMS, KINDS, SHOWN, y_axis
-from hsgd_emu.report.figure import AXIS, Column, Figure, Picture, Ref, Switch, plotly_text
+from hsgd_emu.report.curves import FORMS, KINDS, SHOWN, line_look, whose_line, y_axis
+from hsgd_emu.report.figure import AXIS, Column, Figure, Picture, Ref, Switch
 from hsgd_emu.results.wording import number, percent
 
 Order = Literal["yes", "better than P=I", "worse than P=G", "P=G better than P=I"]
@@ -208,15 +208,8 @@ def _picture(one: Sandwich, start: int, key: tuple[str, ...]) -> Picture:
 
 def _line(case: Case, one: Sandwich) -> dict[str, Any]:
     hover = f"%{{fullData.name}}<br>{SHOWN[one.metric]} %{{y:{FORMS[one.metric]}}}"
-    return {
-        "type": "scatter",
-        "mode": "markers" if len(one.drawn) == 1 else "lines",
-        "name": plotly_text(case.name),
-        "meta": case.index,
-        "line": {"color": case.colour, "width": 2.5, "dash": "8px,3px" if case.dashed else "solid"},
-        "marker": {"color": case.colour, "size": 9},
-        "hovertemplate": f"{hover}<br>iteration %{{x:,}}<extra></extra>",
-    }
+    said = {"hovertemplate": f"{hover}<br>iteration %{{x:,}}<extra></extra>"}
+    return {**whose_line(case, len(one.drawn)), **line_look(case), **said}
 
 
 # --- the sentence -----------------------------------------------------------------------------------

@@ -76,8 +76,5 @@ def study_last_words(folder: Path, study: StudyNow) -> list[str]:
         return ["", *answers(folder)]
     if study.written:
         return []
-    where = shlex.quote(str(folder))
-    return [
-        "",
-        f"Nobody writes this study any more, and it is not finished: `hsgd-emu study FILE --out {where}` goes on.",
-    ]
+    left, where = "Nobody writes this study any more, and it is not finished", shlex.quote(str(folder))
+    return ["", f"{left}: `hsgd-emu study FILE --out {where}` goes on."]

@@ -100,10 +100,8 @@ def _key(content: StudyContent, which: str, target: Target, figure: FigureJson) 
     if which == "tornado" and tornado_kind(content) == "bars":
         ends = (Key("at the lowest value", LOW_COLOUR), Key("at the highest", HIGH_COLOUR))
         dots = {trace["marker"]["color"] for trace in figure["data"] if trace["type"] == "scatter"}
-        return (
-            *ends,
-            *(Key(f"{case.name} fastest", case.colour, "circle") for case in content.cases if case.colour in dots),
-        )
+        fastest = (Key(f"{case.name} fastest", case.colour, "circle") for case in content.cases if case.colour in dots)
+        return (*ends, *fastest)
     return ()
 
 
@@ -137,12 +135,9 @@ def _scaled(content: StudyContent, which: str, figure: FigureJson) -> FigureJson
 
 
 def _of_tornado(content: StudyContent, drawn: Drawn) -> Iterator[_Choice]:
-    _, _, key, figure = drawn
-    every = subjects(content)
-    number = int(key)
-    several = len(every) > 1
-    words = (f"time of {every[number].label}",) if several else ()
-    yield _Choice((number + 1,) if several else (), words, number == 0, lambda: figure)
+    every, number = subjects(content), int(drawn[2])
+    ending, words = ((number + 1,), (f"time of {every[number].label}",)) if len(every) > 1 else ((), ())
+    yield _Choice(ending, words, number == 0, lambda: drawn[3])
 
 
 def _of_spread(content: StudyContent, trials: dict[str, Any], drawn: Drawn) -> Iterator[_Choice]:
@@ -197,10 +192,9 @@ def with_trials(
     for trace in figure["data"]:
         part, case = trace["meta"]
         middle = len(content.cases) - 1 - case
-        if part == "dots":
-            data.append(trace | _dots(times_s[case], middle))
-        else:
-            data.append(trace | _statistic(trace, part, stats_s[case], middle, latest_s))
+        dots = part == "dots"
+        drawn = _dots(times_s[case], middle) if dots else _statistic(trace, part, stats_s[case], middle, latest_s)
+        data.append(trace | drawn)
     heads = map(_head, content.cases, times_s, stats_s)
     notes = [note | {"text": head} for note, head in zip(figure["layout"]["annotations"], heads, strict=True)]
     layout = figure["layout"] | {"annotations": notes}

@@ -209,9 +209,7 @@ def _factor(factor: float) -> str:
 def best_in_words(content: StudyContent, best: Sequence[int]) -> str:
     """Say how often each case is the best, the most frequent first."""
     wins = sorted(((best.count(case), -case) for case in set(best) if case >= 0), reverse=True)
-    parts = [
-        f"{content.cases[-case].name} {'is fastest ' if i == 0 else ''}in {n:,}" for i, (n, case) in enumerate(wins)
-    ]
+    parts = [f"{content.cases[-case].name} {'is fastest ' * (i == 0)}in {n:,}" for i, (n, case) in enumerate(wins)]
     missed = best.count(-1)
     parts += [f"no case reaches the target in {missed:,}"] if missed else []
     return f"Of {len(best):,} scenarios, {listed(parts)}."

@@ -183,11 +183,8 @@ def rows(content: StudyContent, target: Target) -> list[Row]:
     found = []
     for scenario in range(min(content.num_scenarios, MOST_ROWS)):
         best, second = int(target.best_S[scenario]), int(target.second_S[scenario])
-        values = tuple(
-            axis.texts[place]
-            for axis, place in zip(content.axes, content.places_SA[scenario], strict=True)
-            if len(axis.texts) > 1
-        )
+        at = zip(content.axes, content.places_SA[scenario], strict=True)
+        values = tuple(axis.texts[place] for axis, place in at if len(axis.texts) > 1)
         probability = float(target.probability_S[scenario])
         found.append(
             Row(
@@ -222,10 +219,7 @@ def study_data(content: StudyContent, scenarios: Sequence[int], quantiles: bool)
     quantiles: with those of 10% and 90%, which only a chart shows.
     """
     found: dict[str, Any] = {
-        "axes": [
-            {"name": axis.name, "unit": axis.unit, "texts": axis.texts, "numbers": axis.numbers}
-            for axis in content.axes
-        ],
+        "axes": [{"name": a.name, "unit": a.unit, "texts": a.texts, "numbers": a.numbers} for a in content.axes],
         "cases": [{"name": case.name, "local": case.dashed} for case in content.cases],
         "bothKinds": content.both_kinds,
         "places": content.places_SA[list(scenarios)].T.tolist(),

@@ -155,9 +155,8 @@ def _never(content: StudyContent, target: Target) -> list[str]:
     never = [case.name for case in content.cases if not np.isfinite(target.median_SC[:, case.index]).any()]
     if not never or len(never) == len(content.cases):
         return []
-    return [
-        f"{listed(never)} never reach{'es' if len(never) == 1 else ''} {target.label} (in half of the seeds or more)."
-    ]
+    reach = "reaches" if len(never) == 1 else "reach"
+    return [f"{listed(never)} never {reach} {target.label} (in half of the seeds or more)."]
 
 
 @dataclass(frozen=True)

@@ -292,15 +292,11 @@ def _head(content: StudyContent, bar: Bar, reference: int) -> str:
 def _hover(content: StudyContent, bar: Bar, end: End, start: End) -> str:
     axis = content.axes[bar.axis]
     where = f"{axis.name} {value_at(content, bar.axis, end.scenario)}, the others as in the reference"
-    lines = [where, _when(content, end)]
+    lines = [where, NEVER if end.case < 0 else f"{seconds(end.time_s)} with {content.cases[end.case].name}"]
     if math.isfinite(end.time_s) and math.isfinite(start.time_s) and end.time_s != start.time_s:
         change = end.time_s - start.time_s
         lines.append(f"{seconds(abs(change))} {'more' if change > 0 else 'less'} than the reference")
     return "<br>".join(map(plotly_text, lines))
-
-
-def _when(content: StudyContent, end: End) -> str:
-    return NEVER if end.case < 0 else f"{seconds(end.time_s)} with {content.cases[end.case].name}"
 
 
 def _reference_label(start: End, scale: _Scale) -> dict[str, Any]:
@@ -379,11 +375,9 @@ def bars_in_words(content: StudyContent, target: Target, subject: Subject, lines
 
 
 def _change(content: StudyContent, bar: Bar) -> str:
-    ends = [
-        f"{NEVER if end.case < 0 else seconds(end.time_s)} at {value_at(content, bar.axis, end.scenario)}"
-        for end in (bar.low, bar.high)
-    ]
-    return f"{content.axes[bar.axis].name} ({ends[0]}, {ends[1]})"
+    times = ((NEVER if end.case < 0 else seconds(end.time_s), end.scenario) for end in (bar.low, bar.high))
+    ends = [f"{time} at {value_at(content, bar.axis, scenario)}" for time, scenario in times]
+    return f"{content.axes[bar.axis].name} ({', '.join(ends)})"
 
 
 def signed(value: float | None) -> str:
