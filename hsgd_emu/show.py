@@ -187,10 +187,11 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
         ways[schedule.name] = routes = experiment.routes(schedule, message_bytes or 1)
         plan = experiment.plan(schedule, routes, message_bytes or 1, experiment.seeds[0])
         records: list[RoundRecord] = []
-        emulate(replace(plan, iterations=schedule.end_of(1)), Operations(), records.append)
-        round_s = to_s(records[0].time_ns)
+        part = schedule.end_of(1) if schedule.rounds_are_alike else plan.iterations
+        emulate(replace(plan, iterations=part), Operations(), records.append)
+        round_s, part_s = to_s(records[0].time_ns), to_s(records[-1].time_ns)
         cells = [schedule.name, f"{schedule.end_of(1):,}", f"{plan.num_rounds:,}", f"{number(round_s)} s"]
-        table.add_row(*map(Text, [*cells, f"about {number(round_s * plan.num_rounds)} s"]))
+        table.add_row(*map(Text, [*cells, f"about {number(part_s * (plan.iterations // part))} s"]))
     console.print()
     console.print(table)
     console.print(Text("with every cost at its expectation; waiting for stragglers comes on top", style="dim"))

@@ -382,5 +382,5 @@ def read_study_file(folder: Path) -> dict[str, Any]:
 
 
 def local_sgd_cases(run: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the cases that are single-level local SGD: those with a `period`."""
-    return tuple(case["name"] for case in run.get("cases", ()) if case.get("period") is not None)
+    """Return the names of the cases that are single-level local SGD: those without `periods`."""
+    return tuple(case["name"] for case in run.get("cases", ()) if case.get("periods") is None)
