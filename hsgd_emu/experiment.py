@@ -29,6 +29,7 @@ from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, sai
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.emulate import operations_hash
+from hsgd_emu.engine.gates import gate_of
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
@@ -131,7 +132,8 @@ class Experiment:
         num_samples: Sequence[int] | None = None,
     ) -> Plan:
         """Return the plan of one trial; num_samples: by worker number, for averages weighed by samples."""
-        averaging = next(case.averaging for case in self.cases if case.name == schedule.name) or self.averaging
+        case = next(case for case in self.cases if case.name == schedule.name)
+        averaging, (gate, depends_on_time) = case.averaging or self.averaging, gate_of(case)
         by_samples = averaging.by == "samples" and num_samples is not None
         weight_of = dict(zip(self.topology.workers, map(float, num_samples or ()), strict=by_samples))
         return Plan(
@@ -144,6 +146,8 @@ class Experiment:
             evaluate_every=self.evaluation.every_iterations,
             weight_of=weight_of if by_samples else {},
             uniform=averaging.by == "uniform",
+            gate=gate,
+            depends_on_time=depends_on_time,
         )
 
     def resolved(self) -> str:

@@ -151,8 +151,8 @@ class Emulation:
         return ticket
 
     def _wake(self, gate: Gate, ticket: Ticket, at_ns: int) -> Process:
-        # After all that arrives in the same moment.
-        yield Delay(self.env, at_ns - self.env.now_ns, len(self.plan.network.topology.nodes))
+        # After all that arrives in the same moment; at once where the first holder has come too late.
+        yield Delay(self.env, max(0, at_ns - self.env.now_ns), len(self.plan.network.topology.nodes))
         if gate.wake(ticket, self.env.now_ns):
             self._close(ticket)
 
@@ -248,7 +248,7 @@ def operations_hash(plan: Plan) -> str:
     Where no gate goes by time, it is the same on every network, and no clock is asked.
     """
     operations = Operations()
-    if plan.gate.depends_on_time:
+    if plan.depends_on_time:
         emulate(plan, operations, lambda record: None)
     else:
         _Walk(plan, operations).run()

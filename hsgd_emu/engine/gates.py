@@ -9,8 +9,9 @@ use the clock and the draws, never weights, so that the clock may run ahead of t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from hsgd_emu.config.run_schema import CaseSpec
 from hsgd_emu.engine.operations import NOTHING, Version
 from hsgd_emu.engine.record import RoundRecord, Split
 from hsgd_emu.engine.schedule import Phase
@@ -81,8 +82,6 @@ class Ticket:
 class Gate(Protocol):
     """What drives a gate can do with it. Children of one ticket do the same iterations and get the same answer."""
 
-    depends_on_time: ClassVar[bool]
-    """Whether what is averaged depends on when models arrive."""
     end: int
     """The last iteration; no phase begins there or later. It may come nearer while the trial goes on."""
 
@@ -104,8 +103,6 @@ class Gate(Protocol):
 
 class ClosingGate:
     """Waits for all who take part in a phase: Algorithm 1."""
-
-    depends_on_time: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -139,3 +136,9 @@ class ClosingGate:
     def combination(self, ticket: Ticket) -> tuple[list[Version], list[float]]:
         arrived, ticket.arrived = ticket.arrived, {}
         return list(arrived.values()), self._weigh(tuple(arrived))
+
+
+def gate_of(case: CaseSpec) -> tuple[Callable[..., Gate], bool]:
+    """Return what makes the gates of a case's servers, as `ClosingGate` is made, and whether what they average depends
+    on when models arrive."""
+    return ClosingGate, False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -38,8 +38,10 @@ class Plan:
     network_seed: int | None = None
     """Seed of the costs where it is not the trial's: another replication of the network under the same learning."""
 
-    gate: type[ClosingGate] = ClosingGate
-    """Whom servers wait for."""
+    gate: Callable[..., Gate] = ClosingGate
+    """Makes the gates of servers: whom they wait for."""
+    depends_on_time: bool = False
+    """Whether what is averaged depends on when models arrive."""
 
     @property
     def message(self) -> Message:

@@ -150,7 +150,7 @@ def global_times_ns(
     for experiment in experiments:
         routes = experiment.routes(schedule, run.message_bytes)
         plans += [experiment.plan(schedule, routes, run.message_bytes, seed) for seed in seeds]
-        if plans[-1].gate.depends_on_time:
+        if plans[-1].depends_on_time:
             check_same_operations(run.folder, run.experiment, experiment, run.message_bytes, run.message_bytes)
     most = max(1, _MOST_TIMES // schedule.num_rounds(iterations))
     parts = [times(plans[at : at + most], iterations).time_ns_SR for at in range(0, len(plans), most)]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from hsgd_emu.engine.gates import ClosingGate, Ticket
 from hsgd_emu.engine.operations import Version
 
 
 class DeadlineGate(ClosingGate):
     """Takes those who are there when the first of a phase has been for half a second; at least one."""
-
-    depends_on_time: ClassVar[bool] = True
 
     def arrive(self, ticket: Ticket, child: int, version: Version, link: str, now_ns: int) -> bool:
         if not ticket.missing:

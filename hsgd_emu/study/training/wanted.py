@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import Document, Mark, Source
 from hsgd_emu.config.says import ENDS, LEARNED, SCHEDULED
@@ -20,6 +22,7 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import UNKNOWN_BYTES, Experiment, build_experiment, relocated
 from hsgd_emu.learning.material import Material
 from hsgd_emu.results.rows import TrialKey
+from hsgd_emu.run import timing_message_bytes
 from hsgd_emu.topology.tree import Topology
 
 CASE = "trial"
@@ -32,6 +35,8 @@ _TIMING = {
     "timeline": "none",
 }
 """The same for all: every link and every step at one constant cost."""
+_CLOCK = ("topology", "profiles", "compute", "message_bytes")
+"""What a trial is timed by where its learning depends on that."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,11 @@ def wanted(
     (schedule,) = experiment.schedules
     alike, own = _TIMING | learned(experiment), scheduled(experiment, schedule, seed)
     run = alike | own | {"train": alike["train"] | own["train"]}
+    num_bytes = experiment.message_bytes or UNKNOWN_BYTES
+    if experiment.plan(schedule, {}, num_bytes, seed).depends_on_time:
+        num_bytes = experiment.message_bytes or timing_message_bytes(experiment)
+        run = {key: section for key, section in run.items() if key not in _CLOCK}
+        run |= {key: section for key, section in yaml.safe_load(experiment.resolved()).items() if key in _CLOCK}
     work = alike | {"train": alike["train"] | {"participation": schedule.participation}}
     try:
         saw = tuple(facts.items()) if facts else facts_of(experiment, seed) if look else ()
@@ -116,7 +126,7 @@ def wanted(
         raise relocated(error, experiment) from error
     iterations = experiment.train.iterations
     last = iterations if until is None else min(iterations, schedule.next_end(until))
-    operations = experiment.operations_hash(schedule, seed, experiment.message_bytes or UNKNOWN_BYTES)
+    operations = experiment.operations_hash(schedule, seed, num_bytes)
     identity = {"resources": asdict(resources), "facts": dict(saw)}
     return Wanted(
         key=_hash(identity | {"run": alike, "seed": seed, "operations": operations}),

@@ -81,7 +81,7 @@ def flat(far_s: float, gate: type[ClosingGate], iterations: int = 4) -> Plan:
         for name, rtt_s in (("x", 0.1), ("y", 0.2), ("z", far_s))
     ]
     data = run_data({"root": {"children": children}}, [{"name": "c", "period": 1}], iterations)
-    return replace(plan_of(experiment_of(data)), gate=gate)
+    return replace(plan_of(experiment_of(data)), gate=gate, depends_on_time=gate is not ClosingGate)
 
 
 @pytest.mark.parametrize("gate", [DeadlineGate, WakingGate])

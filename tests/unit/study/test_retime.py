@@ -275,7 +275,7 @@ def test_where_learning_depends_on_time_it_is_retimed_as_long_as_the_order_stays
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Experiment.plan
-    monkeypatch.setattr(Experiment, "plan", lambda *args: replace(plan(*args), gate=DeadlineGate))
+    monkeypatch.setattr(Experiment, "plan", lambda *args: replace(plan(*args), gate=DeadlineGate, depends_on_time=True))
     retime("three", tmp_path / "same", ["compute.step_s={samples: [0.001, 0.004, 0.0051]}"])
     with pytest.raises(ConfigError, match=r"three: cannot be re-timed: .* depends on when models arrive.* H, seed 1"):
         retime("three", tmp_path / "again", ["profiles.near={rtt_s: {samples: [0.01, 3]}}"])
