@@ -37,4 +37,9 @@ def times(plans: Sequence[Plan], iterations: int | None = None, clock: ClockName
             return fast_times(plans)
     for plan in plans:
         check_clock(plan)
+        if plan.depends_on_time and plan.cost_seed != plan.seed:
+            text = (
+                "with other draws of the network something else would be learned, as it depends on when models arrive"
+            )
+            raise ConfigError.of(f"case '{plan.schedule.name}'", "", text)
     return simulated_times(plans)

@@ -12,6 +12,7 @@ from typing import Any
 from hsgd_emu.config.load import draft_run, raise_problems
 from hsgd_emu.config.reader import Document, Mark, Source
 from hsgd_emu.config.schema import Ref
+from hsgd_emu.engine.gates import gate_of
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.schedule import Schedule
@@ -19,6 +20,7 @@ from hsgd_emu.errors import ConfigError, Problem
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.run import timing_message_bytes
 from hsgd_emu.study.changes import COMPUTE, put_topology
+from hsgd_emu.study.retime import check_same_operations
 from hsgd_emu.study.sweep.axes import Axis, Edit, Scenario, edited, put
 from hsgd_emu.study.sweep.study_file import Study
 from hsgd_emu.timing.costs import Cost
@@ -239,7 +241,12 @@ class Settings:
         """
         base = self.scenarios.base(values)
         experiment = replace(base.experiment, network=self.scenarios.network(values))
-        message = Message(self._message_bytes(base))
+        num_bytes = self._message_bytes(base)
+        message = Message(num_bytes)
+        if any(gate_of(case)[1] for case in experiment.cases):
+            check_same_operations(
+                str(self.scenarios.study.source.base), base.experiment, experiment, num_bytes, num_bytes
+            )
         try:
             return experiment, [one.expected_ns(message) for one in experiment.network.transfers.values()]
         except ValueError as error:
