@@ -244,9 +244,8 @@ class Settings:
         num_bytes = self._message_bytes(base)
         message = Message(num_bytes)
         if any(gate_of(case)[1] for case in experiment.cases):
-            check_same_operations(
-                str(self.scenarios.study.source.base), base.experiment, experiment, num_bytes, num_bytes
-            )
+            folder = self.scenarios.study.source.base
+            check_same_operations(folder, base.experiment, experiment, num_bytes, num_bytes)
         try:
             return experiment, [one.expected_ns(message) for one in experiment.network.transfers.values()]
         except ValueError as error:
