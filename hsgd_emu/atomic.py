@@ -16,10 +16,8 @@ from typing import BinaryIO, TextIO
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.locks import opened
 
-_BEGIN, _END = ".hsgd-emu-", ".new"
-"""Of the name of a file that is not whole yet."""
-_MARKED_BYTES = 2**16
-"""At the beginning and at the end of a file, to look for our mark in."""
+_BEGIN, _END = ".hsgd-emu-", ".new"  # of the name of a file that is not whole yet
+_MARKED_BYTES = 2**16  # at the beginning and at the end of a file, to look for our mark in
 
 
 def write_atomically(path: Path, content: str | bytes, *, synced: bool = True) -> None:

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 PAYS_S = 20.0
 """Helpers are called when this process alone would still learn for so long: starting one takes some seconds."""
-_LOOK_S = 1.0
-"""A pace is believed after so long."""
+_LOOK_S = 1.0  # a pace is believed after so long
 _DONE, _OVER = "done", "over"
 
 

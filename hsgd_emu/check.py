@@ -8,10 +8,10 @@ from pathlib import Path
 from hsgd_emu.config.assign import set_value
 from hsgd_emu.config.kinds import PUBLISHED, kind_of
 from hsgd_emu.config.load import TopologyDraft, bind_profiles, draft_run, draft_topology, raise_problems
-from hsgd_emu.config.profiles import profile_of
+from hsgd_emu.config.profiles import kind_of_profile, profile_of
 from hsgd_emu.config.reader import Document, read_file
 from hsgd_emu.config.run_schema import PublishedSpec
-from hsgd_emu.config.schema import ComputeProfile, LinkProfile
+from hsgd_emu.config.schema import ComputeProfile
 from hsgd_emu.config.validate import check
 from hsgd_emu.errors import ConfigError, Problem, Problems
 from hsgd_emu.experiment import Experiment, build_experiment
@@ -68,14 +68,11 @@ def check_file(
         raise_problems(problems)
         assert published is not None
         return f"published times of {published.source}: {len(published.times)}"
-    is_compute = isinstance(document.data, dict) and "step_s" in document.data
-    if is_compute:
-        profile_of(ComputeProfile, document, problems)
-    else:
-        profile_of(LinkProfile, document, problems)
+    kind_of_it = kind_of_profile(document.data)
+    profile_of(kind_of_it, document, problems)
     raise_problems(problems)
     notes += problems.notes
-    return "a compute profile" if is_compute else "a link profile"
+    return "a compute profile" if kind_of_it is ComputeProfile else "a link profile"
 
 
 def open_topology(document: Document, problems: Problems) -> tuple[TopologyDraft, Topology]:

@@ -26,7 +26,7 @@ from hsgd_emu.config.run_schema import (
     TrainSpec,
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
-from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
+from hsgd_emu.config.schema import ComputeProfile, Ref
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.gates import gate_of
@@ -259,7 +259,8 @@ def build_experiment(draft: RunDraft) -> Experiment:
     if topology is not None and draft.topology is not None:
         schedules = _schedules(draft, topology)
         _check_compute(draft, topology)
-        network = Network.of(topology, _profiles(draft))
+        bound = [*draft.topology.links.items(), *draft.topology.computes.items(), (None, draft.compute)]
+        network = Network.of(topology, {ref: profile for ref, profile in bound if profile is not None})
         _check_routes(draft, network, [one for one in schedules if one is not None])
     published = _published(draft, schedules)
     draft.raise_problems()
@@ -282,13 +283,6 @@ def build_experiment(draft: RunDraft) -> Experiment:
     _check_clock(experiment, draft)
     draft.raise_problems()
     return experiment
-
-
-def _profiles(draft: RunDraft) -> dict[Ref | None, LinkProfile | ComputeProfile]:
-    """Return the profiles of a run by the topology's references; None: the run's own compute profile."""
-    assert draft.topology is not None
-    found = [*draft.topology.links.items(), *draft.topology.computes.items(), (None, draft.compute)]
-    return {ref: profile for ref, profile in found if profile is not None}
 
 
 def _levels(targets: TargetSpec) -> list[tuple[str, float]]:
@@ -352,7 +346,10 @@ def _check_routes(draft: RunDraft, network: Network, schedules: Sequence[Schedul
         found = links.routes(pairs)
         for pair in pairs:
             if pair not in found:
-                path = topology.nodes[_first_without_uplink(topology, pair[0])].path
+                lost = pair[0]  # the first node on the way up that has no link to its parent
+                while lost in topology.uplinks:
+                    lost = topology.nodes[lost].parent or 0
+                path = topology.nodes[lost].path
                 if path not in told:
                     told.add(path)
                     node, server = topology.nodes[pair[0]], topology.nodes[pair[1]]
@@ -389,13 +386,6 @@ def _check_clock(experiment: Experiment, draft: RunDraft) -> None:
             check_clock(plan)
         except ConfigError as error:
             draft.problems += relocated(error, experiment).problems
-
-
-def _first_without_uplink(topology: Topology, node: int) -> int:
-    """Return the first node on the way up from `node` that has no link to its parent."""
-    while node in topology.uplinks:
-        node = topology.nodes[node].parent or 0
-    return node
 
 
 def _default_timeline(

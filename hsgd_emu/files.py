@@ -29,7 +29,7 @@ def open_regular(path: Path, what: str = "a regular file") -> int:
         _refuse_special(os.stat(path), path, what)  # before it is opened: opening a pipe or a tape does something
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise ConfigError.of(str(path), "", f"no such file{_nearest_beside(path)}") from None
+        raise ConfigError.of(str(path), "", f"no such file{nearest_beside(path)}") from None
     except OSError as error:
         raise ConfigError.of(str(path), "", f"cannot be read: {_reason(error)}") from None
     except ValueError:
@@ -88,8 +88,9 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else "it is not there as a file"
 
 
-def _nearest_beside(path: Path) -> str:
+def nearest_beside(path: Path) -> str:
+    """Return ``; did you mean 'x'?`` for the file beside `path` whose name is nearest."""
     try:
         return nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
-    except OSError:
+    except (OSError, ValueError):
         return ""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hsgd_emu.config.profiles import find_file, read_named
+from hsgd_emu.config.profiles import has_profile, read_named
 from hsgd_emu.config.reader import Document, Mark, Source, put_value, read_text, relabelled
 from hsgd_emu.errors import ConfigError, Problem, Problems
 
@@ -24,10 +24,8 @@ _EXCLUSIVE = (
     ("rtt_s", "scale", "profile", "set"),
 )
 """Of these keys, a mapping has some; one with others of them is another thing, not an addition."""
-_NAMES = ("distribution", "schedule")
-"""Keys whose value says which others belong to them."""
-_OF_DATASET = ("folder", "options", "layout")
-"""What in a data section belongs to the data set that it names."""
+_NAMES = ("distribution", "schedule")  # keys whose value says which others belong to them
+_OF_DATASET = ("folder", "options", "layout")  # what in a data section belongs to the data set that it names
 
 
 def set_value(document: Document, assignment: str) -> None:
@@ -142,7 +140,7 @@ def _drop_unused(document: Document) -> None:
 def _bind(document: Document, name: str) -> None:
     """Bind a profile that the topology names, and the run does not bind, to the data of its file."""
     topology, place = _topology(document)
-    if name in _names_in(topology) and _is_there(name, place.base):
+    if name in _names_in(topology) and has_profile(name, place.base):
         put_value(document, ("profiles", name), name, Mark(place.mark.where))
         _open(document, ("profiles", name), "latency_profiles", place)
 
@@ -157,13 +155,6 @@ def _names_in(topology: Any) -> Iterator[Any]:
     elif isinstance(topology, list):
         for item in topology:
             yield from _names_in(item)
-
-
-def _is_there(name: str, base: Path) -> bool:
-    try:
-        return bool(find_file("latency_profiles", name, base))
-    except FileNotFoundError:
-        return False
 
 
 def _parsed(text: str, label: str, base: Path) -> tuple[Any, Mark]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hsgd_emu.config.assign import set_value
 from hsgd_emu.config.kinds import require_kind
-from hsgd_emu.config.profiles import check_cost, find_file, load_profile, read_named
+from hsgd_emu.config.profiles import check_cost, has_profile, kind_of_profile, load_profile, read_named
 from hsgd_emu.config.published import load_published
 from hsgd_emu.config.reader import MAX_DIGITS, Document, Mark, Path_, Source, read_file
 from hsgd_emu.config.run_schema import OF_ALL_CASES, CaseSpec, ModelSpec, RunSpec
@@ -169,20 +169,12 @@ def _bind(draft: RunDraft, data: dict[str, Any]) -> None:
     if draft.topology is not None:
         bind_profiles(draft.topology, problems, bindings, source.at("profiles"))
     else:
-        _check_unused(bindings, source.at("profiles"), problems)
+        for name, value in bindings.items():  # which use them is not known: what kind of profile they are, they tell
+            if isinstance(value, dict):
+                bind_value(kind_of_profile(value), value, source.at("profiles", name), problems)
     compute = draft.sections["compute"]
     if compute is not None:
         draft.compute = load_profile(ComputeProfile, compute, source.at("compute"), problems)
-
-
-def _check_unused(bindings: dict[str, Any], source: Source, problems: Problems) -> None:
-    """Check the inline profiles of a run whose topology could not be read: which use them is not known."""
-    for name, value in bindings.items():
-        if isinstance(value, dict):
-            kind: Any = ComputeProfile if "step_s" in value else LinkProfile
-            profile = check(kind, value, source.at(name), problems)
-            if profile is not None:
-                load_profile(kind, profile, source.at(name), problems)
 
 
 def read_bytes(option: str, text: str) -> int:
@@ -233,18 +225,13 @@ def bind_profiles(
         if isinstance(ref, int):
             bound[ref] = load_profile(kind, given, where, problems)
         elif ref not in bound:
-            if lenient and ref not in bindings and not _exists(ref, where.base):
+            if lenient and ref not in bindings and not has_profile(ref, where.base):
                 continue
             bound[ref] = _bound(kind, ref, where, bindings, source, problems)
-    for path, value in _aggregation_costs(topology.spec):
-        topology.aggregations[path] = check_cost(value, topology.source.at(*path), problems)
-
-
-def _exists(name: str, base: Path) -> bool:
-    try:
-        return find_file("latency_profiles", name, base).is_file()
-    except FileNotFoundError:
-        return False
+    for path, node in _nodes(topology.spec):
+        if node.aggregation_s is not None:
+            path = (*path, "aggregation_s")
+            topology.aggregations[path] = check_cost(node.aggregation_s, topology.source.at(*path), problems)
 
 
 def _bound(kind: Any, name: str, where: Source, bindings: dict[str, Any], source: Source, problems: Problems) -> Any:
@@ -278,12 +265,6 @@ def profile_uses(spec: TopologySpec) -> Iterator[tuple[Path_, Any, Any]]:
             yield (*path, "compute"), ComputeProfile, node.compute
     for number, link in enumerate(spec.links):
         yield ("links", number, "profile"), LinkProfile, link.profile
-
-
-def _aggregation_costs(spec: TopologySpec) -> Iterator[tuple[Path_, CostValue]]:
-    for path, node in _nodes(spec):
-        if node.aggregation_s is not None:
-            yield (*path, "aggregation_s"), node.aggregation_s
 
 
 def _nodes(spec: TopologySpec) -> Iterator[tuple[Path_, Any]]:

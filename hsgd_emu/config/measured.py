@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ _UNIT_IN_NAME = re.compile(r"(?:.*[_\s(\[])?(ns|us|µs|μs|ms|s)[)\]]?", re.IGNO
 """total_s, rtt_ms, "RTT (ms)", ms; rtt_min is a least one."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The values of a column; dropped: in words how many rows had none, empty where all had."""
-
-    values_s: tuple[float, ...]
-    dropped: str
-
-
 class MeasuredError(Exception):
     """Everything that is wrong with a CSV file, a text each."""
 
@@ -47,8 +38,8 @@ class MeasuredError(Exception):
         self.mistakes = mistakes
 
 
-def read_measured(given: CsvSamples, path: Path) -> Measured:
-    """Return the seconds in a column of a CSV file.
+def read_measured(given: CsvSamples, path: Path) -> tuple[tuple[float, ...], str]:
+    """Return the seconds in a column of a CSV file, and in words how many rows had none, empty where all had.
 
     Cells are in the unit of `given`, or have their own. Commas, semicolons or tabs divide: whichever gives the column.
     Raises:  MeasuredError: no such file or column, or rows without a time in it (which `missing: drop` does not cover).
@@ -85,7 +76,7 @@ def read_measured(given: CsvSamples, path: Path) -> Measured:
         raise MeasuredError(f"{path} has no values in column '{given.column}'{all_missing}")
     kinds = listed(f"{times:,} x {what}" for what, times in dropped.most_common())
     told = f"{dropped.total():,} of {len(found) + dropped.total():,} rows dropped as missing: {kinds}"
-    return Measured(tuple(found), told if dropped else "")
+    return tuple(found), told if dropped else ""
 
 
 def _layout(text: str, path: Path, given: CsvSamples) -> tuple[str, int]:
@@ -95,7 +86,10 @@ def _layout(text: str, path: Path, given: CsvSamples) -> tuple[str, int]:
         if given.column in header:
             if header.count(given.column) > 1:
                 raise MeasuredError(f"{path}:1: the column '{given.column}' stands twice; rename one of them")
-            _check_unit(given, path)
+            unit = unit_named(given.column)
+            if given.unit is None and unit not in (None, "s"):
+                text = f"{path}: the column '{given.column}' is named in {unit}; add unit: {unit}, or unit: s"
+                raise MeasuredError(f"{text} where it is in seconds")
             return delimiter, header.index(given.column)
     header = max(headers.values(), key=len)
     if any(not math.isnan(plain_number(name)) for name in header):
@@ -116,14 +110,6 @@ def unit_named(column: str) -> str | None:
     """Return the unit that a column's name ends in, if it does: `ms` of `rtt_ms`."""
     named = _UNIT_IN_NAME.fullmatch(column)
     return named[1].lower() if named else None
-
-
-def _check_unit(given: CsvSamples, path: Path) -> None:
-    """Refuse a column named in another unit than seconds where nothing says in which it is to be read."""
-    unit = unit_named(given.column)
-    if given.unit is None and unit not in (None, "s"):
-        text = f"the column '{given.column}' is named in {unit}; add unit: {unit}, or unit: s where it is in seconds"
-        raise MeasuredError(f"{path}: {text}")
 
 
 def _rows(reader: Any, path: Path) -> Iterator[tuple[int, list[str], int]]:

@@ -1,4 +1,4 @@
-"""Find profiles by name, path or inline, and check what a typed model alone cannot."""
+"""Find profiles by name, path or inline, check what a typed model alone cannot, and note what is often a slip."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from hsgd_emu.config.schema import (
 )
 from hsgd_emu.config.validate import check, has_unknown_key
 from hsgd_emu.errors import ConfigError, Problem, Problems, listed, nearest
+from hsgd_emu.files import nearest_beside
 from hsgd_emu.units import to_ns
 
 Profile = TypeVar("Profile", LinkProfile, ComputeProfile)
@@ -51,7 +52,7 @@ def find_file(kind: str, name: str, base: Path, folder: Path | None = None) -> P
         path = (folder or base) / name
         if _is_there(path):
             return path  # whoever reads it says what is wrong with it where it is no file
-        raise FileNotFoundError(f"no file '{shown_path(path)}'{_nearest_file(path)}")
+        raise FileNotFoundError(f"no file '{shown_path(path)}'{nearest_beside(path)}")
     folders = [parent / kind for parent in (base, base / "..", Path(), examples_root())]
     known: list[str] = []
     for folder in folders:
@@ -63,6 +64,14 @@ def find_file(kind: str, name: str, base: Path, folder: Path | None = None) -> P
     known = sorted(set(known))
     hint = nearest(name, known) or f"; known are {listed(known)}"
     raise FileNotFoundError(f"no '{name}' under {kind}/{hint}")
+
+
+def has_profile(name: str, base: Path) -> bool:
+    """Return whether there is a file of a profile that a name or path stands for; see `find_file`."""
+    try:
+        return find_file("latency_profiles", name, base).is_file()
+    except FileNotFoundError:
+        return False
 
 
 def is_file(path: Path) -> bool:
@@ -78,15 +87,6 @@ def _is_there(path: Path) -> bool:
         return path.is_symlink() or path.exists()
     except (OSError, ValueError):
         return False
-
-
-def _nearest_file(path: Path) -> str:
-    """Return ``; did you mean 'x'?`` for the file beside `path` whose name is nearest."""
-    try:
-        names = sorted(entry.name for entry in path.parent.iterdir())
-    except (OSError, ValueError):
-        return ""
-    return nearest(path.name, names)
 
 
 def read_named(kind: str, name: str, source: Source, problems: list[Problem]) -> Document | None:
@@ -118,6 +118,11 @@ def load_profile(kind: type[Profile], ref: str | Profile, source: Source, proble
     return profile_of(kind, document, problems)
 
 
+def kind_of_profile(data: Any) -> Any:
+    """Return the model of the profile that some data give."""
+    return ComputeProfile if isinstance(data, dict) and "step_s" in data else LinkProfile
+
+
 def profile_of(kind: type[Profile], document: Document, problems: Problems) -> Profile | None:
     """Return the checked profile that a file's data give, or None after adding problems."""
     profile: Profile | None = check(kind, document.data, document.source, problems)
@@ -125,7 +130,8 @@ def profile_of(kind: type[Profile], document: Document, problems: Problems) -> P
 
 
 def _checked(profile: Profile, source: Source, problems: Problems) -> Profile | None:
-    if not _gives_cost(profile) and has_unknown_key(source, problems):
+    gives_cost = any(getattr(profile, name, None) is not None for name in COST_FIELDS)
+    if not gives_cost and has_unknown_key(source, problems):
         return None  # The unknown key is meant as the cost, and is reported.
     before = len(problems)
     problems += [source.problem(path, text) for path, text in _mistakes(profile)]
@@ -160,10 +166,6 @@ def _wrong_kind(kind: type[Strict], data: Any) -> str | None:
     if isinstance(data, dict) and kind is ComputeProfile and {"rtt_s", "up_s", "latency_s"} & set(data):
         return "a link profile, and a worker needs a compute profile (step_s)"
     return None
-
-
-def _gives_cost(profile: LinkProfile | ComputeProfile) -> bool:
-    return any(getattr(profile, name, None) is not None for name in COST_FIELDS)
 
 
 def _mistakes(profile: LinkProfile | ComputeProfile) -> list[tuple[Path_, str]]:
@@ -228,17 +230,17 @@ def _read_samples(value: CsvSamples, source: Source, problems: Problems) -> tupl
     """Return the values of a CSV column, and in words what was dropped; None after adding problems."""
     path = shown_path(source.folder / value.csv)
     try:
-        found = read_measured(value, path)
+        values_s, dropped = read_measured(value, path)
     except MeasuredError as error:
         problems += [source.problem((), text) for text in error.mistakes]
         return None, ""
-    if found.dropped:
-        problems.note(source.problem((), f"{path}: {found.dropped}"))
+    if dropped:
+        problems.note(source.problem((), f"{path}: {dropped}"))
     named = unit_named(value.column)
     if value.unit is not None and named not in (None, value.unit):
         text = f"{path}: the column '{value.column}' is read in {value.unit}, as `unit` says"
         problems.note(source.problem((), text))
-    return Samples(samples=found.values_s), found.dropped
+    return Samples(samples=values_s), dropped
 
 
 _LONG_S = 10

@@ -49,7 +49,9 @@ def checked_published(
         if not found and levels is not None and row.iterations is None:
             if row.metric is None:
                 row = row.model_copy(update=dict(zip(("metric", "target"), levels[0], strict=True)))
-            found = _foreign_target(row, levels)
+            if (row.metric, row.target) not in levels:
+                right = f"its targets are {_texts(levels)}" if levels else "it has none"
+                found = [("target", f"{row.metric} {row.target:g} is no target of the run; {right}")]
         same = [_subject(before) for before in times]
         if not found and _subject(row) in same:
             found = [("", f"gives the time of the same case again, after times.{same.index(_subject(row))}")]
@@ -62,14 +64,8 @@ def _subject(row: PublishedTime) -> tuple[object, ...]:
     return row.case, row.metric, row.target, row.iterations
 
 
-def _foreign_target(row: PublishedTime, levels: Sequence[Level]) -> Mistakes:
-    if (row.metric, row.target) in levels:
-        return []
-    return [("target", f"{row.metric} {row.target:g} is no target of the run; {_known(levels)}")]
-
-
-def _known(levels: Sequence[Level]) -> str:
-    return f"its targets are {listed(f'{metric} {level:g}' for metric, level in levels)}" if levels else "it has none"
+def _texts(levels: Sequence[Level]) -> str:
+    return listed(f"{metric} {level:g}" for metric, level in levels)
 
 
 def row_mistakes(row: PublishedTime, cases: Mapping[str, MistakeAt | None], levels: Sequence[Level] | None) -> Mistakes:
@@ -89,6 +85,6 @@ def row_mistakes(row: PublishedTime, cases: Mapping[str, MistakeAt | None], leve
         found.append((missing, f"is missing; it goes with {'target' if row.metric is None else 'metric'}"))
     elif row.metric is None and levels is not None and len(levels) != 1:
         text = f"is missing: which target was reached? The run has {len(levels) or 'none'}"
-        text += f" ({listed(f'{metric} {level:g}' for metric, level in levels)})" if levels else ""
+        text += f" ({_texts(levels)})" if levels else ""
         found.append(("target", f"{text}; give metric and target, or iterations"))
     return found

@@ -25,19 +25,16 @@ _CLOSING = {"[": "]", "{": "}"}
 _LONGEST_KEY = 1024
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The innermost list or mapping in brackets that is not closed yet, and its line."""
-
-    bracket: str
-    line: int
+Opened = tuple[str, int]
+"""The bracket of the innermost list or mapping in brackets that is not closed yet, and its line."""
 
 
 @dataclass(frozen=True)
 class Broken:
     """Where a parser gave up: offsets into the text.
 
-    begun: where what it could not finish began, if it says so.
+    What is said of it comes from the text and the place alone: parsers word their complaints differently and change
+    them; where they give up they agree.  begun: where what it could not finish began, if it says so.
     """
 
     text: str
@@ -54,7 +51,8 @@ class Broken:
         """Return what is wrong there, and what would be right."""
         start = self.text.rfind("\n", 0, self.at) + 1
         line = self.text[start:].split("\n", 1)[0]
-        char, begun = self.text[self.at : self.at + 1], self._begun_char()
+        char = self.text[self.at : self.at + 1]
+        begun = "" if self.begun is None else self.text[self.begun : self.begun + 1]
         if re.match(r" *\t", line) or char == "\t":
             return "a tab; indent with spaces"
         quoted = _QUOTED.match(self.text, self.begun or 0)
@@ -73,25 +71,20 @@ class Broken:
             return "a second ': ' in one line; text with ': ' in it is to be put in quotes"
         if char == ":":
             return "a key stands where none is expected; indent it as the keys it belongs to"
-        if self.begun is not None and self._begun_line() < self.line and self._is_no_key():
+        is_key = ":" in self.text[self.begun or 0 :].split("\n", 1)[0]
+        if self.begun is not None and self._begun_line() < self.line and not is_key:
             return f"line {self._begun_line()} is no 'key: value'"
         return "does not fit what stands above; expected a 'key: value' or '- value', indented as those it belongs to"
-
-    def _begun_char(self) -> str:
-        return "" if self.begun is None else self.text[self.begun : self.begun + 1]
 
     def _begun_line(self) -> int:
         return self.text.count("\n", 0, self.begun or 0) + 1
 
-    def _is_no_key(self) -> bool:
-        return ":" not in self.text[self.begun or 0 :].split("\n", 1)[0]
-
     def _in_brackets(self, char: str, opened: Opened) -> str:
+        bracket, line = opened
         found = f"found '{char}'" if char.strip() and char.isprintable() else "found nothing more of it"
-        hint = "; text with ': ' in it is to be put in quotes" if char == ":" and opened.line == self.line else ""
-        close = _CLOSING[opened.bracket]
+        hint = "; text with ': ' in it is to be put in quotes" if char == ":" and line == self.line else ""
         wanted = "a value" if char == "," else "','"
-        return f"{found}; expected {wanted} or '{close}' for the '{opened.bracket}' of line {opened.line}{hint}"
+        return f"{found}; expected {wanted} or '{_CLOSING[bracket]}' for the '{bracket}' of line {line}{hint}"
 
 
 def depth_added(text: str) -> int:
@@ -297,7 +290,7 @@ class _Builder:
         if len(self.stack) >= MAX_DEPTH:
             raise ConfigError.of(where, "", _TOO_DEEP)
         data: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-        opened = Opened("{" if isinstance(data, dict) else "[", event.start_mark.line + 1) if event.flow_style else None
+        opened = ("{" if isinstance(data, dict) else "[", event.start_mark.line + 1) if event.flow_style else None
         self.stack.append(_Open(data, Mark(where), event.anchor, opened))
 
     def _awaits_key(self) -> bool:

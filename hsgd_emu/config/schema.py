@@ -13,8 +13,7 @@ from hsgd_emu.units import LONGEST_S, RATE, SIZE, TIME, Dimension, quantity
 
 MOST = 10**15
 """Largest number of anything: beyond it is a slip of the keyboard, and floats still hold it exactly."""
-_MIN_MASS = 1e-3
-"""A truncated law is drawn from until a draw is kept: it must not be next to never."""
+_MIN_MASS = 1e-3  # a truncated law is drawn from until a draw is kept: it must not be next to never
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 

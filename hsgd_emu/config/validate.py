@@ -202,12 +202,9 @@ def _kinds(annotation: Any, loc: tuple[str | int, ...]) -> list[Any]:
         return _kinds(get_args(annotation)[1], loc[1:])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         hints = typing.get_type_hints(annotation, include_extras=True)
-        return _kinds(hints[_field_of(annotation, str(loc[0]))], loc[1:])
+        field = next((name for name, info in annotation.model_fields.items() if info.alias == loc[0]), str(loc[0]))
+        return _kinds(hints[field], loc[1:])
     return []
-
-
-def _field_of(model: type[BaseModel], key: str) -> str:
-    return next((name for name, info in model.model_fields.items() if info.alias == key), key)
 
 
 def _kinds_in_union(options: tuple[Any, ...], loc: tuple[str | int, ...]) -> list[Any]:

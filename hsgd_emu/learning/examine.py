@@ -26,10 +26,8 @@ from hsgd_emu.learning.seeded import drawn_so_far, seeded_generators
 Tensors = dict[str, torch.Tensor]
 WHOLE = 2000
 """Test samples in a batch where the answer to one depends on the others."""
-_TRIED_STEPS = 4
-"""A parameter that gets no gradient in this many steps is named."""
-_DEEPEST = 4
-"""How deep containers and objects that modules hold are compared."""
+_TRIED_STEPS = 4  # a parameter that gets no gradient in this many steps is named
+_DEEPEST = 4  # how deep containers and objects that modules hold are compared
 _OF_EVERY_MODULE = set(vars(nn.Module())) - {"training"}
 
 
@@ -333,13 +331,10 @@ def _kept(one: nn.Module, other: nn.Module) -> list[str]:
     others = dict(other.named_modules())
     for name, module in one.named_modules():
         mine, its = ({k: v for k, v in vars(m).items() if k not in _OF_EVERY_MODULE} for m in (module, others[name]))
-        names = [key for key in [*mine, *(key for key in its if key not in mine)] if _differ(mine, its, key)]
-        found += [f"'{name}.{key}'" if name else f"'{key}'" for key in names]
+        for key in dict.fromkeys([*mine, *its]):
+            if (key in mine) != (key in its) or not _alike(mine[key], its[key], _DEEPEST):
+                found.append(f"'{name}.{key}'" if name else f"'{key}'")
     return found
-
-
-def _differ(mine: Mapping[str, Any], its: Mapping[str, Any], key: str) -> bool:
-    return (key in mine) != (key in its) or not _alike(mine[key], its[key], _DEEPEST)
 
 
 def _alike(one: Any, other: Any, depth: int) -> bool:

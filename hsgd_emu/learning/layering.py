@@ -25,18 +25,8 @@ from hsgd_emu.learning.layers import (
 from hsgd_emu.learning.models import ChannelNorm
 
 _CHANNELWISE = (
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Tanh,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.GELU,
-    nn.ELU,
-    nn.LeakyReLU,
-    nn.Hardswish,
-    nn.ReLU6,
-    nn.Softplus,
+    *(nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+    *(nn.Tanh, nn.Sigmoid, nn.SiLU, nn.GELU, nn.ELU, nn.LeakyReLU, nn.Hardswish, nn.ReLU6, nn.Softplus),
 )
 _KINDS: dict[type[nn.Module], Any] = {
     nn.Linear: Linear,

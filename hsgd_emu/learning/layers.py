@@ -115,7 +115,7 @@ class Conv2d(Layer):
 
     def __init__(self, number: int, name: str, module: nn.Conv2d) -> None:
         super().__init__(number, name)
-        self.stride, self.padding, self.dilation = list(module.stride), _pair(module.padding), list(module.dilation)
+        self.window = [list(module.stride), _pair(module.padding), list(module.dilation)]
         self.groups, self.has_bias = module.groups, module.bias is not None
 
     def _weight(self, run: Pass) -> torch.Tensor:
@@ -125,25 +125,16 @@ class Conv2d(Layer):
         x = run.lowered(x)
         run.keep(self, x)
         bias = run.lowered(run.tensors[f"{self.prefix}bias"].flatten()) if self.has_bias else None
-        groups = run.num_workers * self.groups
-        return F.conv2d(x, self._weight(run), bias, self.stride, self.padding, self.dilation, groups)
+        stride, padding, dilation = self.window
+        return F.conv2d(x, self._weight(run), bias, stride, padding, dilation, run.num_workers * self.groups)
 
     def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
         (x,) = run.saved.pop(self.number)
         weight, dy = self._weight(run), run.lowered(dy)
         wants = [need_dx, self.trained("weight", sgd), self.has_bias and self.trained("bias", sgd)]
+        groups = run.num_workers * self.groups
         dx, dw, db = _aten.convolution_backward(
-            dy,
-            x,
-            weight,
-            [len(weight)],
-            self.stride,
-            self.padding,
-            self.dilation,
-            False,
-            [0, 0],
-            run.num_workers * self.groups,
-            wants,
+            dy, x, weight, [len(weight)], *self.window, False, [0, 0], groups, wants
         )
         for name, gradient, wanted in (("weight", dw, wants[1]), ("bias", db, wants[2])):
             if wanted:
@@ -154,7 +145,6 @@ class Conv2d(Layer):
 class Relu(Layer):
     """max(0, x), in place where the layer below allows it."""
 
-    overwritable = False
     in_place = False
 
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:

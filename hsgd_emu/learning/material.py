@@ -1,4 +1,4 @@
-"""What a run file only names: the data and the user's own code, as this process has loaded them."""
+"""What a run file only names: data and own code, as this process has loaded them, and what tells networks apart."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.own_code import OwnCode
 from hsgd_emu.learning.seeded import seeded_generators
 
-_TRIED = 2
-"""Training samples that own models are told apart by; batch normalisation needs two."""
+_TRIED = 2  # training samples that own models are told apart by; batch normalisation needs two
 
 
 class Material:
@@ -157,11 +156,9 @@ def content_hash(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-_STEPS = 2
-"""Of training: what a first layer of zeros hides shows after one."""
+_STEPS = 2  # of training: what a first layer of zeros hides shows after one
 _LEARNING_RATE = 0.1
-_NOTHING = 1e-9
-"""A tensor so much smaller than the largest is rounding of zero, which differs with the processor."""
+_NOTHING = 1e-9  # a tensor so much smaller than the largest is rounding of zero, which differs with the processor
 
 
 def fingerprint(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,7 @@ from hsgd_emu.learning.own_code import modules_of
 from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.rng import seed_of
 
-_NUM_TRIED = 4
-"""Samples in the batches that a model is tried with."""
+_NUM_TRIED = 4  # samples in the batches that a model is tried with
 
 
 def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, seed: int, base: Path) -> nn.Module:
@@ -37,7 +37,9 @@ def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, s
     Raises:  ConfigError: the model does not fit the data, or the user's factory fails.
     """
     num_outputs = _num_outputs(spec, num_classes)
-    with _explained(spec, input_shape, base), _own_modules(spec, base):
+    module, own, _ = spec.name.partition(":")
+    # An own network finds its modules, also those that it imports only when it is built or used.
+    with _explained(spec, input_shape, base), modules_of(base, module) if own else nullcontext():
         make = _maker(spec, tuple(input_shape), num_outputs, base)
         # Layers draw their first weights from the global generators: lend them, seeded, and put them back.
         with seeded_generators(seed_of(seed, "model")):
@@ -46,12 +48,6 @@ def build_model(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, s
             if _has_several_outputs(model, spec, input_shape, num_classes):
                 model.register_forward_hook(Choose(spec.output))
     return model
-
-
-def _own_modules(spec: ModelSpec, base: Path) -> AbstractContextManager[None]:
-    """Let an own network find its modules, also those that it imports only when it is built or used."""
-    module, own, _ = spec.name.partition(":")
-    return modules_of(base, module) if own else nullcontext()
 
 
 def _num_outputs(spec: ModelSpec, num_classes: int) -> int:
@@ -189,7 +185,7 @@ def _torchvision(spec: ModelSpec, num_outputs: int) -> nn.Module:
 
 def softmax_regression(input_shape: Sequence[int], num_outputs: int) -> nn.Module:
     """Return a linear classifier that starts at zero."""
-    linear = nn.Linear(_size(input_shape), num_outputs)
+    linear = nn.Linear(math.prod(input_shape), num_outputs)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     return nn.Sequential(nn.Flatten(), linear)
@@ -197,7 +193,7 @@ def softmax_regression(input_shape: Sequence[int], num_outputs: int) -> nn.Modul
 
 def mlp(input_shape: Sequence[int], hidden: Sequence[int], num_outputs: int) -> nn.Module:
     """Return fully connected layers with ReLU between."""
-    widths = [_size(input_shape), *hidden]
+    widths = [math.prod(input_shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
@@ -243,13 +239,6 @@ def femnist_cnn(num_outputs: int) -> nn.Module:
         nn.Flatten(),
         *(nn.Linear(1568, 256), nn.ReLU(), nn.Linear(256, num_outputs)),
     )
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for one in shape:
-        size *= one
-    return size
 
 
 def message_bytes(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, base: Path) -> int:

@@ -37,8 +37,7 @@ from hsgd_emu.learning.sgd import Sgd
 from hsgd_emu.learning.stacks import Stacks, Tensors
 from hsgd_emu.rng import seed_of
 
-_NUM_TRIED = 4
-"""Samples in the batches that a network is tried with."""
+_NUM_TRIED = 4  # samples in the batches that a network is tried with
 _SAME = 1e-7
 """How far apart two ways may be that are the same but for the order of summation, relative to the largest entry."""
 
@@ -211,6 +210,8 @@ class Network:
         """Return the initial model at every node; momentum: whether workers keep theirs, if they have any."""
         trained, fixed = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
         buffers = {name: b for name, b in self.model.named_buffers() if name in self.names}
+        state = self.model.state_dict(keep_vars=True)
+        private = [name for name in buffers if name not in state]  # of no model's state (`persistent=False`)
         for name, parameter in self.model.named_parameters():
             moves = name in self.findings.moved
             is_trained = parameter.requires_grad or name in self.findings.unfrozen
@@ -226,12 +227,7 @@ class Network:
             if self.train.weight_decay and self.fold.weight in trained:
                 trained[self.fold.kept] = self.fold.full.new_ones(1)
         num_momenta = num_workers if momentum and self.train.momentum else 0
-        return Stacks(trained, fixed, buffers, num_rows, num_momenta, self._private())
-
-    def _private(self) -> list[str]:
-        """Return the buffers that are no part of a model's state (`persistent=False`)."""
-        state = self.model.state_dict(keep_vars=True)
-        return [name for name, _ in self.model.named_buffers() if name in self.names and name not in state]
+        return Stacks(trained, fixed, buffers, num_rows, num_momenta, private)
 
     def whole(self, way: Way, model: Tensors) -> Tensors:
         """Return a node's model as the network has it, in its own order: what was folded is unfolded."""

@@ -83,7 +83,7 @@ class OwnCode:
 
     def hashes(self) -> dict[str, str]:
         """Return by name the hash of each module that was imported so far."""
-        for name, module in self._there().items():
+        for name, module in (_own_modules() if _active is self else self._modules).items():
             file = vars(module).get("__file__")
             if name not in self._hashes and file is not None:
                 self.note(name, file, _content(module, file))
@@ -106,9 +106,6 @@ class OwnCode:
     def changed(self) -> list[str]:
         """Return the names of modules whose files are no longer what was loaded."""
         return sorted({name for file, (name, found) in self._files.items() if _hash_of_file(file) not in (found, None)})
-
-    def _there(self) -> dict[str, ModuleType]:
-        return _own_modules() if _active is self else self._modules
 
 
 _active: OwnCode | None = None

@@ -25,16 +25,12 @@ from hsgd_emu.units import MOST_NS, to_s
 ColumnType = Literal["TEXT", "INTEGER", "REAL"]
 
 _BESIDE = ("-journal", "-wal", "-shm")
-_MOST_TEXT = 2**20
-"""Bytes of a single value that are read."""
-_LEAST_ROW = 5
-"""Bytes that a row takes in the file, at least, beside one for each column."""
-_PATIENCE_S = 10
-"""For reading what tables there are."""
+_MOST_TEXT = 2**20  # bytes of a single value that are read
+_LEAST_ROW = 5  # bytes that a row takes in the file, at least, beside one for each column
+_PATIENCE_S = 10  # for reading what tables there are
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 """At the end of a journal that names another file, which SQLite might delete; ours never do."""
-_LATEST_S = to_s(MOST_NS)
-"""The clock counts nanoseconds in 63 bits."""
+_LATEST_S = to_s(MOST_NS)  # the clock counts nanoseconds in 63 bits
 
 
 class Column(NamedTuple):

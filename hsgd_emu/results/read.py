@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "parquet")
-_PARQUET_MARK = "exported by hsgd_emu"
-"""In the metadata of a table that we write."""
+_PARQUET_MARK = "exported by hsgd_emu"  # in the metadata of a table that we write
 _FORMULA = re.compile("'*[=+@\t\r-]")
 _ARMED = re.compile("^'(?='*[=+@\t\r-])")
-_BATCH = 100_000
-"""Rows held at a time while exporting: a timeline can have millions."""
+_BATCH = 100_000  # rows held at a time while exporting: a timeline can have millions
 
 
 class Table(cached_property["pd.DataFrame"]):

@@ -77,12 +77,6 @@ class RunStore(Store):
         """The targets that the run was created with."""
         return target_levels(self.connection)
 
-    @property
-    def finished(self) -> bool:
-        """Whether all trials are finished."""
-        row = self.connection.execute("SELECT count(*) FROM trials WHERE status != 'finished'").fetchone()
-        return bool(row[0] == 0)
-
     def trial_state(self, key: TrialKey) -> TrialRow:
         """Return how far a trial is. Raises KeyError for one that is not of this run."""
         sql = f"SELECT {quoted(TABLES['trials'])} FROM trials WHERE {_OF_TRIAL}"

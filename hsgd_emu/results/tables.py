@@ -53,8 +53,7 @@ TARGET_LEVELS = (Column("metric", "TEXT"), Column("target", "REAL"))
 CHECKPOINTS = (*_TRIAL, Column("iteration", "INTEGER"), Column("sha256", "TEXT"))
 """The last checkpoints of each trial: the iteration, and the hash of the file."""
 
-_OTHERS = {"target_levels": TARGET_LEVELS, "checkpoints": CHECKPOINTS}
-"""Tables that are no results."""
+_OTHERS = {"target_levels": TARGET_LEVELS, "checkpoints": CHECKPOINTS}  # tables that are no results
 
 FORMAT = Format(
     "a run",

@@ -81,12 +81,15 @@ class EventFile:
 
     def add(self, row: CurveRow) -> None:
         """Write the points of one row of `curve`; what is null or NaN has none."""
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
         found = {metric: row.metrics[metric] for metric in METRICS}
         found |= {tag: getattr(row, column) for tag, column in SCALARS.items()}
         values = {tag: value for tag, value in found.items() if value is not None and not math.isnan(value)}
         by_time = {f"by_time/{tag}": value for tag, value in values.items() if tag != "emulated_time_s"}
         for step, points in ((row.iteration, values), (round(1000 * row.time_s), by_time)):
-            self._write(step=step, wall_time=row.time_s, summary=_summary(points))
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in points.items()])
+            self._write(step=step, wall_time=row.time_s, summary=summary)
         self._writer.flush()
 
     def close(self) -> None:
@@ -96,12 +99,6 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
         self._writer.write(Event(**fields).SerializeToString())
-
-
-def _summary(points: dict[str, float]) -> Any:
-    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-
-    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in points.items()])
 
 
 class RunEvents:

@@ -35,8 +35,7 @@ MANY_EVENTS = 1_000_000
 """More of them, some 140 MB, are slow in the viewers."""
 _TRANSFERS = ("upload", "download")
 _MOST_ROUNDS = 2**31
-_MARK = '"otherData":{"generator":"hsgd_emu"}'
-"""In every trace that we write, by which it is known as ours."""
+_MARK = '"otherData":{"generator":"hsgd_emu"}'  # in every trace that we write, by which it is known as ours
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,10 @@ class _Trace:
         with _closing(select(connection, "timeline", where, values)) as rows:
             for key, activities in groupby(rows, key=lambda row: TrialKey(row.case, row.seed)):
                 self.found.append(key)
-                self._process(key, self._pid[key])
-                self._slices(self._pid[key], activities)
+                pid, name = self._pid[key], _text(f"{key.case}, seed {key.seed}")
+                self._event(f'"ph":"M","name":"process_name","pid":{pid},"args":{{"name":{name}}}')
+                self._event(f'"ph":"M","name":"process_sort_index","pid":{pid},"args":{{"sort_index":{pid}}}')
+                self._slices(pid, activities)
         with _closing(curve_rows(connection, where, values)) as curve:
             for key, row in curve:
                 self._counters(self._pid[key], row)
@@ -133,11 +134,6 @@ class _Trace:
     def _event(self, text: str) -> None:
         self._file.write(f"{self._separator}{{{text}}}")
         self._separator = ",\n"
-
-    def _process(self, key: TrialKey, pid: int) -> None:
-        name = _text(f"{key.case}, seed {key.seed}")
-        self._event(f'"ph":"M","name":"process_name","pid":{pid},"args":{{"name":{name}}}')
-        self._event(f'"ph":"M","name":"process_sort_index","pid":{pid},"args":{{"sort_index":{pid}}}')
 
     def _slices(self, pid: int, rows: Iterator[Any]) -> None:
         tracks = _Tracks(self._tids)

@@ -1,4 +1,4 @@
-"""Summaries in words: the cells of the time-to-target table and the sentence that answers the question."""
+"""Summaries in words: tables as text, the cells of the time-to-target table, and the sentence that answers."""
 
 from __future__ import annotations
 
@@ -308,16 +308,12 @@ def _answer_in_target(entries: list[_Entry], wanted: TargetSummary) -> str:
     rival = next(iter(others or entries[1:]), None)
     if rival:
         rival_s = rival[1].median_time_s or 0.0
-        kind = _kind(rival[0], best) if others else "the next case"
+        best_of_other = "the best local SGD" if rival[0].local_sgd else "the best H-SGD"
+        kind = best_of_other if others else "the next case"
         sentence += f", {_times_less(best_s, rival_s)} {kind} ({rival[0].case}, {_seconds(rival_s)})"
     else:
         sentence += "; no other case reached it"
     return f"{sentence}; {_seeds(reached.num_seeds)}."
-
-
-def _kind(rival: CaseSummary, best: CaseSummary) -> str:
-    assert rival.local_sgd != best.local_sgd
-    return "the best local SGD" if rival.local_sgd else "the best H-SGD"
 
 
 def _times_less(best_s: float, rival_s: float) -> str:

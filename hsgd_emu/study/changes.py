@@ -91,13 +91,8 @@ def _put_scaled(document: Document, experiment: Experiment, scales: Sequence[str
         if name not in found:
             hint = nearest(name, found) or f"; it has {listed(found)}" if found else "; all of its profiles are inline"
             raise ConfigError.of(label, "", f"the run has no profile '{name}'{hint}")
-        found[name] = scaled(found[name], _factor(factor, label))
+        if not 0 < plain_number(factor) < math.inf:
+            raise ConfigError.of(label, "", f"found '{factor}'; expected a factor above 0, such as 0.5 or 2")
+        found[name] = scaled(found[name], plain_number(factor))
         path = ("profiles", name) if name in own else (COMPUTE,)
         put_value(document, path, found[name].model_dump(mode="json", exclude_none=True), Mark(label))
-
-
-def _factor(text: str, label: str) -> float:
-    factor = plain_number(text)
-    if not 0 < factor < math.inf:
-        raise ConfigError.of(label, "", f"found '{text}'; expected a factor above 0, such as 0.5 or 2")
-    return factor

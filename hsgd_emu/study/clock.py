@@ -13,8 +13,7 @@ from hsgd_emu.engine.times import Times, simulated_times
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.timing.costs import TooLongError
 
-_MOST_TIMES = 2**26
-"""Times of aggregations that are held at once: 2 GiB of them."""
+_MOST_TIMES = 2**26  # times of aggregations that are held at once: 2 GiB of them
 
 ClockName = Literal["auto", "simpy"]
 

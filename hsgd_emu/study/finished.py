@@ -27,8 +27,7 @@ from hsgd_emu.units import plain_number
 
 Reached = dict[int, int | None]
 """By seed: the iteration at which a target was reached, None where it never was."""
-_MOST_TIMES = 5_000_000
-"""Times asked of the clock at once: 160 MB as it gives them."""
+_MOST_TIMES = 5_000_000  # times asked of the clock at once: 160 MB as it gives them
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is it worth to make one cost of the network smaller? Exact re-timing with each cost cut by itself."""
+"""What is it worth to make one cost smaller? Exact re-timing with each cut alone, and whom aggregations waited for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hsgd_emu.engine.times import seconds
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.metrics import Target
-from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.tables import connect_to_read, select
 from hsgd_emu.results.wording import TextTable, number, percent, share_cell, target_label
@@ -40,30 +39,26 @@ Barriers = Counter[tuple[str, str, str]]
 def barriers_of(run: FinishedRun, case: str, reached: Reached) -> Barriers:
     """Return the waits of a case's seeds until each reached the target: as recorded, or timed again."""
     found: Barriers = Counter()
-    for seed, iteration in reached.items():
-        if iteration is None:
-            continue
-        if run.experiment.timeline == "full":
-            with contextlib.closing(connect_to_read(run.folder)) as connection:
-                where = 't."case" = ? AND t.seed = ? AND t.iteration <= ?'
-                for row in select(connection, "barriers", where, (case, seed, iteration)):
-                    found[row.server, row.waited_for, row.link] += 1
-        else:
-            _emulate_barriers(run, TrialKey(case, seed), iteration, found)
-    return found
-
-
-def _emulate_barriers(run: FinishedRun, key: TrialKey, iterations: int, found: Barriers) -> None:
     experiment, nodes = run.experiment, run.experiment.topology.nodes
-    schedule = next(one for one in experiment.schedules if one.name == key.case)
+    schedule = next(one for one in experiment.schedules if one.name == case)
     routes = experiment.routes(schedule, run.message_bytes)
-    plan = experiment.plan(schedule, routes, run.message_bytes, key.seed)
 
     def take(record: RoundRecord) -> None:
         for barrier in record.barriers:
             found[nodes[barrier.server].name, nodes[barrier.waited_for].name, barrier.link] += 1
 
-    emulate(replace(plan, iterations=iterations), Operations(), take, keep="full")
+    for seed, iteration in reached.items():
+        if iteration is None:
+            continue
+        if experiment.timeline == "full":
+            with contextlib.closing(connect_to_read(run.folder)) as connection:
+                where = 't."case" = ? AND t.seed = ? AND t.iteration <= ?'
+                for row in select(connection, "barriers", where, (case, seed, iteration)):
+                    found[row.server, row.waited_for, row.link] += 1
+        else:
+            plan = experiment.plan(schedule, routes, run.message_bytes, seed)
+            emulate(replace(plan, iterations=iteration), Operations(), take, keep="full")
+    return found
 
 
 def most_blamed(experiment: Experiment, barriers: Barriers) -> list[ChangedCost]:

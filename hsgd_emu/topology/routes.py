@@ -12,8 +12,7 @@ import networkx as nx
 from hsgd_emu.config.schema import Ref
 from hsgd_emu.topology.tree import Link, Topology
 
-_HOP_BITS = 20
-"""Costs are shifted by this many bits, so that among equal costs fewer hops win, and no weight is zero."""
+_HOP_BITS = 20  # costs are shifted by this many bits, so that among equal costs fewer hops win, and no weight is zero
 
 Route = tuple["Hop", ...]
 Pairs = Sequence[tuple[int, int]]
@@ -83,7 +82,11 @@ class Links:
             by_server.setdefault(server, []).append(node)
         routes = {}
         for server, nodes in by_server.items():
-            before = _predecessors(graph, server, nodes)
+            direct = [graph.get_edge_data(node, server) for node in nodes]
+            known = [edge["weight"] for edge in direct if edge is not None]
+            # When every node has a direct link, no route is longer than the longest of these.
+            cutoff = max(known) if len(known) == len(nodes) else None
+            before, _ = nx.dijkstra_predecessor_and_distance(graph, server, cutoff=cutoff)
             for node in nodes:
                 if node in before:
                     path = [node]
@@ -101,13 +104,3 @@ class Links:
     def _hops(self, way: Sequence[tuple[int, int]]) -> Route:
         links = (self._best[min(ends), max(ends)][1] for ends in way)
         return tuple(Hop(link, forward=link.lower == here) for link, (here, _) in zip(links, way, strict=True))
-
-
-def _predecessors(graph: nx.Graph[int], server: int, nodes: Sequence[int]) -> dict[int, list[int]]:
-    """Return, for the nodes near enough to matter, their neighbours on shortest paths to the server."""
-    direct = [graph.get_edge_data(node, server) for node in nodes]
-    known = [edge["weight"] for edge in direct if edge is not None]
-    # When every node has a direct link, no route is longer than the longest of these.
-    cutoff = max(known) if len(known) == len(nodes) else None
-    before, _ = nx.dijkstra_predecessor_and_distance(graph, server, cutoff=cutoff)
-    return dict(before)

@@ -105,10 +105,6 @@ class Topology:
             return (self.index[name],)
         return self.classes.get(name, ())
 
-    def known_names(self) -> list[str]:
-        """Return class names, then node names, each once."""
-        return list(dict.fromkeys([*self.classes, *self.index]))
-
 
 def build_topology(draft: TopologyDraft, problems: list[Problem]) -> Topology | None:
     """Return the tree that a topology file describes, or None after adding every problem found."""
@@ -271,7 +267,7 @@ def _further_links(draft: TopologyDraft, tree: Topology, found: list[tuple[Path_
         ends = [tree.named(name) for name in link.between]
         for place, (name, nodes) in enumerate(zip(link.between, ends, strict=True)):
             if not nodes:
-                known = tree.known_names()
+                known = list(dict.fromkeys([*tree.classes, *tree.index]))
                 hint = nearest(name, known) or f"; known are {listed(known)}"
                 found.append((("links", number, "between", place), f"no node or class '{name}'{hint}"))
         if len(ends[0]) * len(ends[1]) > MAX_LINKS:

@@ -65,8 +65,7 @@ PUBLISHED = {
         ("FashionMNIST/raw/*",),
     ),
 }
-_MOST_BYTES = 2**30
-"""A file of these data sets has at most 170 MB."""
+_MOST_BYTES = 2**30  # a file of these data sets has at most 170 MB
 
 
 def load_published(spec: DataSpec, base: Path, tell: Told) -> Dataset:

@@ -16,8 +16,7 @@ OPTIONAL = ("num_classes", "mean", "std", "writers", "layout")
 LAYOUTS = ("channels_first", "channels_last")
 _SMALLEST_STD, _LARGEST_FIGURE = 1e-6, 1e6
 """Of mean and std, as in the run file: float32 holds what becomes of the pixels."""
-_MOST_CLASSES = 1000
-"""More are accepted only where there are as many samples: a model gets one output per class."""
+_MOST_CLASSES = 1000  # more are accepted only where there are as many samples: a model gets one output per class
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class Dataset:
     """(num_train,) int64: who wrote each training sample, for the natural partition."""
 
 
-class _RefusedError(Exception):
-    """Why an array was refused; turned into a ConfigError that says where it came from."""
+class RefusedError(Exception):
+    """Why data were refused; turned into a ConfigError that says where they came from."""
 
 
 def from_arrays(
@@ -60,7 +59,7 @@ def from_arrays(
     """
     try:
         return _from_arrays(arrays, layout)
-    except _RefusedError as refused:
+    except RefusedError as refused:
         raise ConfigError.of(where, field, str(refused)) from None
 
 
@@ -69,11 +68,11 @@ def _from_arrays(arrays: Mapping[str, Any], asked: str | None) -> Dataset:
     unknown = [name for name in arrays if name not in (*REQUIRED, *OPTIONAL)]
     if absent or unknown:
         found = f"{listed(absent)} missing" if absent else f"{listed(unknown)} unknown"
-        raise _RefusedError(f"{found}; needed are {listed(REQUIRED)}, allowed are {listed(OPTIONAL)}")
+        raise RefusedError(f"{found}; needed are {listed(REQUIRED)}, allowed are {listed(OPTIONAL)}")
     layout = _layout(arrays.get("layout"), asked)
     train_x, test_x = (_inputs(name, arrays[name], layout) for name in ("train_x", "test_x"))
     if (train_x.dtype, train_x.shape[1:]) != (test_x.dtype, test_x.shape[1:]):
-        raise _RefusedError(f"train_x holds {_form(train_x)} but test_x holds {_form(test_x)}; both must be alike")
+        raise RefusedError(f"train_x holds {_form(train_x)} but test_x holds {_form(test_x)}; both must be alike")
     train_y = _labels("train_y", arrays["train_y"], len(train_x))
     test_y = _labels("test_y", arrays["test_y"], len(test_x))
     num_classes = _num_classes(arrays.get("num_classes"), train_y, test_y)
@@ -101,7 +100,7 @@ def normalisation(
     """Return (mean, std), one figure per channel; ConfigError where the numbers do not fit the data."""
     try:
         return _normalisation(mean, std, train_x)
-    except _RefusedError as refused:
+    except RefusedError as refused:
         raise ConfigError.of(where, field, str(refused)) from None
 
 
@@ -111,35 +110,35 @@ def _form(x: Array) -> str:
 
 def _array(name: str, value: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise _RefusedError(f"{name} is a masked array; fill or leave out what is masked")
+        raise RefusedError(f"{name} is a masked array; fill or leave out what is masked")
     try:
         return np.asarray(value)
     except Exception as error:  # ragged lists, tensors on another device, objects of the user's own
-        raise _RefusedError(f"{name} is not an array ({type(error).__name__}: {error})") from None
+        raise RefusedError(f"{name} is not an array ({type(error).__name__}: {error})") from None
 
 
 def _inputs(name: str, value: Any, layout: str | None) -> Array:
     x = _array(name, value)
     if x.ndim < 2 or x.size == 0:
-        raise _RefusedError(f"{name} has shape {x.shape}; a first axis of samples and at least one more are needed")
+        raise RefusedError(f"{name} has shape {x.shape}; a first axis of samples and at least one more are needed")
     is_bytes = x.dtype == np.uint8
     if not is_bytes and not np.issubdtype(x.dtype, np.floating):
         text = "give uint8 images, whose 0 to 255 becomes 0 to 1, or floats, which stay as they are"
-        raise _RefusedError(f"{name} is {x.dtype}; {text}")
+        raise RefusedError(f"{name} is {x.dtype}; {text}")
     if is_bytes and x.ndim not in (3, 4):
         text = "images are (N, H, W), (N, C, H, W) or (N, H, W, C)"
-        raise _RefusedError(f"{name} is uint8 of shape {x.shape}; {text} (give other inputs as float32)")
+        raise RefusedError(f"{name} is uint8 of shape {x.shape}; {text} (give other inputs as float32)")
     if x.ndim == 4:
         x = channels_first(name, x, layout)
     elif layout is not None:
-        raise _RefusedError(f"layout is {layout}, but {name} has shape {x.shape}, without channels; leave it out")
+        raise RefusedError(f"layout is {layout}, but {name} has shape {x.shape}, without channels; leave it out")
     elif is_bytes:
         x = x[:, None]
     # Also a copy where the array is read-only (a file mapped into memory, a tensor's view).
     with np.errstate(over="ignore"):
         x = np.require(x, np.uint8 if is_bytes else np.float32, ("C", "W"))
     if not is_bytes and not np.isfinite(x).all():
-        raise _RefusedError(f"{name} holds NaN, infinite or too large values; every number must be a finite float32")
+        raise RefusedError(f"{name} holds NaN, infinite or too large values; every number must be a finite float32")
     return x
 
 
@@ -155,7 +154,7 @@ def channels_first(name: str, x: Array, layout: str | None) -> Array:
         layout = LAYOUTS[last]
     if layout is None:
         _, one, two, three = x.shape
-        raise _RefusedError(
+        raise RefusedError(
             f"{name} has shape {x.shape}, so a sample may have {_said(one, two, three)} (channels_first) or "
             f"{_said(three, one, two)} (channels_last); say which with data.layout, or with 'layout' beside the arrays"
         )
@@ -172,27 +171,27 @@ def _layout(given: Any, asked: str | None) -> str | None:
         return asked
     text = str(given) if isinstance(given, str) or getattr(given, "shape", None) == () else ""
     if text not in LAYOUTS:
-        raise _RefusedError(f"layout is {given!r}; it must be {' or '.join(LAYOUTS)}")
+        raise RefusedError(f"layout is {given!r}; it must be {' or '.join(LAYOUTS)}")
     if asked not in (None, text):
-        raise _RefusedError(f"layout is {text} beside the arrays but data.layout says {asked}; leave one out")
+        raise RefusedError(f"layout is {text} beside the arrays but data.layout says {asked}; leave one out")
     return text
 
 
 def _labels(name: str, value: Any, num_samples: int) -> Array:
     y = _integers(name, value, num_samples)
     if y.min() < 0:
-        raise _RefusedError(f"{name} holds the label {y.min()}; labels count from 0")
+        raise RefusedError(f"{name} holds the label {y.min()}; labels count from 0")
     return y
 
 
 def _integers(name: str, value: Any, num_samples: int) -> Array:
     y = _array(name, value)
     if y.shape != (num_samples,):
-        raise _RefusedError(f"{name} has shape {y.shape}; for its {num_samples} samples it must be ({num_samples},)")
+        raise RefusedError(f"{name} has shape {y.shape}; for its {num_samples} samples it must be ({num_samples},)")
     if not np.issubdtype(y.dtype, np.integer):
-        raise _RefusedError(f"{name} is {y.dtype}; it must hold integers (as {name}.astype('int64') does)")
+        raise RefusedError(f"{name} is {y.dtype}; it must hold integers (as {name}.astype('int64') does)")
     if np.issubdtype(y.dtype, np.unsignedinteger) and y.max() > np.iinfo(np.int64).max:
-        raise _RefusedError(f"{name} holds {y.max()}, which is too large")
+        raise RefusedError(f"{name} holds {y.max()}, which is too large")
     return y.astype(np.int64)
 
 
@@ -201,19 +200,19 @@ def _num_classes(value: Any, train_y: Array, test_y: Array) -> int:
     if value is None:
         # A model gets one output per class, so a stray label (an id, a hash) must not become its width.
         if largest >= len(train_y) + len(test_y):
-            raise _RefusedError(
+            raise RefusedError(
                 f"the label {largest} exceeds the number of samples; labels count from 0 without large gaps"
             )
         return largest + 1
     number = _array("num_classes", value)
     if number.shape != () or not np.issubdtype(number.dtype, np.integer):
-        raise _RefusedError(f"num_classes is {value!r}; it must be an integer")
+        raise RefusedError(f"num_classes is {value!r}; it must be an integer")
     if number <= largest:
-        raise _RefusedError(
+        raise RefusedError(
             f"num_classes is {int(number)} but there is a label {largest}; at least {largest + 1} is right"
         )
     if number > max(_MOST_CLASSES, len(train_y) + len(test_y)):
-        raise _RefusedError(f"num_classes is {int(number)}, more than there are samples; {largest + 1} would do")
+        raise RefusedError(f"num_classes is {int(number)}, more than there are samples; {largest + 1} would do")
     return int(number)
 
 
@@ -225,16 +224,16 @@ def _normalisation(mean: Any, std: Any, train_x: Array) -> tuple[tuple[float, ..
     for name, figures in (("mean", means), ("std", stds)):
         if len(figures) not in (1, channels):
             right = "1" if channels == 1 else f"1 or {channels}"
-            raise _RefusedError(f"{name} has {len(figures)} figures for {channels} channels; {right} would be right")
+            raise RefusedError(f"{name} has {len(figures)} figures for {channels} channels; {right} would be right")
     if min(stds) <= 0:
-        raise _RefusedError(f"std holds {min(stds)}; it must be above 0")
+        raise RefusedError(f"std holds {min(stds)}; it must be above 0")
     if min(stds) < _SMALLEST_STD or max(map(abs, means + stds)) > _LARGEST_FIGURE:
-        raise _RefusedError(f"mean and std may be {_LARGEST_FIGURE:g} at most, and std {_SMALLEST_STD:g} at least")
+        raise RefusedError(f"mean and std may be {_LARGEST_FIGURE:g} at most, and std {_SMALLEST_STD:g} at least")
     return means * (channels // len(means)), stds * (channels // len(stds))
 
 
 def _figures(name: str, value: Any) -> tuple[float, ...]:
     figures = _array(name, () if value is None else value)
     if figures.size and not (np.issubdtype(figures.dtype, np.number) and np.isfinite(figures).all()):
-        raise _RefusedError(f"{name} is {value!r}; it must hold finite numbers")
+        raise RefusedError(f"{name} is {value!r}; it must hold finite numbers")
     return tuple(float(figure) for figure in figures.ravel())

@@ -18,7 +18,7 @@ from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.files import open_regular
 from hsgd_emu.learning.data.cache import Told, cached
-from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays
+from hsgd_emu.learning.data.dataset import Array, Dataset, RefusedError, from_arrays
 from hsgd_emu.learning.data.limits import BOMB_RATIO, check_fits, check_unpacked
 from hsgd_emu.learning.data.spec import find_folder
 from hsgd_emu.learning.data.tree import Unused, files_below, is_passed_over
@@ -34,12 +34,9 @@ GREY_MODES = ("1", "L", "LA")
 CHUNK = 128
 MOST_PIXELS = 50_000_000
 """Of one image: 200 MB while it is decoded."""
-_LARGE_PIXELS = 4_000_000
-"""Larger images are decoded one at a time."""
-_MOST_BYTES = 2**28
-"""Of one image file."""
-_MOST_TOLD = 20
-"""Bad images are named one by one up to so many."""
+_LARGE_PIXELS = 4_000_000  # larger images are decoded one at a time
+_MOST_BYTES = 2**28  # of one image file
+_MOST_TOLD = 20  # bad images are named one by one up to so many
 Size = tuple[int, int]
 """(height, width)."""
 T = TypeVar("T")
@@ -187,17 +184,13 @@ def _read(file: Path, take: Callable[[Image.Image], T]) -> T:
             with Image.open(stream, formats=FORMATS) as image:
                 _check_pixels(image, num_bytes)
                 return take(image)
-        except _WrongImageError as wrong:
+        except RefusedError as wrong:
             raise ConfigError.of(str(file), "", str(wrong)) from None
         except Image.DecompressionBombError:
             raise ConfigError.of(str(file), "", f"has {_TOO_MANY}") from None
         except Exception as error:  # Pillow raises many kinds for damaged files
             message = f"cannot be read as an image ({type(error).__name__}: {error}); replace or remove the file"
             raise ConfigError.of(str(file), "", message) from None
-
-
-class _WrongImageError(Exception):
-    """An image that can be read but not used."""
 
 
 _TOO_MANY = f"more than {MOST_PIXELS // 1_000_000} million pixels; a smaller image is needed"
@@ -207,22 +200,22 @@ def _check_pixels(image: Image.Image, num_bytes: int) -> None:
     """Refuse an image that is too large to be decoded, or far too large for its file."""
     pixels = image.height * image.width
     if pixels > MOST_PIXELS:
-        raise _WrongImageError(f"is {image.height} x {image.width} pixels (height x width), {_TOO_MANY}")
+        raise RefusedError(f"is {image.height} x {image.width} pixels (height x width), {_TOO_MANY}")
     if pixels > _LARGE_PIXELS and 3 * pixels > BOMB_RATIO * num_bytes:
         found = f"is {image.height} x {image.width} pixels (height x width) in {num_bytes} bytes"
-        raise _WrongImageError(f"{found} (a decompression bomb?); where it is right, make it smaller")
+        raise RefusedError(f"{found} (a decompression bomb?); where it is right, make it smaller")
 
 
 def _check_usable(image: Image.Image, size: Size, first: Path | None) -> None:
     """Refuse an image that is deep, or of another size than the first where none is resized."""
     found = (image.height, image.width)
     if found != size and first is not None:
-        raise _WrongImageError(
+        raise RefusedError(
             f"is {found[0]} x {found[1]} pixels (height x width) but {first} is {size[0]} x {size[1]}; set "
             "data.image_size to resize all images"
         )
     if _is_deep(image):
-        raise _WrongImageError(f"has mode {image.mode}, more than 8 bits per channel; convert it to 8 bits")
+        raise RefusedError(f"has mode {image.mode}, more than 8 bits per channel; convert it to 8 bits")
 
 
 def _decoded(image: Image.Image, size: Size) -> Array:

@@ -15,7 +15,7 @@ from hsgd_emu.config.run_schema import DataSpec
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.files import read_text_bounded
 from hsgd_emu.learning.data.cache import Told, cached
-from hsgd_emu.learning.data.dataset import Array, Dataset, from_arrays
+from hsgd_emu.learning.data.dataset import Array, Dataset, RefusedError, from_arrays
 from hsgd_emu.learning.data.images import decode, decoding_options
 from hsgd_emu.learning.data.spec import find_folder
 from hsgd_emu.learning.data.tree import Unused, files_below, is_passed_over
@@ -26,8 +26,7 @@ _KEYS = {"users": list, "num_samples": list, "user_data": dict}
 _RIGHT = "a LEAF file has users, num_samples and user_data"
 MOST_BYTES = 2**29
 """Of one JSON file. FEMNIST's are about 100 MB where the whole set is in 36 files."""
-_MOST_LISTS = 4_000_000
-"""In one file: a list takes 50 times the memory of its two brackets."""
+_MOST_LISTS = 4_000_000  # in one file: a list takes 50 times the memory of its two brackets
 _MOST_OF_USER = 2**25
 """Characters. A FEMNIST writer has about a million."""
 _MOST_BLANKS = 1000
@@ -202,12 +201,8 @@ def _object(file: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any] | _User:
         return content
     try:
         return _User(len(inputs), len(labels), _inputs(inputs), _labels(labels))
-    except _RefusedError as refused:
+    except RefusedError as refused:
         return _User(len(inputs), len(labels), [], np.zeros(0, np.int64), str(refused))
-
-
-class _RefusedError(Exception):
-    """What is wrong with a user's samples."""
 
 
 def _checked(file: Path, name: Any, num_samples: Any, user_data: Mapping[str, Any]) -> _User:
@@ -228,7 +223,7 @@ def _inputs(values: list[Any]) -> Array | list[str]:
         return values
     inputs = _numbers(values, "the inputs are not equally long lists of numbers")
     if values and inputs.ndim < 2:
-        raise _RefusedError("an input is a single number; it must be a list or an image's file name")
+        raise RefusedError("an input is a single number; it must be a list or an image's file name")
     with np.errstate(over="ignore"):  # what becomes infinite is refused with the other arrays
         return inputs.astype(np.float32)
 
@@ -237,7 +232,7 @@ def _labels(values: list[Any]) -> Array:
     numbers = _numbers(values, "the labels are not all whole numbers")
     # CelebA's labels are written 0.0 and 1.0
     if not (numbers.ndim == 1 and (np.abs(numbers) < 2**53).all() and (numbers == np.floor(numbers)).all()):
-        raise _RefusedError("the labels are not all whole numbers")
+        raise RefusedError("the labels are not all whole numbers")
     return numbers.astype(np.int64)
 
 
@@ -246,9 +241,9 @@ def _numbers(values: list[Any], wrong: str) -> Array:
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, OverflowError):
-        raise _RefusedError(wrong) from None
+        raise RefusedError(wrong) from None
     if array.size and array.dtype.kind not in "iuf":
-        raise _RefusedError(wrong)
+        raise RefusedError(wrong)
     return array
 
 

@@ -11,8 +11,7 @@ MIB, GIB = 2**20, 2**30
 BOMB_BYTES = 256 * MIB
 BOMB_RATIO = 200
 """What unpacks to more than so many bytes and to so many times its size is taken for a decompression bomb."""
-_SHARE = 0.5
-"""Of the free memory; the rest is for the models and for copies on the way."""
+_SHARE = 0.5  # of the free memory; the rest is for the models and for copies on the way
 
 
 def check_fits(num_bytes: int, what: str, where: str, field: str, advice: str) -> None:

@@ -1,4 +1,4 @@
-"""One data set by its name, whatever it is made of."""
+"""One data set by its name, whatever it is made of; those of the user's own are made here."""
 
 from __future__ import annotations
 

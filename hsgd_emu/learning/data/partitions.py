@@ -24,8 +24,7 @@ from hsgd_emu.rng import stream
 
 Indices = npt.NDArray[np.int64]
 Groups = Sequence[Sequence[int]]
-_MANY_DROPPED = 0.05
-"""A share of the samples above which it is said that they are left out."""
+_MANY_DROPPED = 0.05  # a share of the samples above which it is said that they are left out
 
 
 def partition(

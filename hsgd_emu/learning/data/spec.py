@@ -1,4 +1,4 @@
-"""What can be said about the `data:` section of a run file without loading anything."""
+"""What can be said about the `data:` section of a run file without loading anything, and where its data lie."""
 
 from __future__ import annotations
 

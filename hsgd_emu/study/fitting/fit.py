@@ -29,8 +29,7 @@ from hsgd_emu.units import LONGEST_S, NS_PER_S, TIME, number
 
 Nanoseconds_SP = NDArray[np.int64]
 Floats = NDArray[np.float64]
-_STEP = 0.01
-"""Relative step of the derivatives: times are straight lines in the constants, but for kinks."""
+_STEP = 0.01  # relative step of the derivatives: times are straight lines in the constants, but for kinks
 
 
 def expected_s(run: FinishedRun, cost: ChangedCost) -> float:
@@ -58,8 +57,11 @@ class Model:
 
         Whatever link a route may take is unknown: which it takes depends on the constants.
         """
-        costs = profile_costs(run.experiment)
-        base = _constants(run, {cost: fixed.get(cost.name, expected_s(run, cost)) for cost in costs})
+        costs, network = profile_costs(run.experiment), run.experiment.network
+        aggregations = {server: cost.at_expectation() for server, cost in network.aggregations.items()}
+        base = replace(run.experiment, network=replace(network, aggregations=aggregations))
+        values_s = {cost: fixed.get(cost.name, expected_s(run, cost)) for cost in costs}
+        base = rebound(base, {cost: _constant(run, cost, value_s) for cost, value_s in values_s.items()})
         return cls(run, rows, base, [cost for cost in costs if cost.name not in fixed])
 
     def up_share(self, cost: ChangedCost) -> float | None:
@@ -124,21 +126,12 @@ def _constant(run: FinishedRun, cost: ChangedCost, value_s: float) -> Transfer |
     return transfer_of(LinkProfile(rtt_s=value_s, up_share=bound.up_share(run.message)))
 
 
-def _constants(run: FinishedRun, values_s: Mapping[ChangedCost, float]) -> Experiment:
-    """Return the run's experiment with every cost constant: aggregations at their expectation, profiles as given."""
-    network = run.experiment.network
-    aggregations = {server: cost.at_expectation() for server, cost in network.aggregations.items()}
-    changed = replace(run.experiment, network=replace(network, aggregations=aggregations))
-    return rebound(changed, {cost: _constant(run, cost, value_s) for cost, value_s in values_s.items()})
-
-
 def measured_ns(model: Model) -> Floats:
     """Return the times that the rows were measured to take: (rows,) nanoseconds."""
     return np.array([row.time_s for row in model.rows]) * NS_PER_S
 
 
-_NUM_DRAWN, _NUM_KEPT = 40, 3
-"""Starts drawn at random, and how many of them are followed."""
+_NUM_DRAWN, _NUM_KEPT = 40, 3  # starts drawn at random, and how many of them are followed
 
 
 def fit(
@@ -368,7 +361,10 @@ def intervals(
     correlation = inverse / scale[:, None] / scale
     freedom = len(residuals) - int(np.linalg.matrix_rank(slopes / lengths, SMALL))
     # Measured times vary, and they are rounded: the wider of the two intervals.
-    rounding = _resolution_s(model) / math.sqrt(12) * NS_PER_S / asked_ns
+    exponents = [Decimal(repr(row.time_s)).normalize().as_tuple().exponent for row in model.rows]
+    # The unit of the last digit that the times are given with, at most a second.
+    resolution_s = 10.0 ** min(0, *(exponent for exponent in exponents if isinstance(exponent, int)))
+    rounding = resolution_s / math.sqrt(12) * NS_PER_S / asked_ns
     deviation_s = 1.96 * np.sqrt(half**2 @ rounding**2)
     if freedom > 0:
         spread = math.sqrt(float(residuals @ residuals) / freedom)
@@ -380,9 +376,3 @@ def intervals(
     high = np.where(width < 1, values_s * np.exp(narrow), values_s * (1 + width))
     ends = [[float(v) if d else None for v, d in zip(end, determined, strict=True)] for end in (low, high)]
     return ends[0], ends[1], correlation, freedom
-
-
-def _resolution_s(model: Model) -> float:
-    """Return the unit of the last digit that the measured times are given with, at most a second."""
-    exponents = [Decimal(repr(row.time_s)).normalize().as_tuple().exponent for row in model.rows]
-    return 10.0 ** min(0, *(exponent for exponent in exponents if isinstance(exponent, int)))

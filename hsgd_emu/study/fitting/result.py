@@ -16,8 +16,7 @@ from hsgd_emu.study.changes import COMPUTE
 from hsgd_emu.study.costs import ChangedCost
 from hsgd_emu.study.fitting.table import Measured
 
-_HARD_TO_TELL = 0.95
-"""Correlation from which two constants are said to be hard to tell apart."""
+_HARD_TO_TELL = 0.95  # correlation from which two constants are said to be hard to tell apart
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The schedules that planning chooses from: local SGD and H-SGD with every sensible chain of periods."""
+"""What a plan chooses from: every sensible schedule, on one or several variants of a run, with its clock."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hsgd_emu.config.run_schema import CaseSpec, LevelPeriod
-from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
 from hsgd_emu.engine.times import seconds
 from hsgd_emu.errors import ConfigError, Problem, listed
@@ -246,12 +244,7 @@ def _timed(experiment: Experiment, replications: int, clock: ClockName) -> Itera
         routes = experiment.routes(schedule, num_bytes)
         first = experiment.plan(schedule, routes, num_bytes, experiment.seeds[0])
         plans = [replace(first, seed=s, network_seed=network_seed(s, k)) for s in experiment.seeds for k in draws]
-        iterations = _evaluated(first)
+        ends = map(first.schedule.end_of, range(1, first.num_rounds + 1))
+        iterations = np.array([iteration for iteration in ends if first.is_evaluated(iteration)], np.int64)
         time_ns = times(plans, clock=clock).time_ns_SR[:, [schedule.num_rounds(one) - 1 for one in iterations.tolist()]]
         yield Entrant(iterations, seconds(time_ns).reshape(num_seeds, len(draws), -1), (), num_workers)
-
-
-def _evaluated(plan: Plan) -> NDArray[np.int64]:
-    """Return the iterations whose global aggregation is evaluated."""
-    iterations = (plan.schedule.end_of(number + 1) for number in range(plan.num_rounds))
-    return np.array([iteration for iteration in iterations if plan.is_evaluated(iteration)], np.int64)

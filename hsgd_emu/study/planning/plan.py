@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hsgd_emu.errors import ConfigError, nearest
@@ -87,24 +87,22 @@ def plan_schedule(
     return PlanResult(*target, tuple(choice), tuple(findings), experiment.seeds, timed[0].time_s.shape[1], training)
 
 
+@dataclass
 class _Oracle:
     """Learns trials for the search: through the library, and all of a step side by side."""
 
-    def __init__(
-        self,
-        choice: Sequence[Candidate],
-        metric: str,
-        given: Resources,
-        library: Library,
-        learn_all: Train,
-        progress: TrainingProgress,
-    ) -> None:
-        self.choice, self.metric, self.given, self.library = choice, metric, given, library
-        self.learn_all, self.progress = learn_all, progress
-        self.learned = self.found = 0
-        """Iterations learned now, and found in the library."""
-        self._wanted: dict[tuple[int, int], Wanted] = {}
-        self._until: dict[str, int] = {}
+    choice: Sequence[Candidate]
+    metric: str
+    given: Resources
+    library: Library
+    learn_all: Train
+    progress: TrainingProgress
+    learned: int = 0
+    """Iterations learned now."""
+    found: int = 0
+    """Those found in the library."""
+    _wanted: dict[tuple[int, int], Wanted] = field(default_factory=dict)
+    _until: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, requests: Sequence[Request]) -> list[dict[int, float]]:
         """Return the figures of the target's metric by iteration, larger is better."""

@@ -73,23 +73,22 @@ class PlanResult:
         """
         import pandas as pd
 
-        rows = []
-        for candidate, found in zip(self.candidates, self.findings, strict=True):
-            rows.append(
-                {
-                    "case": candidate.case.name,
-                    "variant": candidate.variant.label,
-                    "own": candidate.is_own,
-                    "local_sgd": candidate.is_local_sgd,
-                    "fate": found.fate,
-                    "time_s": _finite(found.time_s) if found.fate == "reached" else np.nan,
-                    "looks_s": _finite(found.time_s),
-                    "at_least_s": _finite(found.at_least_s),
-                    "num_reached": int(np.isfinite(found.times_s).sum()),
-                    "iterations": float(np.mean(found.until)),
-                    self.metric: self._figure(found),
-                }
-            )
+        rows = [
+            {
+                "case": candidate.case.name,
+                "variant": candidate.variant.label,
+                "own": candidate.is_own,
+                "local_sgd": candidate.is_local_sgd,
+                "fate": found.fate,
+                "time_s": _finite(found.time_s) if found.fate == "reached" else np.nan,
+                "looks_s": _finite(found.time_s),
+                "at_least_s": _finite(found.at_least_s),
+                "num_reached": int(np.isfinite(found.times_s).sum()),
+                "iterations": float(np.mean(found.until)),
+                self.metric: self._figure(found),
+            }
+            for candidate, found in zip(self.candidates, self.findings, strict=True)
+        ]
         return pd.DataFrame(rows).sort_values(["time_s", "looks_s"], kind="stable", ignore_index=True)
 
     def table(self) -> TextTable:
@@ -180,7 +179,11 @@ class PlanResult:
                 text += (
                     f" ({untried} of them had not learned at all: {DOUBT:g} times as fast as any that average oftener)"
                 )
-            lines.append(f"{text}. The nearest was {nearest}, {self._behind(self._fastest(dropped), best)}.")
+            found = self.findings[self._fastest(dropped)]
+            behind = "which looked not to reach it at all"
+            if np.isfinite(found.time_s):
+                behind = f"which looked to take {number(found.time_s / best.time_s, 2)} times as long"
+            lines.append(f"{text}. The nearest was {nearest}, {behind}.")
         if len(self.ranking) > 1:
             lines.append(f"Next best: {self._against(self.ranking[1], best.time_s)}.")
         if best.times_s.shape[0] < 5:
@@ -200,12 +203,6 @@ class PlanResult:
             "open": "{} were still open when the budget was spent",
         }
         return ", ".join(text.format(fates[fate]) for fate, text in words.items() if fates[fate])
-
-    def _behind(self, place: int, best: Finding) -> str:
-        found = self.findings[place]
-        if not np.isfinite(found.time_s):
-            return "which looked not to reach it at all"
-        return f"which looked to take {number(found.time_s / best.time_s, 2)} times as long"
 
     # --- no answer --------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The axes of a study, the values that they take, and the scenarios: a full grid, a list or a random sample."""
+"""The axes of a study, their values and how these are put into a run, and the scenarios: a grid, a list or a sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from hsgd_emu.config.assign import merge_value
 from hsgd_emu.config.load import bind_value, raise_problems
-from hsgd_emu.config.profiles import find_file, note_cost, profile_of, read_named
+from hsgd_emu.config.profiles import find_file, kind_of_profile, note_cost, profile_of, read_named
 from hsgd_emu.config.reader import Document, Mark, Source, put_value
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile
 from hsgd_emu.config.study_schema import KINDS, AxisSpec, Range, Spacing, StudySpec, dimension_of_axis
@@ -76,11 +76,7 @@ def check_number(kind: str, given: Any, source: Source, problems: list[Problem])
 def _profile(name: str, source: Source, problems: Problems) -> Any:
     """Return the profile of a file as data, CSV samples read in."""
     document = read_named("latency_profiles", name, source, problems)
-    if document is None:
-        return None
-    if isinstance(document.data, dict) and "step_s" in document.data:
-        return plain(profile_of(ComputeProfile, document, problems))
-    return plain(profile_of(LinkProfile, document, problems))
+    return document and plain(profile_of(kind_of_profile(document.data), document, problems))
 
 
 def _topology(name: str, source: Source, problems: list[Problem]) -> str | None:
@@ -188,7 +184,8 @@ class Axis:
 def read_axes(spec: StudySpec, source: Source, problems: Problems) -> tuple[Axis, ...]:
     """Return the axes of a study file, without those that have a mistake (added to the problems)."""
     if spec.sample is None and spec.scenarios is None:
-        num = math.prod(_num_values(one.values) for one in spec.axes)
+        given = (one.values for one in spec.axes)
+        num = math.prod((v.num or 1) if isinstance(v, Range) else len(v or (None,)) for v in given)
         if num > MAX_SCENARIOS:
             text = f"{num:,} scenarios; at most {MAX_SCENARIOS:,} are supported: take fewer values, or a `sample`"
             problems.append(source.problem(("axes",), text))
@@ -206,10 +203,6 @@ def read_axes(spec: StudySpec, source: Source, problems: Problems) -> tuple[Axis
                 problems.append(axis.source.problem((axis.kind,), text))
         found.append(axis)
     return tuple(found)
-
-
-def _num_values(values: Sequence[Any] | Range | None) -> int:
-    return (values.num or 1) if isinstance(values, Range) else len(values or (None,))
 
 
 def _axis(spec: AxisSpec, study: StudySpec, source: Source, problems: Problems) -> Axis | None:
@@ -234,7 +227,11 @@ def _axis(spec: AxisSpec, study: StudySpec, source: Source, problems: Problems) 
     elif given is not None:
         read = [read_value(kind, key, v, source.at("values", i), problems) for i, v in enumerate(given)]
         values = tuple(value for value in read if value is not None)
-        _check_repeats(values, problems)
+        seen: set[str] = set()
+        for value in values:
+            if value.text in seen:
+                problems.append(value.source.problem((), f"'{value.text}' stands there twice; remove one"))
+            seen.add(value.text)
     for value in values if isinstance(given, Range) else ():
         check_number(kind, value.data, value.source, problems)
     if len(problems) > before:
@@ -276,14 +273,6 @@ def _spacing(values: Sequence[Value]) -> Spacing:
         steps = np.abs(np.diff(np.sort(numbers)))
         factors = np.diff(np.log(np.sort(numbers)))
         return "log" if float(factors.std() / factors.mean()) < float(steps.std() / steps.mean()) else "linear"
-
-
-def _check_repeats(values: Sequence[Value], problems: list[Problem]) -> None:
-    seen: dict[str, Value] = {}
-    for value in values:
-        if value.text in seen:
-            problems.append(value.source.problem((), f"'{value.text}' stands there twice; remove one"))
-        seen[value.text] = value
 
 
 def read_scenarios(spec: StudySpec, axes: Sequence[Axis], source: Source, problems: Problems) -> Sequence[Scenario]:

@@ -1,4 +1,4 @@
-"""Where the best case changes along an axis, and such boundaries in words."""
+"""Where the best case changes along an axis, and such boundaries in words, by the simplest law that they obey."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def find_all(
     Args:    evaluate: takes (place of the line, axis value) pairs, the middles of one round of all lines, so that one
              call of the clock can time them all; returns the medians of each pair.
     """
-    todo = list(_changes(_intervals(lines)))
+    ends = (sorted(zip(line.values, line.best, strict=True), key=lambda end: end[0]) for line in lines)
+    intervals = (_Interval(n, low, high, a, b) for n, e in enumerate(ends) for (low, a), (high, b) in pairwise(e))
+    todo = list(_changes(intervals))
     found: list[_Interval] = []
     for _ in range(_MOST_HALVINGS):
         found += [interval for interval in todo if interval.is_narrow(rel_tol)]
@@ -112,13 +114,6 @@ class _Interval:
         assert self.below is not None
         assert self.above is not None
         return Crossing(self.below, self.above, self.middle)
-
-
-def _intervals(lines: Sequence[Line]) -> Iterator[_Interval]:
-    for place, line in enumerate(lines):
-        ends = sorted(zip(line.values, line.best, strict=True), key=lambda end: end[0])
-        for (low, below), (high, above) in pairwise(ends):
-            yield _Interval(place, low, high, below, above)
 
 
 def _changes(intervals: Iterable[_Interval]) -> Iterator[_Interval]:

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from hsgd_emu.errors import ConfigError, Problem, listed
-from hsgd_emu.experiment import UNKNOWN_BYTES, Experiment, relocated
+from hsgd_emu.experiment import UNKNOWN_BYTES, relocated
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.wording import number as in_short
-from hsgd_emu.run import check_learning, known_message_bytes, timing_message_bytes
+from hsgd_emu.run import check_learning, known_message_bytes
 from hsgd_emu.study.clock import ClockName, times
 from hsgd_emu.study.sweep.axes import Scenario
 from hsgd_emu.study.sweep.scenarios import Scenarios, Settings
@@ -22,8 +22,7 @@ from hsgd_emu.study.training.library import DEFAULT_FOLDER, Library
 from hsgd_emu.study.training.wanted import Resources, Wanted, resources, wanted
 from hsgd_emu.trials import trial_keys
 
-_PROBED = 64
-"""Scenarios timed to tell how long all of them take."""
+_PROBED = 64  # scenarios timed to tell how long all of them take
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,8 @@ def prepare(
     Raises:  ConfigError: everything that is wrong with one of its scenarios.
     """
     scenarios = Scenarios(study)
-    settings = Settings(scenarios, timing_message_bytes if trust_code else _size_without_code)
+    # Where only own code that is not to be run could tell the size of a message, any will do.
+    settings = Settings(scenarios, lambda one: known_message_bytes(one, trust_code) or UNKNOWN_BYTES)
     settings.check()
     unread: dict[str, None] = {}
     given = resources(device, precision, study.experiment.train.dtype)
@@ -185,11 +185,6 @@ def prepare(
         except ConfigError as error:
             raise relocated(error, experiment) from error
     return Prepared(study, scenarios, settings, given, trials, Library(Path(library)), tuple(unread))
-
-
-def _size_without_code(experiment: Experiment) -> int:
-    """Return the size of a message, any where only own code could tell it."""
-    return known_message_bytes(experiment, trust_code=False) or UNKNOWN_BYTES
 
 
 def check_study(

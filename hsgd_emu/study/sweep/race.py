@@ -23,8 +23,7 @@ from hsgd_emu.study.training.library import Learned
 
 Floats = NDArray[np.float64]
 _MOST_PLANS = 20_000
-_MOST_TIMES = 2**22
-"""Global aggregations timed at once: 128 MiB of results."""
+_MOST_TIMES = 2**22  # global aggregations timed at once: 128 MiB of results
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,11 @@ class Race:
         places: dict[int, list[int]] = {}
         for place, values in enumerate(asked):
             places.setdefault(self.scenarios.base(values).number, []).append(place)
-        return [Group(found, self._cases(number, [asked[i] for i in found])) for number, found in places.items()]
-
-    def _cases(self, number: int, asked: Sequence[Scenario]) -> list[CaseTimes]:
-        made = [self.settings.setting(values) for values in asked]
-        return [self._case(number, schedule, made) for schedule in made[0].experiment.schedules]
+        groups = []
+        for number, found in places.items():
+            made = [self.settings.setting(asked[place]) for place in found]
+            groups.append(Group(found, [self._case(number, one, made) for one in made[0].experiment.schedules]))
+        return groups
 
     def _case(self, number: int, schedule: Schedule, made: Sequence[Setting]) -> CaseTimes:
         """Return one case's times in settings of one base."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hsgd_emu.config.load import draft_run, raise_problems
 from hsgd_emu.config.reader import Document, Mark, Source
@@ -26,6 +26,8 @@ from hsgd_emu.study.sweep.study_file import Study
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Message, Transfer, bound
 from hsgd_emu.topology.routes import Route
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +56,7 @@ class Scenarios:
 
     def base(self, values: Scenario) -> Base:
         """Return the base of a scenario. Raises ConfigError where its run would not be valid."""
-        key = self.fixed(values)
-        if key not in self._bases:
-            try:
-                self._bases[key] = self._built(values, len(self._bases))
-            except ConfigError as error:
-                self._bases[key] = error
-        found = self._bases[key]
-        if isinstance(found, ConfigError):
-            raise found
-        return found
+        return _once(self._bases, self.fixed(values), lambda: self._built(values, len(self._bases)))
 
     def bases(self) -> list[Experiment]:
         """Return the experiments of all bases, in the order of the scenarios; base `number` is at that place."""
@@ -117,17 +110,7 @@ class Scenarios:
 
     def _cost(self, base: Base, name: str | None, edits: tuple[Edit, ...]) -> Transfer | Cost:
         """Return what a profile costs with what the axes change in it."""
-        key = (base.number, name, edits)
-        if key not in self._costs:
-            try:
-                profile = edited(base.experiment, name, edits)
-                self._costs[key] = bound(profile)
-            except ConfigError as error:
-                self._costs[key] = error
-        found = self._costs[key]
-        if isinstance(found, ConfigError):
-            raise found
-        return found
+        return _once(self._costs, (base.number, name, edits), lambda: bound(edited(base.experiment, name, edits)))
 
     def forget(self) -> None:
         """Drop the costs bound so far."""
@@ -138,6 +121,19 @@ class Scenarios:
     def num_kept(self) -> int:
         """How many costs are kept."""
         return len(self._costs)
+
+
+def _once(kept: dict[tuple[Any, ...], T | ConfigError], key: tuple[Any, ...], make: Callable[[], T]) -> T:
+    """Return what is made when it is first asked for, and kept; what went wrong then is raised each time."""
+    if key not in kept:
+        try:
+            kept[key] = make()
+        except ConfigError as error:
+            kept[key] = error
+    found = kept[key]
+    if isinstance(found, ConfigError):
+        raise found
+    return found
 
 
 def _edits(axes: Sequence[Axis], values: Scenario, names: Collection[object]) -> dict[str | None, tuple[Edit, ...]]:
@@ -230,7 +226,9 @@ class Settings:
             if tree not in routes:
                 key = (base.number, tree, *expected_ns)
                 if key not in self._routes:
-                    self._routes[key] = self._interned(base, experiment.routes(schedule, num_bytes))
+                    found = experiment.routes(schedule, num_bytes)
+                    # The same object for equal routes: the clock groups plans by it.
+                    self._routes[key] = self._routes.setdefault((base.number, tuple(found.items())), found)
                 routes[tree] = self._routes[key]
         return Setting(experiment, routes, num_bytes)
 
@@ -250,10 +248,6 @@ class Settings:
             return experiment, [one.expected_ns(message) for one in experiment.network.transfers.values()]
         except ValueError as error:
             raise ConfigError([self.scenarios.study.source.problem(("axes",), str(error))]) from None
-
-    def _interned(self, base: Base, routes: Routes) -> Routes:
-        """Return the same object for equal routes: the clock groups plans by it."""
-        return self._routes.setdefault((base.number, tuple(routes.items())), routes)
 
     def _message_bytes(self, base: Base) -> int:
         """Return the size of a message: as the run file says, or the model's."""

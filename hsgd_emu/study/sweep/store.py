@@ -1,4 +1,4 @@
-"""The tables of study.sqlite (a public format), read as pandas frames or exported; also while they are written."""
+"""The tables of study.sqlite (a public format): written part by part, read as pandas frames or exported."""
 
 from __future__ import annotations
 

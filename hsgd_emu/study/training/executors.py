@@ -202,7 +202,11 @@ def _again(worker: _Worker, deaths: Counter[str], progress: TrainingProgress) ->
 
 
 class _Worker(Child):
-    """A process that learns one trial after the other, and this side of its pipe."""
+    """A process that learns one trial after the other, and this side of its pipe.
+
+    Nothing is shared, so that one which is killed harms no other, and one whose parent is gone finds its pipe broken at
+    the end of the round and goes too.
+    """
 
     wanted: Wanted
 
@@ -240,14 +244,14 @@ class _Reporting(Progress):
         self.wanted: Wanted | None = None
 
     def round(self, key: TrialKey, record: RoundRecord) -> None:
-        try:
-            self.pipe.send(Reached(record.iteration, record.metrics.test_accuracy if record.metrics else None))
-        except OSError:
-            sys.exit(1)
+        self._tell(Reached(record.iteration, record.metrics.test_accuracy if record.metrics else None))
 
     def note(self, text: str) -> None:
+        self._tell(Noted(text))
+
+    def _tell(self, said: Reached | Noted) -> None:
         try:
-            self.pipe.send(Noted(text))
+            self.pipe.send(said)
         except OSError:
             sys.exit(1)
 

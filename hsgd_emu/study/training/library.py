@@ -20,8 +20,7 @@ from hsgd_emu.study.training.wanted import Wanted, experiment_of
 from hsgd_emu.trials import Progress
 
 DEFAULT_FOLDER = Path("runs/out/trials")
-_ALIKE = 20
-"""As many trials of one kind are looked at to tell how long another will take."""
+_ALIKE = 20  # as many trials of one kind are looked at to tell how long another will take
 
 
 @dataclass(frozen=True)
@@ -89,17 +88,14 @@ class Library:
         """Learn a trial in this process, going on where an earlier one stopped; nothing if it is learned already."""
         with self.locked(wanted, waiting):
             if self.find(wanted) is None:
-                self._remove_damaged(wanted, progress)
-                learn(wanted, self.folder_of(wanted), progress)
+                folder = self.folder_of(wanted)
+                try:
+                    _read(folder)
+                except ConfigError as error:
+                    progress.warn(f"a trial of the library is learned again: {error}")
+                    remove_run(folder)
+                learn(wanted, folder, progress)
                 self.remember(wanted)
-
-    def _remove_damaged(self, wanted: Wanted, progress: Progress) -> None:
-        folder = self.folder_of(wanted)
-        try:
-            _read(folder)
-        except ConfigError as error:
-            progress.warn(f"a trial of the library is learned again: {error}")
-            remove_run(folder)
 
     def remember(self, wanted: Wanted) -> None:
         """Note a learned trial under its kind, for `alike`."""

@@ -29,8 +29,7 @@ from hsgd_emu.trials import Progress
 
 Files = dict[str, bytes]
 """A run folder's files, by path below it."""
-_AT_ONCE = 200
-"""As many trials wait on the cluster at most; each holds a lock and its partial folder."""
+_AT_ONCE = 200  # as many trials wait on the cluster at most; each holds a lock and its partial folder
 
 
 def train_on_ray(

@@ -89,7 +89,7 @@ def resources(device: str = "auto", precision: str = "auto", dtype: str = "float
     """
     from hsgd_emu.learning import world as worlds
 
-    forget()
+    _materials.clear()
     chosen = worlds.choose_device(device)
     return Resources(chosen.type, worlds.device_name(chosen), worlds.choose_precision(precision, chosen, dtype))
 
@@ -121,7 +121,7 @@ def wanted(
         run |= {key: section for key, section in yaml.safe_load(experiment.resolved()).items() if key in _CLOCK}
     work = alike | {"train": alike["train"] | {"participation": schedule.participation}}
     try:
-        saw = tuple(facts.items()) if facts else facts_of(experiment, seed) if look else ()
+        saw = tuple(facts.items()) if facts else tuple(_material(experiment).facts([seed]).items()) if look else ()
     except ConfigError as error:
         raise relocated(error, experiment) from error
     iterations = experiment.train.iterations
@@ -191,23 +191,11 @@ def _node(topology: Topology, index: int) -> dict[str, Any]:
 Facts = tuple[tuple[str, str], ...]
 
 
-def facts_of(experiment: Experiment, seed: int) -> Facts:
-    """Return (what, version or hash) of all that the learning of a seed depends on and the run file only names.
-
-    See `Material.facts`. Data that were loaded once, and own modules, stay as they are until `forget`.
-    """
-    return tuple(_material(experiment).facts([seed]).items())
-
-
-def forget() -> None:
-    """Look at data and own code anew at the next question: they may have changed."""
-    _materials.clear()
-
-
 _materials: dict[tuple[str, str, Path], Material] = {}
 
 
 def _material(experiment: Experiment) -> Material:
+    """Return data and own code as they were first looked at since `resources`."""
     data = experiment.data.model_copy(update={"partition": "iid", "classes_per_worker": None, "alpha": None})
     model = repr(experiment.model) if ":" in experiment.model.name else ""
     asked = repr(data), model, experiment.base

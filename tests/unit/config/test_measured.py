@@ -17,8 +17,7 @@ from hsgd_emu.experiment import load_experiment
 def read(tmp_path: Path, text: str, **given: str) -> tuple[tuple[float, ...], str]:
     path = tmp_path / "rtt.csv"
     path.write_bytes(text.encode("utf-8"))
-    found = read_measured(CsvSamples.model_validate({"csv": "rtt.csv", "column": "rtt"} | given), path)
-    return found.values_s, found.dropped
+    return read_measured(CsvSamples.model_validate({"csv": "rtt.csv", "column": "rtt"} | given), path)
 
 
 @pytest.mark.parametrize(

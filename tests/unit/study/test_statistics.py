@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.rng import stream
-from hsgd_emu.study.sweep import statistics
-from hsgd_emu.study.sweep.statistics import NUM_RESAMPLES, best, median, probability, summarise
+from hsgd_emu.study.sweep import outcome
+from hsgd_emu.study.sweep.outcome import NUM_RESAMPLES, best, median, probability, summarise
 
 INF = math.inf
 FIELDS = ("num_reached", "median_s", "q10_s", "q90_s", "low_s", "high_s")
@@ -185,7 +185,7 @@ def test_half_the_unit_halves_every_number(table):
 def test_a_row_depends_on_itself_only(table):
     times_RN, num_replications = table
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "_ROWS_AT_ONCE", 2)
+        patch.setattr(outcome, "_ROWS_AT_ONCE", 2)
         stats = summarise(times_RN, num_replications)
     for place, row in enumerate(times_RN):
         alone = summarise(row, num_replications)
