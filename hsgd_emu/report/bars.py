@@ -16,28 +16,17 @@ MOST_LABEL = 24
 def row_axis(labels: Sequence[str], places: Sequence[float] | None = None, num_rows: float | None = None) -> Any:
     """Return a y axis with these labels (users' text) at these places (default: 0, 1, ...), the first on top."""
     at = list(range(len(labels)) if places is None else places)
-    return {
-        **AXIS,
-        "tickvals": at,
-        "ticktext": [plotly_text(shortened(label, MOST_LABEL)) for label in labels],
-        "range": [(len(labels) if num_rows is None else num_rows) - 0.5, -0.5],
-        # Unseen ticks keep the labels off the marks at 0.
-        "ticks": "outside",
-        "ticklen": 7,
-        "tickcolor": "rgba(0,0,0,0)",
-        "showgrid": False,
-    }
+    rows = {"tickvals": at, "ticktext": [plotly_text(shortened(label, MOST_LABEL)) for label in labels]}
+    ends = {"range": [(len(labels) if num_rows is None else num_rows) - 0.5, -0.5]}
+    # Unseen ticks keep the labels off the marks at 0.
+    unseen = {"ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)"}
+    return {**AXIS, **rows, **ends, **unseen, "showgrid": False}
 
 
 def value_axis(title: str, most: float, room: float, **more: Any) -> Any:
     """Return an x axis from 0 to the highest value and some room (as a part of it) for labels at the bars' ends."""
-    return {
-        **AXIS,
-        "title": {"text": title, "font": {"size": 13}},
-        "range": [0, most * (1 + room) or 1],
-        "nticks": 6,
-        **more,
-    }
+    head = {"title": {"text": title, "font": {"size": 13}}, "range": [0, most * (1 + room) or 1], "nticks": 6}
+    return {**AXIS, **head, **more}
 
 
 def end_label(x: float, y: float, text: str) -> dict[str, Any]:

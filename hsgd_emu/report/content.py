@@ -234,18 +234,10 @@ def median_points(
         assert time_s is not None
         assert communication_s is not None
         num_bytes = median_reached([traffic.bytes_until(row.iteration) for row in rows]) if traffic else None
-        yield Point(
-            iteration,
-            len(rows),
-            time_s,
-            communication_s,
-            None if num_bytes is None else round(num_bytes),
-            {
-                name: spread((row.metrics[name] if row.metrics.is_finite else None for row in rows), metric.sign > 0)
-                for name, metric in METRICS.items()
-            },
-            len(over),
-        )
+        sent = None if num_bytes is None else round(num_bytes)
+        known = {name: [row.metrics[name] if row.metrics.is_finite else None for row in rows] for name in METRICS}
+        metrics = {name: spread(values, METRICS[name].sign > 0) for name, values in known.items()}
+        yield Point(iteration, len(rows), time_s, communication_s, sent, metrics, len(over))
 
 
 def spread(values: Iterable[float | None], larger_is_better: bool = False) -> Spread | None:

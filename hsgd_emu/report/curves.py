@@ -209,11 +209,8 @@ def _hover(metric: str, num_seeds: int, has_bytes: bool) -> str:
 
 def _crossings(case: Case, metric: str, axis: Axis) -> dict[str, Any] | None:
     """Return a ring where the seeds reach each target in the median."""
-    found = [
-        (at, target)
-        for target in case.summary.targets
-        if target.metric == metric and (at := reached_at(case, target, axis)) is not None
-    ]
+    targets = [target for target in case.summary.targets if target.metric == metric]
+    found = [(at, target) for target in targets if (at := reached_at(case, target, axis)) is not None]
     if not found:
         return None
     place = {"x": [at for at, _ in found], "y": [target.target for _, target in found]}

@@ -109,14 +109,10 @@ class Figure:
 
     def as_json(self) -> str:
         """Return what the page's script draws, the same text for the same figure."""
-        pictures = {
-            " ".join(picture.key): {
-                "data": [_replaced(trace, _named) for trace in picture.traces],
-                "layout": {**BASE_LAYOUT, **picture.layout},
-                "text": picture.text,
-            }
-            for picture in self.pictures
-        }
+        pictures = {}
+        for picture in self.pictures:
+            data, layout = _replaced(picture.traces, _named), {**BASE_LAYOUT, **picture.layout}
+            pictures[" ".join(picture.key)] = {"data": data, "layout": layout, "text": picture.text}
         columns = [[column.name, column.label, column.kind, list(column.values)] for column in self.columns]
         # Named, for JavaScript puts keys that are numbers into their own order.
         first = next(iter(pictures), None)

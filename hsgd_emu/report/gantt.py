@@ -495,14 +495,10 @@ class Drawing:
         # Ticks that are not seen keep the names away from the bars.
         rows |= {"ticks": "outside", "ticklen": 5, "tickcolor": "rgba(0,0,0,0)"}
         moments = [bar.end_s for bar in self.bars if bar.kind == "aggregate" and bar.node == self.window.root]
-        return {
-            "barmode": "overlay",
-            "margin": {"l": 8, "r": 16, "t": 24, "b": 8},
-            "xaxis": {**AXIS, **time},
-            "yaxis": {**AXIS, **rows},
-            "shapes": [_received(t) for t in self.window.received_s.values() if t <= end_s],
-            "annotations": [_global(t) for t in moments],
-        }
+        frame = {"barmode": "overlay", "margin": {"l": 8, "r": 16, "t": 24, "b": 8}}
+        axes = {"xaxis": {**AXIS, **time}, "yaxis": {**AXIS, **rows}}
+        ends = [_received(t) for t in self.window.received_s.values() if t <= end_s]
+        return {**frame, **axes, "shapes": ends, "annotations": [_global(t) for t in moments]}
 
     def _label(self, place: Place[str]) -> str:
         if place.rest:

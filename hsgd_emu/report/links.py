@@ -82,10 +82,8 @@ def each_link(content: Content) -> Figure | None:
     if not names or len(names) > MOST_LINKS:
         return None
     rows = [_sent(case, name, [found[case.name][name]]) for case in cases for name in names if name in found[case.name]]
-    pictures = tuple(
-        Picture((key,), sentence, *_dots(cases, names, rows, key))
-        for key, sentence in (("bytes", _most_sentence(rows)), ("busy", _busy_sentence(rows)))
-    )
+    sentences = (("bytes", _most_sentence(rows)), ("busy", _busy_sentence(rows)))
+    pictures = tuple(Picture((key,), sentence, *_dots(cases, names, rows, key)) for key, sentence in sentences)
     return Figure(
         id="each-link",
         title="Each link",
@@ -194,14 +192,10 @@ def _stacked(
         look = {"marker": flat(colour[name]), **hovers(map(_hover_lines, part))}
         traces.append({**BARS, "name": plotly_text(name), **place, **look})
     totals = [_total(case, rows) for case in cases]
-    layout = {
-        "barmode": "stack",
-        "bargap": 0.3,
-        "xaxis": value_axis("sent over all links until the end", max(totals), 0.25, tickformat="~s", ticksuffix="B"),
-        "yaxis": row_axis([case.name for case in cases]),
-        "annotations": [end_label(total, y, bytes_in_words(total)) for y, total in enumerate(totals)],
-    }
-    return traces, layout
+    x = value_axis("sent over all links until the end", max(totals), 0.25, tickformat="~s", ticksuffix="B")
+    ends = [end_label(total, y, bytes_in_words(total)) for y, total in enumerate(totals)]
+    axes = {"xaxis": x, "yaxis": row_axis([case.name for case in cases])}
+    return traces, {"barmode": "stack", "bargap": 0.3, **axes, "annotations": ends}
 
 
 def _busy(

@@ -71,13 +71,8 @@ def templates() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = files("hsgd_emu.report") / "templates"
-    return Environment(
-        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def script_json(text: str) -> str:

@@ -58,11 +58,8 @@ def published(content: Content) -> tuple[list[str], Figure | None]:
 
 
 def _figure(found: Sequence[Beside]) -> Figure:
-    groups = [
-        (one, [row for row in one.rows if row.until == until])
-        for one in found
-        for until in dict.fromkeys(row.until for row in one.rows)
-    ]
+    subjects = [(one, until) for one in found for until in dict.fromkeys(row.until for row in one.rows)]
+    groups = [(one, [row for row in one.rows if row.until == until]) for one, until in subjects]
     several, runs = len(groups) > 1, len(found) > 1
     pictures, start = [], 0
     for place, (one, rows) in enumerate(groups):
@@ -110,13 +107,10 @@ def _picture(one: Beside, rows: Sequence[Row], start: int, key: tuple[str, ...])
             elif column == "ours_s":
                 ends.append(end_label(0, y, "not reached"))
     most = max(row.seconds(column) or 0.0 for row in drawn for column, _, _ in _SERIES)
-    layout = {
-        # Each bar stands where its trace puts it.
-        "barmode": "overlay",
-        "xaxis": value_axis(f"seconds until {rows[0].until}", most, 0.2),
-        "yaxis": row_axis([row.case.own_name for row in drawn]),
-        "annotations": ends,
-    }
+    x = value_axis(f"seconds until {rows[0].until}", most, 0.2)
+    axes = {"xaxis": x, "yaxis": row_axis([row.case.own_name for row in drawn])}
+    # Each bar stands where its trace puts it.
+    layout = {"barmode": "overlay", **axes, "annotations": ends}
     return Picture(key, _sentence(one, rows), traces, layout)
 
 

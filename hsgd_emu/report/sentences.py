@@ -97,12 +97,8 @@ def _along(case: Case, rows: Sequence[CurveRow], axis: Axis) -> float | None:
 
 def _hardest_reached(content: Content, metric: str) -> TargetSummary | None:
     """Return the hardest target of a metric that any case reaches in the median, as the first to reach it does."""
-    found = [
-        target
-        for summary in content.summaries
-        for target in summary.targets
-        if target.metric == metric and target.median_time_s is not None
-    ]
+    every = [target for summary in content.summaries for target in summary.targets if target.metric == metric]
+    found = [target for target in every if target.median_time_s is not None]
     return min(found, key=lambda t: (hardness(t.key), t.median_time_s), default=None)
 
 

@@ -65,10 +65,7 @@ def time_spent(content: Content) -> Figure | None:
     if not bars:
         return None
     parts = [p for p in PARTS if any(bar.part(f"{p}_s") for each in bars.values() for bar in each)]
-    pictures = [
-        _picture(until, each, parts, place * len(cases), len(bars) > 1)
-        for place, (until, each) in enumerate(bars.items())
-    ]
+    pictures = [_picture(*one, parts, i * len(cases), len(bars) > 1) for i, one in enumerate(bars.items())]
     switch = Switch("Until", tuple((until.key, until.label) for until in bars))
     return Figure(
         id="time-spent",
@@ -111,15 +108,10 @@ def _picture(until: _Until, bars: Sequence[_Bar], parts: Sequence[str], start: i
         look = {"marker": flat(PART_COLOURS[part]), **inside}
         traces.append({**stack, **look, **hovers(_hover_lines(bar, until) for bar in bars)})
     ends = [end_label(bar.part("time_s") or 0.0, row, _end(bar)) for row, bar in zip(rows, bars, strict=True)]
-    layout = {
-        "barmode": "stack",
-        "bargap": 0.3,
-        # A part too short for its text has none; the hover and the table say it.
-        "uniformtext": {"mode": "hide", "minsize": 11},
-        "xaxis": value_axis("emulated time (s)", most, 0.2),
-        "yaxis": row_axis([bar.case.name for bar in bars]),
-        "annotations": ends,
-    }
+    # A part too short for its text has none; the hover and the table say it.
+    stacked = {"barmode": "stack", "bargap": 0.3, "uniformtext": {"mode": "hide", "minsize": 11}}
+    axes = {"xaxis": value_axis("emulated time (s)", most, 0.2), "yaxis": row_axis([bar.case.name for bar in bars])}
+    layout = {**stacked, **axes, "annotations": ends}
     return Picture((until.key,) if switched else (), _sentence(until, bars), traces, layout)
 
 
@@ -142,11 +134,9 @@ def _hover_lines(bar: _Bar, until: _Until) -> Iterator[str]:
 
 
 def _sentence(until: _Until, bars: Sequence[_Bar]) -> str:
-    there = [
-        f"{share_cell(bar.communication_share)} of {number(bar.part('time_s') or 0.0)} s in {bar.case.name}"
-        for bar in sorted(bars, key=lambda bar: -(bar.communication_share or 0.0))
-        if bar.communication_share is not None
-    ]
+    shares = [(bar.communication_share, bar.part("time_s") or 0.0, bar.case.name) for bar in bars]
+    known = sorted((one for one in shares if one[0] is not None), key=lambda one: -(one[0] or 0.0))
+    there = [f"{share_cell(share)} of {number(time_s)} s in {name}" for share, time_s, name in known]
     missing = [bar.case.name for bar in bars if not bar.rows]
     what = f"Until {until.label}, communication takes {listed(there)}" if there else "No time has passed"
     return f"{what}; {listed(missing)} did not get there." if missing else f"{what}."

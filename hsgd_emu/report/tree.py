@@ -31,10 +31,8 @@ def network(content: Content) -> Figure | None:
     colour_of = dict(zip(names, colours(len(names)), strict=True))
     drawings = [Drawing(view, colour_of) for _, view in views]
     several = len(views) > 1
-    pictures = tuple(
-        Picture((str(number),) if several else (), _text(view), drawing.traces(), drawing.layout())
-        for number, ((_, view), drawing) in enumerate(zip(views, drawings, strict=True))
-    )
+    keys = [(str(number),) if several else () for number in range(len(views))]
+    pictures = tuple(Picture(k, _text(d.view), d.traces(), d.layout()) for k, d in zip(keys, drawings, strict=True))
     options = tuple((str(number), name) for number, (name, _) in enumerate(views))
     return Figure(
         id="network",
@@ -393,11 +391,9 @@ class Drawing:
 
     def _about_link(self, link: Link) -> str:
         wire = self.view.wire(link)
-        lines = [
-            f"<b>{wrapped(link.name)}</b>",
-            f"profile {wrapped(wire.name)}",
-            f"round trip {duration(wire.rtt_s)} expected ({duration(wire.up_s)} up, {duration(wire.down_s)} down)",
-        ]
+        lines = [f"<b>{wrapped(link.name)}</b>", f"profile {wrapped(wire.name)}"]
+        ways = f"{duration(wire.up_s)} up, {duration(wire.down_s)} down"
+        lines.append(f"round trip {duration(wire.rtt_s)} expected ({ways})")
         if wire.profile.rates_bps is not None:
             up, down = wire.profile.rates_bps
             lines.append(_rate(up) if up == down else f"{_rate(up)} up, {_rate(down)} down")
@@ -431,12 +427,9 @@ class Drawing:
         left = _width_px(self._label(self.places[0])) / 2
         right = max(_width_px(self._label(p)) for p in self.places if self.at[_id(p)][0] >= self.depth)
         axis = {"visible": False, "fixedrange": True, "automargin": False}
-        return {
-            "xaxis": {**axis, "range": [0, self.depth]},
-            "yaxis": {**axis, "range": [self.num_rows - 0.4, -1.2]},
-            "margin": {"l": round(12 + left), "r": round(18 + right), "t": 24, "b": 4},
-            "annotations": list(self._labels()),
-        }
+        x, y = {**axis, "range": [0, self.depth]}, {**axis, "range": [self.num_rows - 0.4, -1.2]}
+        margin = {"l": round(12 + left), "r": round(18 + right), "t": 24, "b": 4}
+        return {"xaxis": x, "yaxis": y, "margin": margin, "annotations": list(self._labels())}
 
     def _most(self) -> int:
         """Return how many characters a server's label may have, so that two levels' do not touch on a phone."""

@@ -146,11 +146,9 @@ def _in_words(one: _Waits) -> str:
 def _layout(groups: Sequence[str], cells: Sequence[Sequence[_Waits | None]]) -> dict[str, Any]:
     most = max(one.share for row in cells for one in row if one)
     # Lines between the rows.
-    lines = [
-        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y + 0.5, "y1": y + 0.5, "layer": "below"}
-        | {"line": {"color": "#8883", "width": 1}}
-        for y in range(len(groups) - 1)
-    ]
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1}
+    look = {"layer": "below", "line": {"color": "#8883", "width": 1}}
+    lines = [{**line, "y0": y + 0.5, "y1": y + 0.5, **look} for y in range(len(groups) - 1)]
     axis = value_axis("share of the time spent waiting", most, 0.06, tickformat=".0%", hoverformat=".1%")
     return {"xaxis": axis, "yaxis": row_axis(groups), "shapes": lines}
 

@@ -50,10 +50,9 @@ class StudyBoard:
         written = is_written(self.folder)
         with contextlib.closing(connect_to_read(self.folder)) as connection:
             connection.execute("BEGIN")
-            num_scenarios, num_timed, num_trials = (
-                int(connection.execute(f"SELECT count(DISTINCT {column}) FROM {table}").fetchone()[0])
-                for column, table in (("scenario", "scenarios"), ("scenario", "summary"), ("trial", "trials"))
-            )
+            tables = (("scenario", "scenarios"), ("scenario", "summary"), ("trial", "trials"))
+            counts = (f"SELECT count(DISTINCT {column}) FROM {table}" for column, table in tables)
+            num_scenarios, num_timed, num_trials = (connection.execute(sql).fetchone()[0] for sql in counts)
         return StudyNow(self._name, num_scenarios, num_timed, num_trials, is_finished(self.folder), written)
 
 

@@ -161,10 +161,8 @@ Times = Sequence[float | None]
 
 def over(figure: FigureJson, x: Mapping[str, Any], y: Mapping[str, Any]) -> FigureJson:
     """Return a cloud over two axes, as `charts.cloud_axes` has them."""
-    data = [
-        trace | {name: [axis["at"][s] for s in trace["customdata"]] for name, axis in (("x", x), ("y", y))}
-        for trace in figure["data"]
-    ]
+    sides = {"x": x["at"], "y": y["at"]}
+    data = [t | {name: [at[s] for s in t["customdata"]] for name, at in sides.items()} for t in figure["data"]]
     return {"data": data, "layout": figure["layout"] | {"xaxis": x["layout"], "yaxis": y["layout"]}}
 
 

@@ -68,6 +68,12 @@ def scale_of(content: StudyContent) -> Scale:
     return Scale(next((float(limit) for limit in limits if limit >= most * 0.98), 100.0), content.both_kinds)
 
 
+Frame = tuple[Cells, Cells]
+"""Of a map's two axes."""
+Rows = list[list[int]]
+"""Scenarios, or the best cases there, by row (y) and column (x)."""
+
+
 def maps(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
     """Yield every map of each target, its combination as the key."""
     scale = scale_of(content)
@@ -84,55 +90,32 @@ def maps(content: StudyContent, grid: Grid) -> Iterator[Drawn]:
             yield "gain", number, key, _gain_map(content, target, grid, frame, cells, lines, scale)
 
 
-Frame = tuple[Cells, Cells]
-"""Of a map's two axes."""
-
-
 def _best_map(
-    content: StudyContent,
-    target: Target,
-    grid: Grid,
-    frame: Frame,
-    cells: list[list[int]],
-    best: list[list[int]],
-    lines: Borders,
+    content: StudyContent, target: Target, grid: Grid, frame: Frame, cells: Rows, best: Rows, lines: Borders
 ) -> FigureJson:
     num = max(len(content.cases), 1)
     colours = [[(case.index + end) / num, case.colour] for case in content.cases for end in (0, 1)]
-    plane = _plane(grid, frame, cells) | {
-        "z": [[None if case < 0 else case for case in row] for row in best],
-        "zmin": -0.5,
-        "zmax": num - 0.5,
-        "colorscale": colours,
-    }
+    z = [[None if case < 0 else case for case in row] for row in best]
+    plane = _plane(grid, frame, cells) | {"z": z, "zmin": -0.5, "zmax": num - 0.5, "colorscale": colours}
     layout = _layout(content, grid)
     layout["annotations"] = labels(content, grid, frame, best)
     flat = [case for row in best for case in row]
     marked = marks_close(grid)
     close = [["≈" if marked and is_close(target, s) else "" for s in row] for row in cells]
     marks = _marks(frame, close, 15)
-    words = (word for row in close for word in row)
-    colours_ = [ink(content.cases[case].colour) for case, word in zip(flat, words, strict=True) if word]
-    marks["textfont"]["color"] = colours_
+    words = [word for row in close for word in row]
+    inks = [ink(content.cases[case].colour) for case, word in zip(flat, words, strict=True) if word]
+    marks["textfont"]["color"] = inks
     return figure_of([plane, *_lines(content, lines), marks], layout, best_in_words(content, flat))
 
 
 def _gain_map(
-    content: StudyContent,
-    target: Target,
-    grid: Grid,
-    frame: Frame,
-    cells: list[list[int]],
-    lines: Borders,
-    scale: Scale,
+    content: StudyContent, target: Target, grid: Grid, frame: Frame, cells: Rows, lines: Borders, scale: Scale
 ) -> FigureJson:
     factors = target.gain_S if content.both_kinds else target.margin_S
-    plane = _plane(grid, frame, cells) | {
-        "z": [[scale.place(float(factors[s])) for s in row] for row in cells],
-        "zmin": -1 if scale.two_sided else 0,
-        "zmax": 1,
-        "colorscale": scale.colorscale,
-    }
+    z = [[scale.place(float(factors[s])) for s in row] for row in cells]
+    ends = {"zmin": -1 if scale.two_sided else 0, "zmax": 1}
+    plane = _plane(grid, frame, cells) | {"z": z, **ends, "colorscale": scale.colorscale}
     across_px, up_px = _cell_px(grid)
     fits = across_px >= 38 and up_px >= 14
     words = [[_factor(float(factors[s])) if fits else "" for s in row] for row in cells]
@@ -146,7 +129,7 @@ def _gain_map(
     return figure_of(data, _layout(content, grid), gain_in_words(content, flat))
 
 
-def _plane(grid: Grid, frame: Frame, cells: list[list[int]]) -> dict[str, Any]:
+def _plane(grid: Grid, frame: Frame, cells: Rows) -> dict[str, Any]:
     x, y = frame
     gap = 1 if min(_cell_px(grid)) >= 8 else 0
     said = {"customdata": cells, "hovertemplate": "%{hovertext}<extra></extra>", "showscale": False}
@@ -231,7 +214,7 @@ def gain_in_words(content: StudyContent, factors: Sequence[float]) -> str:
 # --- names of cases in their regions --------------------------------------------------------------
 
 
-def labels(content: StudyContent, grid: Grid, frame: Frame, best: list[list[int]]) -> list[dict[str, Any]]:
+def labels(content: StudyContent, grid: Grid, frame: Frame, best: Rows) -> list[dict[str, Any]]:
     """Return the names of the cases as annotations, each in the largest rectangle of its region where it fits."""
     found = []
     # As plotly places annotations: on a logarithmic axis by their power of ten.
@@ -262,9 +245,7 @@ def between(colour: str, other: str, fraction: float) -> str:
     return "#" + "".join(f"{round(part):02x}" for part in parts)
 
 
-def rectangles(
-    best: list[list[int]], edges_x: Sequence[float], edges_y: Sequence[float]
-) -> dict[int, tuple[int, int, int, int]]:
+def rectangles(best: Rows, edges_x: Sequence[float], edges_y: Sequence[float]) -> dict[int, tuple[int, int, int, int]]:
     """Return for each case its largest rectangle, as the numbers of its edges: left, right, low, high."""
     found: dict[int, tuple[float, tuple[int, int, int, int]]] = {}
     below = [0] * len(best[0])

@@ -186,16 +186,11 @@ def rows(content: StudyContent, target: Target) -> list[Row]:
         at = zip(content.axes, content.places_SA[scenario], strict=True)
         values = tuple(axis.texts[place] for axis, place in at if len(axis.texts) > 1)
         probability = float(target.probability_S[scenario])
-        found.append(
-            Row(
-                values=values,
-                case=content.cases[best] if best >= 0 else None,
-                time=seconds(target.median_SC[scenario, best]) if best >= 0 else "not reached",
-                next=f"{content.cases[second].name}, {margin_cell(target.margin_S[scenario])}" if second >= 0 else "-",
-                probability="-" if probability != probability else percent(round(probability, 2)),
-                gain=gain_cell(target.gain_S[scenario]),
-            )
-        )
+        case = content.cases[best] if best >= 0 else None
+        time = seconds(target.median_SC[scenario, best]) if best >= 0 else "not reached"
+        after = f"{content.cases[second].name}, {margin_cell(target.margin_S[scenario])}" if second >= 0 else "-"
+        sure = "-" if probability != probability else percent(round(probability, 2))
+        found.append(Row(values, case, time, after, sure, gain_cell(target.gain_S[scenario])))
     return found
 
 
@@ -241,10 +236,6 @@ def _target(target: Target, content: StudyContent, scenarios: Sequence[int], qua
         # Without chance, intervals and quantiles are the median: null, and the script takes that.
         digits = None if exact else DIGITS if name == "median" else INTERVAL_DIGITS
         tables[name] = None if same else [short(values, digits) for values in table_SC.T.tolist()]
-    return {
-        "label": target.label,
-        "metric": target.metric,
-        "level": target.level,
-        **tables,
-        "probability": short(target.probability_S[rows].tolist(), None if exact else INTERVAL_DIGITS),
-    }
+    probability = short(target.probability_S[rows].tolist(), None if exact else INTERVAL_DIGITS)
+    whose = {"label": target.label, "metric": target.metric, "level": target.level}
+    return {**whose, **tables, "probability": probability}

@@ -65,6 +65,7 @@ def spread_data(content: StudyContent) -> dict[str, Any]:
     times = content.times
     if not times:
         return {}
+    rows = range(len(times.scenarios))
     return {
         "scenarios": times.scenarios,
         "titles": [content.at(scenario) or "the run as it is" for scenario in times.scenarios],
@@ -75,10 +76,7 @@ def spread_data(content: StudyContent) -> dict[str, Any]:
             [_stats(target, scenario, never_C) for scenario, never_C in zip(times.scenarios, never_SC, strict=True)]
             for target, never_SC in zip(content.targets, times.never_TSC.tolist(), strict=True)
         ],
-        "texts": [
-            [spread_in_words(content, times, number, row) for row in range(len(times.scenarios))]
-            for number in range(len(content.targets))
-        ],
+        "texts": [[spread_in_words(content, times, i, row) for row in rows] for i in range(len(content.targets))],
     }
 
 
