@@ -130,7 +130,7 @@ class Driver:
         workers, operations = self.workers, self.operations
         made = [operations.steps(worker, self.model, self.iteration, self.num_steps) for worker in workers]
         self.iteration += self.num_steps
-        self.model = operations.combine(ROOT, made, [1 / len(workers)] * len(workers))
+        self.model = operations.combine(ROOT, self.model, made, [1 / len(workers)] * len(workers))
         metrics = operations.evaluate(self.model, self.iteration) if evaluated else None
         flush: Callable[[], None] = getattr(self.learner, "flush", lambda: None)
         flush()

@@ -91,7 +91,7 @@ class Emulation:
     def _lives(self) -> list[Process]:
         start = self.operations.start()
         first = {server: self._opened(gate, gate.first()) for server, gate in self.gates.items()}
-        lives = [self._serve(server, first.get(self.schedule.parent.get(server, -1))) for server in self.gates]
+        lives = [self._serve(server, first.get(self.schedule.parent.get(server, -1)), start) for server in self.gates]
         return lives + [self._work(worker, first[self.schedule.parent[worker]], start) for worker in self.plan.workers]
 
     def _work(self, worker: int, ticket: Ticket | None, model: Version) -> Process:
@@ -117,7 +117,7 @@ class Emulation:
                 self._holds_global_model(worker, ticket.answer.record)
             ticket = ticket.after or self._opened(gate, gate.after(ticket))  # mostly opened by another child
 
-    def _serve(self, server: int, above: Ticket | None) -> Process:
+    def _serve(self, server: int, above: Ticket | None, model: Version) -> Process:
         """A server's life: gather, aggregate, pass on (from above where its phase there ends too), again.
 
         above: its ticket at the server that aggregates it.
@@ -126,13 +126,13 @@ class Emulation:
         while done < gate.end:
             ticket = yield from self._next_closed(server)
             done = ticket.phase.end
-            model, record = (yield from self._aggregate(gate, ticket)), None
+            model, record = (yield from self._aggregate(gate, ticket, model)), None
             if server == 0:
                 record = self._global_aggregation(ticket.phase, model)
             elif above is not None and done == above.phase.end:
                 higher, exchange = self.gates[above.phase.server], self.draws.exchange(server)
                 yield from self._upload(higher, above, server, model, exchange)
-                del model
+                model = NOTHING
                 yield from self._download(server, above, exchange)
                 model, record = above.answer.version, above.answer.record
                 above = self._opened(higher, higher.after(above))
@@ -140,7 +140,7 @@ class Emulation:
             ticket.signal.succeed()
             if server == 0:
                 self.operations.final = model if done >= gate.end else None
-            del model, record
+            del record
 
     def _opened(self, gate: Gate, ticket: Ticket | None) -> Ticket | None:
         """Return a ticket, made ready for processes where it is new."""
@@ -195,7 +195,7 @@ class Emulation:
         num_bytes = self.plan.message_bytes
         self.recorder.activity(child, "download", start_ns, start_ns + down_ns, phase, num_bytes, phase.server)
 
-    def _aggregate(self, gate: Gate, ticket: Ticket) -> Generator[Event, Any, Version]:
+    def _aggregate(self, gate: Gate, ticket: Ticket, begun: Version) -> Generator[Event, Any, Version]:
         phase, start_ns = ticket.phase, self.env.now_ns
         server = phase.server
         if ticket.first_ns < start_ns:
@@ -207,7 +207,7 @@ class Emulation:
             yield Delay(self.env, cost_ns, server)
         self.split[server] = self.split[ticket.blamed].aggregated(cost_ns)
         self.recorder.activity(server, "aggregate", start_ns, start_ns + cost_ns, phase, peer=ticket.blamed)
-        return self.operations.combine(server, *gate.combination(ticket))
+        return self.operations.combine(server, begun, *gate.combination(ticket))
 
     def _global_aggregation(self, phase: Phase, model: Version) -> RoundRecord:
         metrics = self.operations.evaluate(model, phase.end) if self.plan.is_evaluated(phase.end) else None
@@ -281,6 +281,6 @@ class _Walk:
                 elif child not in ticket.sits_out:
                     made = self.operations.steps(child, model, phase.begin, phase.num_steps)
                     gate.arrive(ticket, child, made, "", 0)
-            model = self.operations.combine(server, *gate.combination(ticket))
+            model = self.operations.combine(server, model, *gate.combination(ticket))
             self.tickets[server] = gate.after(ticket)
         return model

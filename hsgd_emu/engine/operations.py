@@ -49,8 +49,13 @@ class Learner(Protocol):
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         """Make a version: steps iteration + 1 ... iteration + num_steps of a worker from a version (equation (4))."""
 
-    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
-        """Make a version: the weighted average of versions, at a server; the weights sum to 1."""
+    def combine(
+        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+    ) -> None:
+        """Make a version: the weighted average of versions, at a server; the weights sum to 1.
+
+        begun: what the server sent down last, or begins with: the versions came of it.
+        """
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:
         """Return the figures of a version after `iteration` iterations."""
@@ -103,8 +108,8 @@ class Operations:
             learner.steps(made, worker, version, iteration, num_steps)
         return made
 
-    def combine(self, server: int, versions: Sequence[Version], weights: Sequence[float]) -> Version:
-        """Return the weighted average of versions, made at a server."""
+    def combine(self, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]) -> Version:
+        """Return the weighted average of versions, made at a server that has sent down `begun`."""
         known, header = self._headers.get(server, (None, b""))
         if known is not weights:  # mostly the same list again
             header = struct.pack(f"<qq{len(weights)}d", server, len(versions), *weights)
@@ -112,7 +117,7 @@ class Operations:
         key = hashlib.sha256(header + b"".join([version.key for version in versions])).digest()
         learner, made = self.learner, self._version(key)
         if learner is not None:
-            learner.combine(made, server, versions, weights)
+            learner.combine(made, server, begun, versions, weights)
         return made
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:

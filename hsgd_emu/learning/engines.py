@@ -21,8 +21,7 @@ from hsgd_emu.learning.examine import dense
 from hsgd_emu.learning.layers import Layer, Pass
 from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.seeded import seeded_generators
-from hsgd_emu.learning.sgd import Sgd
-from hsgd_emu.learning.stacks import Part, Tensors
+from hsgd_emu.learning.stacks import Part, Sgd, Tensors
 
 Way = Literal["layered", "vmap", "one_by_one"]
 Precision = Literal["fp32", "tf32", "bf16"]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from hsgd_emu.learning.dropout import MaskedDropout
 from hsgd_emu.learning.models import ChannelNorm
 from hsgd_emu.learning.norm import channel_norm, channel_norm_backward
-from hsgd_emu.learning.sgd import Sgd
+from hsgd_emu.learning.stacks import Sgd
 
 _aten = torch.ops.aten
 

@@ -33,10 +33,10 @@ from hsgd_emu.learning.layering import evaluation_layers_of, layers_of
 from hsgd_emu.learning.layers import Layer
 from hsgd_emu.learning.models import has_convolutions, in_short
 from hsgd_emu.learning.samples import ResidentData
-from hsgd_emu.learning.sgd import Sgd
-from hsgd_emu.learning.stacks import Stacks, Tensors
+from hsgd_emu.learning.stacks import Sgd, Stacks, Tensors
 from hsgd_emu.rng import seed_of
 
+_PLAIN = TrainSpec(iterations=1)
 _NUM_TRIED = 4  # samples in the batches that a network is tried with
 _SAME = 1e-7
 """How far apart two ways may be that are the same but for the order of summation, relative to the largest entry."""
@@ -133,10 +133,10 @@ class Network:
 
     def _try_vmap(self) -> str:
         """Let vmap batch a step of a network whose every module is known to be batched rightly, if it is at all."""
-        stacks = self.stacks("vmap", 2, 2, momentum=False)
+        stacks = self.stacks("vmap", 2)
         part, masks = stacks.part([0, 1]), self.masks.draw(len(self.sample), [0, min(1, self.num_workers - 1)], 0)
         x_WB, y_WB = self.sample.expand(2, *self.sample.shape), self.sample.new_zeros(2, len(self.sample)).long()
-        self.engine("vmap").step(part, Sgd(part.trained, {}, 0.0, 0.0), Step(x_WB, y_WB, masks, 1.0, 0))
+        self.engine("vmap").step(part, Sgd(part, _PLAIN), Step(x_WB, y_WB, masks, 1.0, 0))
         return ""
 
     def _differs(self, way: Way) -> str:
@@ -144,7 +144,7 @@ class Network:
 
         In float64, where nothing but what differs in kind differs by more than rounding.
         """
-        stacks = self.stacks(way, 2, 2, momentum=False).in_double()
+        stacks = self.stacks(way, 2).in_double()
         for stack in stacks.trained.values():
             stack[1] = nudged(stack[1])
         before = [self._cloned(way, stacks.model(row)) for row in range(2)]
@@ -159,7 +159,7 @@ class Network:
         ((x, y),) = self.data.batches(draws, engine.grouped)
         drawn = self.masks.draw(x_WB.shape[1], [0, min(1, self.num_workers - 1)], 0)
         masks = {name: mask.double() for name, mask in drawn.items()}
-        engine.step(part, Sgd(part.trained, {}, 0.0, 0.0), Step(x.double(), y, masks, 1.0, 0))
+        engine.step(part, Sgd(part, _PLAIN), Step(x.double(), y, masks, 1.0, 0))
         test_x, its_x = (self.data.trial_test_x(_NUM_TRIED, blocks).double() for blocks in (False, engine.blocks))
         for row, start in enumerate(before):
             mask = {name: mask[row] for name, mask in masks.items()}
@@ -203,11 +203,11 @@ class Network:
 
     def num_bytes(self, way: Way) -> int:
         """Return the size of one node's model in the form that a way works on."""
-        tensors = self.stacks(way, 1, 0).model(0).values()
+        tensors = self.stacks(way, 1).model(0).values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    def stacks(self, way: Way, num_rows: int, num_workers: int, momentum: bool = True) -> Stacks:
-        """Return the initial model at every node; momentum: whether workers keep theirs, if they have any."""
+    def stacks(self, way: Way, num_rows: int, num_workers: int = 0) -> Stacks:
+        """Return the initial model at every node; num_workers: those that keep what is their own."""
         trained, fixed = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
         buffers = {name: b for name, b in self.model.named_buffers() if name in self.names}
         state = self.model.state_dict(keep_vars=True)
@@ -226,8 +226,7 @@ class Network:
                     tensors[self.fold.weight] = self.fold.folded()
             if self.train.weight_decay and self.fold.weight in trained:
                 trained[self.fold.kept] = self.fold.full.new_ones(1)
-        num_momenta = num_workers if momentum and self.train.momentum else 0
-        return Stacks(trained, fixed, buffers, num_rows, num_momenta, private)
+        return Stacks(trained, fixed, buffers, num_rows, num_workers, self.train, private)
 
     def whole(self, way: Way, model: Tensors) -> Tensors:
         """Return a node's model as the network has it, in its own order: what was folded is unfolded."""

@@ -69,7 +69,9 @@ class ReadableLearner:
             self.losses.append(float(loss.detach()))
         made.register = _copy_of(model)
 
-    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
+    def combine(
+        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+    ) -> None:
         states = [version.register for version in versions]
         average = {}
         for name, first in states[0].items():

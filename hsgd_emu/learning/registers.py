@@ -70,10 +70,10 @@ class Registers:
 
     def combine(self, request: Combine, weights: torch.Tensor) -> None:
         """Make an average in the server's row."""
-        sources = [self.source(version) for version in request.versions]
-        request.versions = []
+        begun, sources = self.source(request.begun), [self.source(version) for version in request.versions]
+        request.begun, request.versions = NOTHING, []
         self.free(request.place)
-        self.stacks.average(request.place, sources, weights)
+        self.stacks.combine(request.place, begun, sources, weights)
         self.put(request.made, request.place)
 
     def state(self) -> dict[int, Tensors]:

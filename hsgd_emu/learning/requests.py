@@ -31,12 +31,14 @@ class Combine:
     made: Version
     place: int
     """The server's row."""
+    begun: Version
+    """What the server sent down last."""
     versions: list[Version]
     weights: tuple[float, ...]
 
     @property
     def is_ready(self) -> bool:
-        return all(version.register is not None for version in self.versions)
+        return all(version.register is not None for version in [self.begun, *self.versions])
 
 
 Request = Steps | Combine

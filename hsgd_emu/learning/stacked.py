@@ -74,8 +74,10 @@ class StackedLearner:
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         self._queue.append(Steps(made, self.setup.slots[worker], version, iteration, num_steps))
 
-    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
-        self._queue.append(Combine(made, self.setup.slots[server], list(versions), tuple(weights)))
+    def combine(
+        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+    ) -> None:
+        self._queue.append(Combine(made, self.setup.slots[server], begun, list(versions), tuple(weights)))
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:
         self.flush()

@@ -1,4 +1,5 @@
-"""All nodes' models: one tensor with a leading axis over nodes for every parameter and buffer."""
+"""All nodes' models: one tensor with a leading axis over nodes for every parameter and buffer; and how a worker steps
+and a server combines there."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from hsgd_emu.config.run_schema import TrainSpec
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,16 +40,18 @@ class Stacks:
         fixed: Tensors,
         buffers: Tensors,
         num_rows: int,
-        num_momenta: int,
+        num_workers: int,
+        train: TrainSpec,
         private: Collection[str] = (),
     ) -> None:
-        """trained, fixed, buffers: the initial model by name; num_momenta: workers, or 0 without momentum; private:
+        """trained, fixed, buffers: the initial model by name; num_workers: those that keep what is
+        their own from step to step; private:
         buffers that are no part of a model's state: each node keeps its own."""
         self.fixed, self.private = fixed, frozenset(private)
         self.trained = {name: _repeated(start, num_rows) for name, start in trained.items()}
         self.buffers = {name: _repeated(start, num_rows) for name, start in buffers.items()}
-        self.momenta = {name: torch.zeros_like(stack[:num_momenta]) for name, stack in self.trained.items()}
-        self.has_momenta = num_momenta > 0
+        num_momenta = num_workers if train.momentum else 0
+        self.momenta = {n: torch.zeros_like(one[:num_workers]) for n, one in self.trained.items() if num_momenta}
         # A mask may hold -inf from the start; that is no divergence.
         self._can_diverge = [n for n, start in (trained | buffers).items() if bool(torch.isfinite(start).all())]
 
@@ -66,8 +71,11 @@ class Stacks:
         """What is sent and averaged."""
         return {name: stack for name, stack in self.moving.items() if name not in self.private}
 
-    def average(self, row: int, sources: Sequence[int | Tensors], weights: torch.Tensor) -> None:
-        """Set a row to the weighted mean of models in rows or elsewhere; counters to the largest."""
+    def combine(self, row: int, begun: int | Tensors, sources: Sequence[int | Tensors], weights: torch.Tensor) -> None:
+        """Set a server's row to the weighted mean of models in rows or elsewhere; counters to the largest.
+
+        begun: the model that the server sent down last.
+        """
         rows = [source for source in sources if isinstance(source, int)]
         chosen = rows_of(rows) if len(rows) == len(sources) else None
         for name, stack in self.sent.items():
@@ -111,7 +119,7 @@ class Stacks:
         fixed = {name: tensor.expand(len(workers), *tensor.shape) for name, tensor in self.fixed.items()}
         trained, buffers, momenta = (
             {name: stack[rows] for name, stack in stacks.items()}
-            for stacks in (self.trained, self.buffers, self.momenta if self.has_momenta else {})
+            for stacks in (self.trained, self.buffers, self.momenta)
         )
         return Part(trained, fixed, buffers, momenta, is_view=isinstance(rows, slice))
 
@@ -184,3 +192,68 @@ def _gathered(stack: torch.Tensor, name: str, sources: Sequence[int | Tensors]) 
     for row, source in zip(found, sources, strict=True):
         row.copy_(_of(stack, name, source))
     return found
+
+
+# --- a step -----------------------------------------------------------------------------------------
+
+
+class Sgd:
+    """Updates parameters (W, *shape) as soon as their gradients are known.
+
+    Gradients arrive multiplied by `loss_scale`: the learning rate where there is no momentum, so that an update is a
+    subtraction, which can be fused into the product that yields the gradient.
+    """
+
+    def __init__(self, part: Part, train: TrainSpec) -> None:
+        self.weights, self.momenta = part.trained, part.momenta
+        self.momentum, self.weight_decay = train.momentum, train.weight_decay
+        self.rate: float | torch.Tensor = 0.0
+
+    def begin_step(self, rate: float | torch.Tensor) -> float | torch.Tensor:
+        """Set the learning rate of the next updates and return the scale of the loss."""
+        self.rate = rate
+        return 1.0 if self.momentum else rate
+
+    def apply(self, name: str, gradient: torch.Tensor, scale: float = 1.0) -> None:
+        """Update with scale x gradient (W, *shape)."""
+        weight = self.weights[name]
+        if self.momentum:
+            self.momenta[name].mul_(self.momentum).add_(gradient, alpha=scale)
+            self._follow_momentum(name)
+        else:
+            self._decay(weight)
+            weight.sub_(gradient, alpha=scale)
+
+    def apply_product(self, name: str, left: torch.Tensor, right: torch.Tensor, scale: float = 1.0) -> None:
+        """Update with scale x left (W, m, b) @ right (W, b, n), which is never stored."""
+        weight = self.weights[name]
+        if self.momentum:
+            _add_product(self.momenta[name], left, right, self.momentum, scale)
+            self._follow_momentum(name)
+        elif self.weight_decay and isinstance(self.rate, float):
+            _add_product(weight, left, right, 1 - self.rate * self.weight_decay, -scale)
+        else:
+            self._decay(weight)
+            _add_product(weight, left, right, 1.0, -scale)
+
+    def _decay(self, weight: torch.Tensor) -> None:
+        if self.weight_decay:
+            weight.mul_(1 - self.rate * self.weight_decay)
+
+    def _follow_momentum(self, name: str) -> None:
+        weight, momentum = self.weights[name], self.momenta[name]
+        if self.weight_decay:
+            momentum.add_(weight, alpha=self.weight_decay)
+        if isinstance(self.rate, float):
+            weight.sub_(momentum, alpha=self.rate)
+        else:
+            weight.addcmul_(momentum, self.rate, value=-1)
+
+
+def _add_product(into: torch.Tensor, left: torch.Tensor, right: torch.Tensor, beta: float, alpha: float) -> None:
+    if left.dtype != into.dtype:  # products in lower precision, weights as they are
+        into.mul_(beta).add_(torch.bmm(left, right), alpha=alpha)
+    elif len(into) == 1:
+        into[0].addmm_(left[0], right[0], beta=beta, alpha=alpha)
+    else:
+        into.baddbmm_(left, right, beta=beta, alpha=alpha)

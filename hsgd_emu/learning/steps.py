@@ -12,8 +12,7 @@ from hsgd_emu.learning.iterations import Iterations, each
 from hsgd_emu.learning.network import Network
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.samples import Draws, ResidentData
-from hsgd_emu.learning.sgd import Sgd
-from hsgd_emu.learning.stacks import Part, Stacks, Tensors
+from hsgd_emu.learning.stacks import Part, Sgd, Stacks, Tensors
 
 Rates = Sequence[float] | torch.Tensor
 Masks = Callable[[int], Tensors]
@@ -54,8 +53,7 @@ class Taker:
 
     def run(self, part: Part, draws: Draws, rates: Rates, masks: Masks, first: int) -> torch.Tensor:
         """Take steps from what was drawn; first: the first worker, whose seed is for all other randomness."""
-        train = self.network.train
-        sgd = Sgd(part.trained, part.momenta, train.momentum, train.weight_decay)
+        sgd = Sgd(part, self.network.train)
         losses_W = torch.zeros(draws.indices.shape[2], dtype=torch.float64, device=self.data.device)
         for step, (x, y) in enumerate(self.data.batches(draws, self.engine.grouped)):
             seed = self.network.masks.seed(first, draws.iteration + step)

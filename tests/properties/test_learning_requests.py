@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hsgd_emu.config.run_schema import TrainSpec
 from hsgd_emu.engine.operations import Operations, Version
 from hsgd_emu.learning.registers import Registers
 from hsgd_emu.learning.requests import Combine, Steps, carry_out
@@ -21,7 +22,7 @@ class Book:
     """A learner whose model is one number: exact, and another one for every history."""
 
     def __init__(self) -> None:
-        self.stacks = Stacks({"w": torch.zeros(1, dtype=torch.float64)}, {}, {}, NUM_NODES, 0)
+        self.stacks = Stacks({"w": torch.zeros(1, dtype=torch.float64)}, {}, {}, NUM_NODES, 0, TrainSpec(iterations=1))
         self.registers = Registers(self.stacks)
         self.queue: list[Steps | Combine] = []
 
@@ -31,8 +32,10 @@ class Book:
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         self.queue.append(Steps(made, worker, version, iteration, num_steps))
 
-    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
-        self.queue.append(Combine(made, server, list(versions), tuple(weights)))
+    def combine(
+        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+    ) -> None:
+        self.queue.append(Combine(made, server, begun, list(versions), tuple(weights)))
 
     def flush(self) -> None:
         queue, self.queue = self.queue, []
@@ -78,7 +81,9 @@ class Plain:
             value = stepped(value, worker, t)
         self.values[made.number] = value
 
-    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
+    def combine(
+        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+    ) -> None:
         below = [self.values[version.number] for version in versions]
         self.values[made.number] = sum(w * value for w, value in zip(weights, below, strict=True))
 
@@ -103,8 +108,8 @@ def test_registers_and_batches_leave_what_one_by_one_leaves(data):
         elif kind == "c":
             numbers = data.draw(st.lists(st.sampled_from(sorted(held)), min_size=1, max_size=3, unique=True))
             server, weights = data.draw(st.integers(NUM_WORKERS, NUM_NODES - 1)), [1 / len(numbers)] * len(numbers)
-            made = one.combine(server, [held[n] for n in numbers], weights)
-            twins[made.number] = other.combine(server, [twins[n] for n in numbers], weights)
+            made = one.combine(server, held[number], [held[n] for n in numbers], weights)
+            twins[made.number] = other.combine(server, twins[number], [twins[n] for n in numbers], weights)
             held[made.number] = made
         elif kind == "l" and len(held) > 1:
             made = held.pop(number)
@@ -127,7 +132,7 @@ def test_a_version_that_nobody_holds_takes_no_memory():
     model = operations.start()
     for t in range(50):
         made = [operations.steps(worker, model, t, 1) for worker in range(NUM_WORKERS)]
-        model = operations.combine(4, made, [0.25] * 4)
+        model = operations.combine(4, model, made, [0.25] * 4)
         del made
         if t % 7 == 0:
             book.flush()
@@ -149,8 +154,8 @@ def test_a_round_needs_as_many_batches_as_there_are_aggregations(periods, random
             made = [Version(0, b"") for _ in workers]
             pairs = zip(made, workers, strict=True)
             lane += [Steps(one, worker, model, t, period) for one, worker in pairs]
-            model = Version(0, b"")
-            lane.append(Combine(model, server, made, (0.5, 0.5)))
+            begun, model = model, Version(0, b"")
+            lane.append(Combine(model, server, begun, made, (0.5, 0.5)))
         lanes.append(lane)
     requests = []
     while any(lanes):

@@ -27,7 +27,9 @@ class Diary:
         self.made_at[made.number] = worker
         self.asked.append(("steps", worker, iteration, num_steps, self.made_at[version.number]))
 
-    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
+    def combine(
+        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+    ) -> None:
         self.made_at[made.number] = server
         self.asked.append(("combine", server, tuple(self.made_at[v.number] for v in versions), tuple(weights)))
 

@@ -115,7 +115,9 @@ class Summing:
         self.asked += 1
         made.register = version.register * 1.5 + worker + iteration / 7 + num_steps
 
-    def combine(self, made: Version, server: int, versions: Sequence[Version], weights: Sequence[float]) -> None:
+    def combine(
+        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+    ) -> None:
         self.asked += 1
         made.register = sum(w * v.register for w, v in zip(weights, versions, strict=True))
 

@@ -27,7 +27,7 @@ class ByNode:
 
     def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
         below = [self.versions[child] for child in children]
-        self.versions[server] = self.operations.combine(server, below, weights)
+        self.versions[server] = self.operations.combine(server, self.versions[server], below, weights)
 
     def hand_down(self, server: int, child: int) -> None:
         self.versions[child] = self.versions[server]

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune, weight_norm
 from torchvision import models as torchvision_models
 
+from hsgd_emu.config.run_schema import TrainSpec
 from hsgd_emu.learning.chain import find_chain
 from hsgd_emu.learning.dropout import with_masked_dropout
 from hsgd_emu.learning.layering import layers_of
 from hsgd_emu.learning.layers import Layer, MaxPool2d, Pass, Relu
 from hsgd_emu.learning.models import cifar_cnn, femnist_cnn, mlp
-from hsgd_emu.learning.sgd import Sgd
+from hsgd_emu.learning.stacks import Part, Sgd
 
 FLAT, IMAGE = (6,), (3, 8, 8)
 CONV = ["Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear"]
@@ -348,7 +349,7 @@ def test_unknown_layers_are_not_batched_by_hand(name):
 
 def backward(layers: list[Layer], x: torch.Tensor, dy: torch.Tensor, num_workers: int) -> tuple[torch.Tensor, ...]:
     """Return the output (W, B, F) of layers without parameters and the gradient of their grouped input."""
-    run, sgd = Pass(num_workers, {}, True), Sgd({}, {}, 0.0, 0.0)
+    run, sgd = Pass(num_workers, {}, True), Sgd(Part({}, {}, {}, {}, is_view=True), TrainSpec(iterations=1))
     y = x
     with torch.no_grad():
         for layer in layers:

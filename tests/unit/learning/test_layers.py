@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from hsgd_emu.config.run_schema import Augment
+from hsgd_emu.config.run_schema import Augment, TrainSpec
 from hsgd_emu.learning.chain import find_chain
 from hsgd_emu.learning.dropout import MaskedDropout, with_masked_dropout
 from hsgd_emu.learning.engines import Layered, Step
 from hsgd_emu.learning.layering import layers_of
 from hsgd_emu.learning.models import ChannelNorm, cifar_cnn, femnist_cnn, mlp
-from hsgd_emu.learning.sgd import Sgd
-from hsgd_emu.learning.stacks import Part
+from hsgd_emu.learning.stacks import Part, Sgd
 
 from .twins import Trial, assert_close_models, synthetic
 
@@ -54,7 +53,7 @@ class Workers:
             for one in self.copies
         ]
         self.part = self._part()
-        self.sgd = Sgd(self.part.trained, self.part.momenta, momentum, decay)
+        self.sgd = Sgd(self.part, TrainSpec(iterations=1, momentum=momentum, weight_decay=decay))
 
     def _copy(self) -> nn.Module:
         one = copy.deepcopy(self.network)

@@ -47,8 +47,8 @@ class Group:
         made = [version() for _ in self.workers]
         pairs = zip(made, self.workers, strict=True)
         found: list[Request] = [Steps(one, worker, self.model, iteration, period) for one, worker in pairs]
-        self.model = version()
-        return [*found, Combine(self.model, self.server, made, (1 / len(made),) * len(made))]
+        begun, self.model = self.model, version()
+        return [*found, Combine(self.model, self.server, begun, made, (1 / len(made),) * len(made))]
 
 
 def test_nothing_is_asked_of_an_empty_queue():
@@ -89,7 +89,7 @@ def test_workers_at_different_iterations_go_together_where_their_rates_are_equal
 def test_a_worker_that_sits_out_is_not_waited_for():
     model = version()
     first = ready(0, 0, 5)
-    requests = [first, Combine(model, 4, [first.made], (1.0,))]
+    requests = [first, Combine(model, 4, first.version, [first.made], (1.0,))]
     requests += [Steps(version(), worker, model, 5, 5) for worker in (0, 1)]
     assert log_of(requests) == ["steps 0:0 +5", "combine -> 4", "steps 0:5 1:5 +5"]
 
@@ -97,5 +97,6 @@ def test_a_worker_that_sits_out_is_not_waited_for():
 def test_what_one_worker_does_is_done_in_its_order_even_if_it_waits_for_nothing():
     # Momentum is the worker's own: its second steps must not come before its first.
     slow, model = ready(1, 0, 3), version()
-    requests = [slow, Combine(model, 4, [slow.made], (1.0,)), Steps(version(), 0, model, 0, 1), ready(0, 1, 1)]
+    average = Combine(model, 4, slow.version, [slow.made], (1.0,))
+    requests = [slow, average, Steps(version(), 0, model, 0, 1), ready(0, 1, 1)]
     assert log_of(requests) == ["steps 1:0 +3", "combine -> 4", "steps 0:0 +1", "steps 0:1 +1"]
