@@ -55,7 +55,9 @@ def curves(content: Content) -> Figure | None:
         return None
     shown = [metric for metric in METRICS if content.has(metric)] or ["time_s"]
     against: tuple[Axis, ...] = ("iteration", "bytes") if shown == ["time_s"] else (*AXES,)
-    axes = [axis for axis in against if _has_axis(content, axis)]
+    # An axis on which a case has no place would compare nothing.
+    points = [point for case in content.cases for point in case.points]
+    axes = [axis for axis in against if all(place_of(point, axis) is not None for point in points)]
     return Figure(
         id="curves",
         title="Curves",
@@ -77,11 +79,6 @@ def _rows(content: Content) -> Iterator[_Rows]:
             rows = _Rows(case, start)
             yield rows
             start = rows.end
-
-
-def _has_axis(content: Content, axis: Axis) -> bool:
-    """Tell whether all cases have their place on this axis: without one of them it would compare nothing."""
-    return all(place_of(point, axis) is not None for case in content.cases for point in case.points)
 
 
 # --- the data ---------------------------------------------------------------------------------------

@@ -141,8 +141,7 @@ def _longest_wait(window: Window) -> list[str]:
     return [f"{name} waits the longest, {duration(waits)}; it {rest}." if waits else f"No worker waits; {name} {rest}."]
 
 
-# --- the rows -------------------------------------------------------------------------------------
-
+# --- the rows ---------------------------------------------------------------------------------------
 
 MOST_NODES = 40
 MOST_ROUNDS = 3
@@ -359,8 +358,7 @@ def class_of(node: str) -> str:
     return re.sub(r"-\d+$", "", node)
 
 
-# --- the marks ------------------------------------------------------------------------------------
-
+# --- the marks --------------------------------------------------------------------------------------
 
 PARTS = {
     "compute": "compute",

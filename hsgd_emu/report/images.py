@@ -134,8 +134,7 @@ def _draw(kaleido: Any, jobs: list[dict[str, Any]]) -> None:
         raise ConfigError.of("--format", "", text) from None
 
 
-# --- one picture, to stand alone ------------------------------------------------------------------
-
+# --- one picture, to stand alone --------------------------------------------------------------------
 
 _WIDTH_PX, _SCALE = 960, 2
 _TITLE_CHARACTERS, _TITLE_LINE_PX, _KEY_ROW_PX, _AIR_PX = 100, 26, 24, 26

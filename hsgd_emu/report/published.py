@@ -176,8 +176,7 @@ def _of_our_own(rows: Sequence[Row]) -> list[str]:
     return [f"Under the run's own network the same cases take {what} the published time."]
 
 
-# --- ours, and the fit ----------------------------------------------------------------------------
-
+# --- ours, and the fit ------------------------------------------------------------------------------
 
 _MOST_WORK = 250
 """Links times cases of which a fit takes about two seconds; a longer one is left to `hsgd-emu fit`."""

@@ -128,8 +128,7 @@ def _hops(view: View) -> dict[str, Counter[tuple[str, str, str]]]:
     return found
 
 
-# --- the data -------------------------------------------------------------------------------------
-
+# --- the data ---------------------------------------------------------------------------------------
 
 MOST_ROWS = 2_000
 """Rows of data node by node; of more nodes and links, one row for all that are alike."""
@@ -283,8 +282,7 @@ def _alike(view: View) -> Iterator[dict[str, Any]]:
         yield {**row._asdict(), "num": num}
 
 
-# --- the marks ------------------------------------------------------------------------------------
-
+# --- the marks --------------------------------------------------------------------------------------
 
 MOST_PLACES = 46
 MOST_FURTHER = 12
@@ -431,15 +429,13 @@ class Drawing:
         margin = {"l": round(12 + left), "r": round(18 + right), "t": 24, "b": 4}
         return {"xaxis": x, "yaxis": y, "margin": margin, "annotations": list(self._labels())}
 
-    def _most(self) -> int:
-        """Return how many characters a server's label may have, so that two levels' do not touch on a phone."""
-        return max(6, 30 // self.depth) if self.depth > 1 else 18
-
     def _label(self, place: Place[int]) -> str:
         if place.rest:
             return rest_label(place.rest, self._class_of, 12)
         node = self.nodes[place.node]
-        return shortened(node.name, 18 if node.is_worker else self._most())
+        # Servers' shorter, so that two levels' do not touch on a phone.
+        short = not node.is_worker and self.depth > 1
+        return shortened(node.name, max(6, 30 // self.depth) if short else 18)
 
     def _labels(self) -> Iterator[dict[str, Any]]:
         for place in self.places:

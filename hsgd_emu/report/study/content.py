@@ -231,8 +231,7 @@ def _gain(median_SC: Floats, is_local_C: NDArray[np.bool_]) -> Floats:
         return np.asarray(local_S / other_S)
 
 
-# --- every trial's own times ----------------------------------------------------------------------
-
+# --- every trial's own times ------------------------------------------------------------------------
 
 MOST_SCENARIOS = 300
 MOST_TIMES = 150_000

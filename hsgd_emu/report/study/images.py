@@ -150,8 +150,7 @@ def _of_spread(content: StudyContent, trials: dict[str, Any], drawn: Drawn) -> I
         yield _Choice((f"scenario{scenario}",), (f"at {at}",) if at else (), scenario == start, draw)
 
 
-# --- what the page's script puts in ---------------------------------------------------------------
-
+# --- what the page's script puts in -----------------------------------------------------------------
 
 MOST_DOTS = 400
 _GOLDEN = 0.618034

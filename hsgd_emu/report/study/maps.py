@@ -211,7 +211,7 @@ def gain_in_words(content: StudyContent, factors: Sequence[float]) -> str:
     return f"{text[0].upper()}{text[1:]}." if parts else "No case reaches the target."
 
 
-# --- names of cases in their regions --------------------------------------------------------------
+# --- names of cases in their regions ----------------------------------------------------------------
 
 
 def labels(content: StudyContent, grid: Grid, frame: Frame, best: Rows) -> list[dict[str, Any]]:

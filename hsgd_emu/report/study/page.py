@@ -194,8 +194,7 @@ def rows(content: StudyContent, target: Target) -> list[Row]:
     return found
 
 
-# --- the data that stand in the page once ---------------------------------------------------------
-
+# --- the data that stand in the page once -----------------------------------------------------------
 
 MOST_EXACT = 100_000
 """Times of a page, over all tables; where there are more, they are rounded, or they would make most of the page."""

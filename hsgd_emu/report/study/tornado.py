@@ -73,11 +73,8 @@ def subjects(content: StudyContent) -> list[Subject]:
     every = tuple(case.index for case in content.cases)
     if len(every) == 1:
         return [Subject(content.cases[0].name, every)]
-    kinds = [
-        Subject(name, tuple(case.index for case in content.cases if case.dashed == local))
-        for name, local in (("the best H-SGD", False), ("the best local SGD", True))
-        if content.both_kinds
-    ]
+    names = (("the best H-SGD", False), ("the best local SGD", True)) if content.both_kinds else ()
+    kinds = [Subject(name, tuple(c.index for c in content.cases if c.dashed == local)) for name, local in names]
     alone = [Subject(case.name, (case.index,)) for case in content.cases]
     return [Subject("the fastest case", every), *kinds, *(alone if len(alone) <= MOST_CASES else ())]
 
@@ -144,8 +141,7 @@ def _without(places: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return places[:axis] + places[axis + 1 :]
 
 
-# --- the figure -----------------------------------------------------------------------------------
-
+# --- the figure -------------------------------------------------------------------------------------
 
 LOW_COLOUR, HIGH_COLOUR = OTHER_COLOUR, PART_COLOURS["communication"]
 _ROW_PX, _FRAME_PX = 62, 84
@@ -348,8 +344,7 @@ def _line(at: float) -> dict[str, Any]:
     return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": at, "x1": at, "line": line}
 
 
-# --- in sentences ---------------------------------------------------------------------------------
-
+# --- in sentences -----------------------------------------------------------------------------------
 
 NEVER = "never"
 
