@@ -20,13 +20,12 @@ _BEGIN, _END = ".hsgd-emu-", ".new"  # of the name of a file that is not whole y
 _MARKED_BYTES = 2**16  # at the beginning and at the end of a file, to look for our mark in
 
 
-def write_atomically(path: Path, content: str | bytes, *, synced: bool = True) -> None:
-    """Write a file so that a reader, and a kill at any moment, sees the old one or the new one.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, a kill at any moment and a power failure leave the old one or the new one.
 
-    synced: also after a power failure.
     Raises:  OSError, with the path in it.
     """
-    with replacing(path, synced=synced) as file:
+    with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
@@ -34,7 +33,7 @@ def write_atomically(path: Path, content: str | bytes, *, synced: bool = True) -
 def replacing(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
     """Give a file to write to; it takes the place of `path` when all is written, and goes if anything fails.
 
-    A link at `path` is replaced itself; what it leads to stays as it is.
+    A link at `path` is replaced itself; what it leads to stays as it is.  synced: whole after a power failure too.
     Raises:  OSError, with the path in it; `path` may be no folder, pipe or device.
     """
     _refuse_special(path)

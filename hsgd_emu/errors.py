@@ -44,12 +44,6 @@ class Problems(list[Problem]):
         if note not in self.notes:
             self.notes.append(note)
 
-    def take(self, others: Problems) -> None:
-        """Add what others hold."""
-        self += others
-        for note in others.notes:
-            self.note(note)
-
 
 class HsgdError(Exception):
     """A failure that is reported by its message alone, without a traceback."""

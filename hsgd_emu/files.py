@@ -42,11 +42,11 @@ def open_regular(path: Path, what: str = "a regular file") -> int:
     return descriptor
 
 
-def read_bounded(path: Path, limit: int, what: str = "a regular file") -> bytes:
-    """Return the content of a regular file of at most `limit` bytes, whatever its size was said to be.
+def read_text_bounded(path: Path, limit: int, what: str = "a regular file") -> str:
+    """Return the text of a regular UTF-8 file of at most `limit` bytes, whatever its size was said to be.
 
-    what: what is expected there, as in "a run file".
-    Raises:  ConfigError: as `open_regular`; or it is larger, or cannot be read.
+    A byte order mark is left out.  what: what is expected there, as in "a run file".
+    Raises:  ConfigError: as `open_regular`; or it is larger, not UTF-8, or cannot be read.
     """
     with os.fdopen(open_regular(path, what), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -55,25 +55,15 @@ def read_bounded(path: Path, limit: int, what: str = "a regular file") -> bytes:
             while size <= limit and len(content) <= limit:
                 part = file.read(min(_PART, limit + 1 - len(content)))
                 if not part:
-                    return bytes(content)
+                    return bytes(content).decode("utf-8-sig")
                 content += part
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ConfigError.of(f"{path}:{line}", "", "not UTF-8 text; save the file as UTF-8") from None
         except OSError as error:
             raise ConfigError.of(str(path), "", f"cannot be read: {_reason(error)}") from None
     found = f"{size} bytes" if size > limit else "grows while it is read"
     raise ConfigError.of(str(path), "", f"{found}; at most {limit} bytes are read")
-
-
-def read_text_bounded(path: Path, limit: int, what: str = "a regular file") -> str:
-    """Return the text of a regular UTF-8 file of at most `limit` bytes, without a byte order mark.
-
-    Raises:  ConfigError: as `read_bounded`; or it is not UTF-8.
-    """
-    content = read_bounded(path, limit, what)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError.of(f"{path}:{line}", "", "not UTF-8 text; save the file as UTF-8") from None
 
 
 def _refuse_special(found: os.stat_result, path: Path, what: str) -> None:

@@ -241,7 +241,9 @@ def _bound(kind: Any, name: str, where: Source, bindings: dict[str, Any], source
         text = found[0].message if found else ""
         if text.startswith("no ") and found[0].where == where.mark.where:
             found[:] = [where.problem((), f"{text}{' Or' if text.endswith('?') else '; or'} bind it under 'profiles'")]
-        problems.take(found)
+        problems += found
+        for note in found.notes:
+            problems.note(note)
         return profile
     return bind_value(kind, bindings[name], source.at(name), problems)
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.files import read_bounded, read_text_bounded
+from hsgd_emu.files import read_text_bounded
 
 
 def refusal(path, limit=100):
@@ -21,7 +21,7 @@ def refusal(path, limit=100):
 def test_a_file_of_exactly_the_limit_is_read_and_one_byte_more_is_not(tmp_path):
     file = tmp_path / "f"
     file.write_bytes(b"x" * 100)
-    assert read_bounded(file, 100) == b"x" * 100
+    assert read_text_bounded(file, 100) == "x" * 100
     file.write_bytes(b"x" * 101)
     assert refusal(file) == ": 101 bytes; at most 100 bytes are read"
 

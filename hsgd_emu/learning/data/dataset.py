@@ -94,14 +94,12 @@ def peculiarities(dataset: Dataset) -> list[str]:
     return found
 
 
-def normalisation(
-    mean: Any, std: Any, train_x: Array, where: str, field: str
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return (mean, std), one figure per channel; ConfigError where the numbers do not fit the data."""
+def normalisation(mean: Any, std: Any, train_x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return a run file's (mean, std), one figure per channel; ConfigError where the numbers do not fit the data."""
     try:
         return _normalisation(mean, std, train_x)
     except RefusedError as refused:
-        raise ConfigError.of(where, field, str(refused)) from None
+        raise ConfigError.of("", "data.normalize", str(refused)) from None
 
 
 def _form(x: Array) -> str:

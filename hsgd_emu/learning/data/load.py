@@ -50,7 +50,7 @@ def load_dataset(
         tell.warn(text)
     if spec.normalize is None:
         return dataset
-    mean, std = normalisation(spec.normalize.mean, spec.normalize.std, dataset.train_x, "", "data.normalize")
+    mean, std = normalisation(spec.normalize.mean, spec.normalize.std, dataset.train_x)
     return replace(dataset, mean=mean, std=std)
 
 
