@@ -97,41 +97,26 @@ def target_of(text: str) -> Target:
     return metric, level
 
 
-def hardest_reached(run: FinishedRun) -> Target:
-    """Return the hardest target of the run file that some case reached with more than half of its seeds.
+def reached_target(run: FinishedRun, target: Target | None) -> Target:
+    """Return the target, else the hardest of the run file, that some case reached with more than half of its seeds.
 
     Raises:  ConfigError: there is none.
     """
-    levels = run.experiment.target_levels()
+    levels = [target] if target else sorted(run.experiment.target_levels(), key=hardness)
     if not levels:
         text = "its run file names no targets; name one with --target, as in --target test_accuracy=0.8"
         raise ConfigError.of(str(run.folder), "", text)
-    levels = sorted(levels, key=hardness)
-    for target in levels:
-        if _reaching(run, target):
-            return target
-    raise _never_reached(run, levels[-1])
-
-
-def require_reached(run: FinishedRun, target: Target) -> None:
-    """Raise ConfigError unless some case reached the target with more than half of its seeds."""
-    if not _reaching(run, target):
-        raise _never_reached(run, target)
-
-
-def _reaching(run: FinishedRun, target: Target) -> list[str]:
-    cases = [case.name for case in run.experiment.cases]
-    return [case for case in cases if median_reached(list(run.reached(case, target).values())) is not None]
-
-
-def _never_reached(run: FinishedRun, target: Target) -> ConfigError:
-    metric = target[0]
+    for level in levels:
+        reached = (run.reached(case.name, level).values() for case in run.experiment.cases)
+        if any(median_reached(list(iterations)) is not None for iterations in reached):
+            return level
+    metric = levels[-1][0]
     learned = [metrics for trial in run.recorded.values() for metrics in trial.metrics.values() if metrics.is_finite]
     known = [value for metrics in learned if (value := metrics[metric]) is not None]
     best = (max if METRICS[metric].sign > 0 else min)(known, default=None)
     hint = "" if best is None else f"; the best of any seed is {metric} {number(best)}"
-    label = target_label(*target)
-    return ConfigError.of(str(run.folder), "", f"no case reached {label} with more than half of its seeds{hint}")
+    text = f"no case reached {target_label(*levels[-1])} with more than half of its seeds{hint}"
+    raise ConfigError.of(str(run.folder), "", text)
 
 
 # --- times ------------------------------------------------------------------------------------------

@@ -25,8 +25,7 @@ from hsgd_emu.study.finished import (
     Reached,
     finished_run,
     global_times_ns,
-    hardest_reached,
-    require_reached,
+    reached_target,
 )
 from hsgd_emu.units import plain_number
 
@@ -186,8 +185,7 @@ def sensitivity(folder: Path | str, improve: float = 0.1, target: Target | None 
     if not 0 < improve < 1:
         raise ConfigError.of("--improve", "", f"found {improve:g}; expected a share between 0 and 1, such as 10%")
     run = finished_run(folder)
-    target = target or hardest_reached(run)
-    require_reached(run, target)
+    target = reached_target(run, target)
     reached = {case.name: run.reached(case.name, target) for case in run.experiment.cases}
     now = {case: values[0] for case, values in times_to_target_s(run, [run.experiment], reached).items()}
     best = _best(now)
