@@ -190,7 +190,7 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
         part = schedule.end_of(1) if schedule.rounds_are_alike else plan.iterations
         emulate(replace(plan, iterations=part), Operations(), records.append)
         round_s, part_s = to_s(records[0].time_ns), to_s(records[-1].time_ns)
-        cells = [schedule.name, f"{schedule.end_of(1):,}", f"{plan.num_rounds:,}", f"{number(round_s)} s"]
+        cells = [schedule.name, schedule.rounds_in_words, f"{plan.num_rounds:,}", f"{number(round_s)} s"]
         table.add_row(*map(Text, [*cells, f"about {number(part_s * (plan.iterations // part))} s"]))
     console.print()
     console.print(table)

@@ -22,6 +22,7 @@ _EXCLUSIVE = (
     ("samples", "csv", "distribution"),
     ("levels", "root"),
     ("rtt_s", "scale", "profile", "set"),
+    ("add", "times", "rounds"),
 )
 """Of these keys, a mapping has some; one with others of them is another thing, not an addition."""
 _NAMES = ("distribution", "schedule")  # keys whose value says which others belong to them

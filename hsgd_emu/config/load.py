@@ -143,6 +143,11 @@ def _cases(data: dict[str, Any], source: Source, problems: list[Problem]) -> lis
 
 def _of_one_case(item: Any, source: Source, problems: list[Problem]) -> Any:
     """Return a case without what its `train` says that is the same in all cases, after adding that as problems."""
+    given = item.get("period") if isinstance(item, dict) else None
+    if isinstance(given, list):
+        text = f"found {shown(given)}; `periods: {given}` gives each level of servers its period"
+        problems.append(source.problem(("period",), f"{text}, `period: {{rounds: {given}}}` rounds of these lengths"))
+        item = {**item, "period": 1}
     own = item.get("train") if isinstance(item, dict) else None
     if not isinstance(own, dict):
         return item

@@ -200,17 +200,56 @@ class AveragingSpec(Strict):
     by: Literal["workers", "samples", "uniform"] = "workers"
 
 
-LevelPeriod = Annotated[Annotated[Count, Tag("<number>")] | Annotated[Literal["none"], Tag("<word>")], word_or_number]
+class RoundsSpec(Strict):
+    """Rounds of unlike lengths: growing by `add` or `times`, or listed. The last one is cut to what is left."""
+
+    first: Count | None = None
+    add: Annotated[int, Field(ge=0, le=MOST_ITERATIONS)] | None = None
+    """Iterations by which each round is longer than the one before."""
+    times: Count | None = None
+    """How many times as long as the one before each round is."""
+    most: Count | None = None
+    """The length beyond which `times` makes none longer."""
+    rounds: NonEmpty[Count] | None = None
+    """The length of each; the last one repeats."""
+
+    @model_validator(mode="after")
+    def _is_one_form(self) -> Self:
+        given = {name for name, value in self if value is not None}
+        if given not in ({"rounds"}, {"first", "add"}, {"first", "times"}, {"first", "times", "most"}):
+            raise ValueError("expected {first, add}, {first, times, most} (most may be left out), or {rounds: [...]}")
+        if self.most is not None and self.first is not None and self.first > self.most:
+            raise ValueError(f"first is {self.first}, above most, {self.most}")
+        return self
+
+
+def _period_form(value: Any) -> str:
+    return "<mapping>" if isinstance(value, dict | BaseModel) else "<word>" if isinstance(value, str) else "<number>"
+
+
+Period = Annotated[
+    Annotated[Count, Tag("<number>")]
+    | Annotated[Literal["once"], Tag("<word>")]
+    | Annotated[RoundsSpec, Tag("<mapping>")],
+    Discriminator(_period_form),
+]
+LevelPeriod = Annotated[
+    Annotated[Count, Tag("<number>")]
+    | Annotated[Literal["none", "once"], Tag("<word>")]
+    | Annotated[RoundsSpec, Tag("<mapping>")],
+    Discriminator(_period_form),
+]
 
 
 class CaseSpec(Strict):
     """One schedule: `period` for local SGD, `periods` for H-SGD."""
 
     name: Annotated[Label, SHOWN | NAMES]
-    period: Count | None = None
-    """P: workers average at the global server every P iterations."""
+    period: Period | None = None
+    """P: workers average at the global server every P iterations, once at the end, or in rounds of unlike lengths."""
     periods: Either[NonEmpty[LevelPeriod], Annotated[dict[str, LevelPeriod], Field(min_length=1)]] | None = None
-    """Per level from the root down, or per server (a name or a class of servers); `none` skips a server."""
+    """Per level from the root down, or per server (a name or a class of servers); `none` skips a server. The global
+    server's may be `once` or rounds, too."""
     participation: Annotated[float, Field(gt=0, le=1)] | None = None
     """Instead of train.participation."""
     train: Annotated[CaseTrainSpec | None, LEARNED] = None

@@ -131,7 +131,12 @@ def _name(chain: Sequence[LevelPeriod]) -> str:
 
 
 def _identity(schedule: Schedule, case: CaseSpec) -> tuple[object, ...]:
-    return tuple(sorted(schedule.period.items())), schedule.participation, repr((case.train, case.averaging))
+    return (
+        tuple(sorted(schedule.period.items())),
+        schedule.rounds,
+        schedule.participation,
+        repr((case.train, case.averaging)),
+    )
 
 
 def _check_periods(periods: Periods, topology: Topology, iterations: int) -> None:
