@@ -32,8 +32,10 @@ wd l2 l2_reg regularization
     here it is train.weight_decay
 loss criterion loss_fn loss_function
     cross-entropy is the only loss yet; as a target it is test_loss or train_loss
-mu prox_mu fedprox_mu proximal_mu fedprox scaffold
-    local steps are plain SGD: FedProx, SCAFFOLD and the like are not there yet
+mu prox_mu fedprox_mu proximal_mu fedprox prox
+    here it is train.proximal
+scaffold control_variates
+    local steps are SGD, with momentum and train.proximal: SCAFFOLD and the like are not there yet
 algorithm strategy aggregator method fl_algorithm fedavg
     servers average, weighed as in averaging: {by: samples}; how often is a case's period or periods
 clip grad_clip max_grad_norm gradient_clipping clip_norm

@@ -172,6 +172,8 @@ class TrainSpec(Strict):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Each worker keeps its own momentum; it is neither sent nor averaged."""
     weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
+    proximal: Annotated[float, Field(ge=0, le=MOST_RATE)] | None = None
+    """FedProx's mu: each gradient + mu (w - r), r the model that the worker received last."""
     participation: Annotated[float, Field(gt=0, le=1), SCHEDULED] = 1.0
     """Fraction of each group's workers, drawn anew every local period, that take part."""
     dtype: Annotated[Literal["float32", "float64"], COMMON] = "float32"

@@ -65,6 +65,9 @@ class ReadableLearner:
             optimiser.param_groups[0]["lr"] = learning_rate(self.train, t)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # PyTorch ships it without types
+            for name, parameter in model.named_parameters():
+                if parameter.grad is not None and self.train.proximal:
+                    parameter.grad += self.train.proximal * (parameter.detach() - version.register[name])
             optimiser.step()
             self.losses.append(float(loss.detach()))
         made.register = _copy_of(model)

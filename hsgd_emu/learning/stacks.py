@@ -4,7 +4,7 @@ and a server combines there."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ class Part:
     buffers: Tensors
     momenta: Tensors
     is_view: bool
+    anchors: Tensors = field(default_factory=dict)
+    """What each worker received last, where its steps are pulled there."""
 
 
 class Stacks:
@@ -52,6 +54,8 @@ class Stacks:
         self.buffers = {name: _repeated(start, num_rows) for name, start in buffers.items()}
         num_momenta = num_workers if train.momentum else 0
         self.momenta = {n: torch.zeros_like(one[:num_workers]) for n, one in self.trained.items() if num_momenta}
+        pulled = self.trained if train.proximal else {}
+        self.anchors = {name: stack[:num_workers].clone() for name, stack in pulled.items()}
         # A mask may hold -inf from the start; that is no divergence.
         self._can_diverge = [n for n, start in (trained | buffers).items() if bool(torch.isfinite(start).all())]
 
@@ -88,6 +92,8 @@ class Stacks:
         chosen = rows_of(rows)
         for name, stack in self.sent.items():
             stack[chosen] = _of(stack, name, source).clone()  # of the same memory, mostly
+            if name in self.anchors:
+                self.anchors[name][chosen] = stack[chosen]
 
     def on_device(self, stored: Tensors) -> Tensors:
         """Return a stored model as what is sent is here: on the device, laid out alike."""
@@ -121,7 +127,8 @@ class Stacks:
             {name: stack[rows] for name, stack in stacks.items()}
             for stacks in (self.trained, self.buffers, self.momenta)
         )
-        return Part(trained, fixed, buffers, momenta, is_view=isinstance(rows, slice))
+        anchors = {name: stack[rows] for name, stack in self.anchors.items()}
+        return Part(trained, fixed, buffers, momenta, isinstance(rows, slice), anchors)
 
     def backup(self, workers: Sequence[int]) -> Part:
         """Return copies of the models of workers, for `put` to put back."""
@@ -206,7 +213,8 @@ class Sgd:
 
     def __init__(self, part: Part, train: TrainSpec) -> None:
         self.weights, self.momenta = part.trained, part.momenta
-        self.momentum, self.weight_decay = train.momentum, train.weight_decay
+        self.momentum, self.anchors, self.proximal = train.momentum, part.anchors, train.proximal or 0.0
+        self.weight_decay = train.weight_decay + self.proximal
         self.rate: float | torch.Tensor = 0.0
 
     def begin_step(self, rate: float | torch.Tensor) -> float | torch.Tensor:
@@ -221,7 +229,7 @@ class Sgd:
             self.momenta[name].mul_(self.momentum).add_(gradient, alpha=scale)
             self._follow_momentum(name)
         else:
-            self._decay(weight)
+            self._decay(name)
             weight.sub_(gradient, alpha=scale)
 
     def apply_product(self, name: str, left: torch.Tensor, right: torch.Tensor, scale: float = 1.0) -> None:
@@ -230,20 +238,24 @@ class Sgd:
         if self.momentum:
             _add_product(self.momenta[name], left, right, self.momentum, scale)
             self._follow_momentum(name)
-        elif self.weight_decay and isinstance(self.rate, float):
+        elif self.weight_decay and not self.proximal and isinstance(self.rate, float):
             _add_product(weight, left, right, 1 - self.rate * self.weight_decay, -scale)
         else:
-            self._decay(weight)
+            self._decay(name)
             _add_product(weight, left, right, 1.0, -scale)
 
-    def _decay(self, weight: torch.Tensor) -> None:
+    def _decay(self, name: str) -> None:
         if self.weight_decay:
-            weight.mul_(1 - self.rate * self.weight_decay)
+            self.weights[name].mul_(1 - self.rate * self.weight_decay)
+        if self.proximal:
+            self.weights[name].add_(self.anchors[name] * (self.rate * self.proximal))
 
     def _follow_momentum(self, name: str) -> None:
         weight, momentum = self.weights[name], self.momenta[name]
         if self.weight_decay:
             momentum.add_(weight, alpha=self.weight_decay)
+        if self.proximal:
+            momentum.sub_(self.anchors[name], alpha=self.proximal)
         if isinstance(self.rate, float):
             weight.sub_(momentum, alpha=self.rate)
         else:

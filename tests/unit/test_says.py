@@ -110,6 +110,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "InverseSqrtRate.schedule": (RATE_FORM,),
     "PowerRate.schedule": (RATE_FORM,),
     "CosineRate.warmup": ("train.learning_rate.warmup=3",),
+    "TrainSpec.proximal": ("train.proximal=0.5",),
+    "CaseTrainSpec.proximal": ("cases.0.train.proximal=0.5",),
     "RoundsSpec.first": ("cases.0.periods.0.first=8",),
     "RoundsSpec.add": ("cases.0.periods.0={first: 4, add: 4}", "cases.0.periods.0.add=8"),
     "RoundsSpec.times": ("cases.0.periods.0.times=3",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -11,11 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from hsgd_emu.config.run_schema import Augment, CosineRate, InverseSqrtRate, StepRate
-from hsgd_emu.learning.models import mlp, softmax_regression
+from hsgd_emu.learning.models import cifar_cnn, mlp, softmax_regression
 from hsgd_emu.learning.stacked import StackedLearner
 from hsgd_emu.learning.tuning import Choice
 
-from .twins import Trial, assert_close_metrics, assert_close_models, in_turns, synthetic
+from .twins import Trial, assert_close_metrics, assert_close_models, in_turns, steps_away, synthetic
 
 MLP = partial(mlp, (6,), (8,), 4)
 FLAT = (6,)
@@ -185,3 +186,39 @@ def test_bf16_products_are_near_those_in_float32(way):
         assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
         assert one.test_loss == pytest.approx(other.test_loss, rel=0.02)
     assert {tensor.dtype for tensor in learner.stacks.trained.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("way", ["layered", "vmap", "one_by_one"])
+@pytest.mark.parametrize(
+    "train", [{}, {"momentum": 0.9}, {"weight_decay": 0.1}, {"momentum": 0.5, "weight_decay": 0.1}]
+)
+def test_a_proximal_term_pulls_to_the_model_received_last(way, train):
+    trial = Trial(MLP, synthetic(FLAT), proximal=2.0, **train)
+    learner = trial.assert_twins(way, members=in_turns)
+    plain = Trial(MLP, synthetic(FLAT), **train).stacked(way)
+    trial.run(plain, members=in_turns)
+    start = trial.model()
+    assert steps_away(learner, start) < steps_away(plain, start)
+
+
+def test_a_proximal_term_by_hand():
+    # One worker, full batch, one parameter vector: w1 = w0 - g0 gamma; w2 = w1 - gamma (g1 + mu (w1 - w0)).
+    trial = Trial(MLP, synthetic(FLAT), batch_size="full", proximal=3.0)
+    plain = Trial(MLP, synthetic(FLAT), batch_size="full")
+    pulled, free = trial.stacked(), plain.stacked()
+    for learner, steps in ((pulled, 2), (free, 1)):
+        learner.local_steps(0, 0, steps)
+    one = free.model_of(0)
+    one = {name: tensor.clone() for name, tensor in one.items()}
+    free.local_steps(0, 1, 1)
+    start = dict(trial.model().double().named_parameters())
+    for name, weight in free.model_of(0).items():
+        expected = weight - 0.1 * 3.0 * (one[name] - start[name].detach())
+        torch.testing.assert_close(pulled.model_of(0)[name], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_proximal_term_on_images_and_with_dropout_and_norms():
+    images = Trial(partial(cifar_cnn, 4), synthetic((3, 32, 32), images=True), proximal=1.0, weight_decay=0.01)
+    images.assert_twins("layered", evaluate_every=8)
+    layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4))
+    Trial(lambda: copy.deepcopy(layers), synthetic((6,)), proximal=1.0, momentum=0.9).assert_twins()
