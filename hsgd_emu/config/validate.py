@@ -44,9 +44,8 @@ def check(annotation: Any, data: Any, source: Source, problems: list[Problem]) -
         problem = source.problem(path, _message(annotation, entry, path, source))
         if problem not in problems:
             problems.append(problem)
-    if len(unknown) == len(errors):
-        return adapter.validate_python(_without(data, unknown))
-    return None
+    # What a model says of its keys together it says only now.
+    return check(annotation, _without(data, unknown), source, problems) if len(unknown) == len(errors) else None
 
 
 @lru_cache(maxsize=256)

@@ -10,13 +10,13 @@ import pytest
 
 from hsgd_emu.engine.gates import ClosingGate, Ticket
 from hsgd_emu.engine.operations import Operations, Version
-from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.engine.schedule import Rounds, Schedule
 
 CHILDREN = (1, 2, 3)
 
 
 def gate_of(*members: tuple[int, ...], end: int = 15) -> ClosingGate:
-    schedule = Schedule("c", {0: 5}, dict.fromkeys(CHILDREN, 0), {0: CHILDREN}, 1.0)
+    schedule = Schedule("c", {0: 5}, dict.fromkeys(CHILDREN, 0), {0: CHILDREN}, 1.0, Rounds(5), 5)
     share = {1: 0.5, 2: 0.25, 3: 0.25}
 
     def weigh(children: tuple[int, ...]) -> list[float]:
