@@ -45,12 +45,14 @@ Request = Steps | Combine
 
 
 def carry_out(
-    requests: Sequence[Request],
+    requests: list[Request],
     steps: Callable[[list[Steps], int], None],
     combine: Callable[[Combine], None],
     rates: Callable[[int, int], Hashable],
 ) -> None:
     """Carry out requests in an order in which every version is made before it is needed, steps batched over workers.
+
+    Takes them out of the list: a request that is done must not keep the version alive that it made.
 
     A request waits for the versions it names, and for the earlier ones of its own place. In each wave all that can be
     averaged is; then the steps that wait for nothing are taken together as far as the shortest of them goes:
@@ -58,7 +60,8 @@ def carry_out(
     and else lets its `version` be where it has got to. Together go those that have equal learning rates: rates
     (iteration, num_steps), whatever their iteration numbers.
     """
-    queue = list(requests)
+    queue = requests[:]
+    requests.clear()
     while queue:
         ready, queue = _wave(queue, combine)
         num_steps = min((request.num_steps for request in ready), default=0)

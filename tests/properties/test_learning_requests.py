@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ class Book:
         self.queue: list[Steps | Combine] = []
 
     def start(self, version: Version) -> None:
-        self.registers.put(version, NUM_WORKERS)
+        self.registers.put(version, NUM_NODES - 1)
 
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         self.queue.append(Steps(made, worker, version, iteration, num_steps))
@@ -126,18 +127,27 @@ def test_registers_and_batches_leave_what_one_by_one_leaves(data):
     assert {number: float(tensors["w"]) for number, tensors in stored.items()} == found
 
 
-def test_a_version_that_nobody_holds_takes_no_memory():
+@pytest.mark.parametrize("every", [1, 3, 50])
+def test_a_synchronous_trial_copies_nothing_aside_however_rarely_it_is_carried_out(every, monkeypatch):
+    # Whatever is set aside is memory and time that a synchronous trial does without.
+    monkeypatch.setattr(Stacks, "sent_of", lambda *_: pytest.fail("set aside"))
     book = Book()
     operations = Operations(book)
-    model = operations.start()
-    for t in range(50):
-        made = [operations.steps(worker, model, t, 1) for worker in range(NUM_WORKERS)]
-        model = operations.combine(4, model, made, [0.25] * 4)
-        del made
-        if t % 7 == 0:
+    whole = operations.start()
+    models = dict.fromkeys((4, 5), whole)
+    for t in range(0, 100, 2):
+        for server, workers in ((4, (0, 1)), (5, (2, 3))):
+            for at in (t, t + 1):  # two local phases in each round
+                made = [operations.steps(worker, models[server], at, 1) for worker in workers]
+                models[server] = operations.combine(server, models[server], made, [0.5, 0.5])
+                del made
+        whole = operations.combine(6, whole, list(models.values()), [0.5, 0.5])
+        models = dict.fromkeys((4, 5), whole)
+        if t // 2 % every == 0:
             book.flush()
-            assert list(book.registers.state()) == [model.number]
-            assert not book.registers._aside
+    monkeypatch.undo()
+    book.flush()
+    assert list(book.registers.state()) == [whole.number]
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
