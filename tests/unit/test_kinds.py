@@ -99,7 +99,7 @@ def test_a_file_of_another_kind_is_named_in_one_line(place, monkeypatch, args, w
         ("bandwidth_mbps", "bandwidth_bps"),
         ("random_seed", "seeds: [1, 2, 3]"),
         ("device", "--device"),
-        ("prox_mu", "FedProx"),
+        ("prox_mu", "train.proximal"),
         ("eval_every", "evaluation.every_iterations"),
         ("output_dir", "--out"),
     ],
