@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
+from heapq import heappush
 from typing import Any
 
 import simpy
@@ -31,10 +32,6 @@ class Clock(simpy.Environment):
 
     _now: int
 
-    @property
-    def now_ns(self) -> int:
-        return self._now
-
 
 class Delay(Event):
     """A timeout whose ties resolve by node order instead of by the order of calls."""
@@ -42,9 +39,9 @@ class Delay(Event):
     def __init__(self, env: simpy.Environment, delay_ns: int, node: int) -> None:
         # Set here, as SimPy's own Timeout does, for there is one of these per event.
         self.env, self.callbacks, self._ok, self._value = env, [], True, None
-        # Priorities 0 and 1 are SimPy's own: what follows from an event at once comes before the next node's.
-        # SimPy's type of a priority is an int by another name; naming it would cost a call per event.
-        env.schedule(self, node + 2, delay_ns)  # type: ignore[arg-type]
+        # Priorities 0 and 1 are SimPy's own: what follows from an event at once comes before the next node's. What
+        # `Environment.schedule` does, without its call; its type of a priority is an int by another name.
+        heappush(env._queue, (env._now + delay_ns, node + 2, next(env._eid), self))  # type: ignore[misc]
 
 
 class Emulation:
@@ -67,7 +64,7 @@ class Emulation:
         self.env = Clock()
         self.plan, self.operations, self.schedule = plan, operations, plan.schedule
         self.on_round, self.on_aggregated, self.is_enough = on_round, on_aggregated, is_enough
-        self.draws = plan.draws()
+        self.draws, self.num_bytes = plan.draws(), plan.message_bytes
         self.gates = plan.gates()
         self.recorder = Recorder(keep)
         self.split: dict[int, Split] = dict.fromkeys([*plan.workers, *self.schedule.children], Split())
@@ -104,7 +101,7 @@ class Emulation:
             steps_ns = self.draws.steps_ns(worker, num_steps)
             exchange = self.draws.exchange(worker)
             if worker not in ticket.sits_out:
-                start_ns = self.env.now_ns
+                start_ns = self.env._now
                 yield Delay(self.env, steps_ns, worker)
                 self.split[worker] = self.split[worker].computed(steps_ns)
                 self.recorder.activity(worker, "compute", start_ns, start_ns + steps_ns, phase)
@@ -136,7 +133,7 @@ class Emulation:
                 yield from self._download(server, above, exchange)
                 model, record = above.answer.version, above.answer.record
                 above = self._opened(higher, higher.after(above))
-            ticket.answer = Answer(model, self.env.now_ns, self.split[server], record)
+            ticket.answer = Answer(model, self.env._now, self.split[server], record)
             ticket.signal.succeed()
             if server == 0:
                 self.operations.final = model if done >= gate.end else None
@@ -152,8 +149,8 @@ class Emulation:
 
     def _wake(self, gate: Gate, ticket: Ticket, at_ns: int) -> Process:
         # After all that arrives in the same moment; at once where the first holder has come too late.
-        yield Delay(self.env, max(0, at_ns - self.env.now_ns), len(self.plan.network.topology.nodes))
-        if gate.wake(ticket, self.env.now_ns):
+        yield Delay(self.env, max(0, at_ns - self.env._now), len(self.plan.network.topology.nodes))
+        if gate.wake(ticket, self.env._now):
             self._close(ticket)
 
     def _close(self, ticket: Ticket) -> None:
@@ -171,17 +168,17 @@ class Emulation:
         return closed.popleft()
 
     def _upload(self, gate: Gate, ticket: Ticket, child: int, model: Version, exchange: Exchange) -> Process:
-        start_ns, up_ns = self.env.now_ns, exchange.up_ns
+        start_ns, up_ns = self.env._now, exchange.up_ns
         yield Delay(self.env, up_ns, child)
         self.split[child] = self.split[child].communicated(up_ns)
         phase, end_ns = ticket.phase, start_ns + up_ns
-        self.recorder.activity(child, "upload", start_ns, end_ns, phase, self.plan.message_bytes, phase.server)
+        self.recorder.activity(child, "upload", start_ns, end_ns, phase, self.num_bytes, phase.server)
         if gate.arrive(ticket, child, model, exchange.costliest, end_ns):
             self._close(ticket)
 
     def _download(self, child: int, ticket: Ticket, exchange: Exchange) -> Process:
         """Wait until the server sends down, then receive."""
-        start_ns, split, phase = self.env.now_ns, self.split[child], ticket.phase
+        start_ns, split, phase = self.env._now, self.split[child], ticket.phase
         yield ticket.signal
         _, sent_ns, sent_split, _ = ticket.answer
         # A worker that sat out may still have been receiving the model before: it goes on from its own time.
@@ -192,11 +189,11 @@ class Emulation:
         down_ns = exchange.down_ns
         yield Delay(self.env, down_ns, child)
         self.split[child] = split.communicated(down_ns)
-        num_bytes = self.plan.message_bytes
-        self.recorder.activity(child, "download", start_ns, start_ns + down_ns, phase, num_bytes, phase.server)
+        end_ns = start_ns + down_ns
+        self.recorder.activity(child, "download", start_ns, end_ns, phase, self.num_bytes, phase.server)
 
     def _aggregate(self, gate: Gate, ticket: Ticket, begun: Version) -> Generator[Event, Any, Version]:
-        phase, start_ns = ticket.phase, self.env.now_ns
+        phase, start_ns = ticket.phase, self.env._now
         server = phase.server
         if ticket.first_ns < start_ns:
             self.recorder.activity(server, "wait", ticket.first_ns, start_ns, phase, peer=ticket.blamed)
@@ -217,13 +214,13 @@ class Emulation:
         if self.on_aggregated is not None:
             self.on_aggregated(phase.end)
         self._still_to_hold[phase.number] = len(self.plan.workers)
-        return RoundRecord(phase.number, phase.end, -1, self.env.now_ns, Split(), metrics)
+        return RoundRecord(phase.number, phase.end, -1, self.env._now, Split(), metrics)
 
     def _holds_global_model(self, worker: int, record: RoundRecord) -> None:
         """A worker has the new global model; with the last one the round is over (DESIGN 4.5)."""
         # Events of one moment come in node order, so the first of several last ones stays.
-        if self.env.now_ns > record.time_ns:
-            record.time_ns, record.split = self.env.now_ns, self.split[worker]
+        if self.env._now > record.time_ns:
+            record.time_ns, record.split = self.env._now, self.split[worker]
         self._still_to_hold[record.round] -= 1
         if not self._still_to_hold[record.round]:
             del self._still_to_hold[record.round]

@@ -119,8 +119,6 @@ class Recorder:
             assert end_ns > MOST_NS
             text = f"iteration {iteration} ends later than the 292 years that the clock can hold; costs are in seconds"
             raise ConfigError.of("", "train.iterations", text) from None
-        if len(self._unhashed) > _HASH_BYTES:
-            self._hash_rows()
         if kind == "wait":
             waits = self._waits.setdefault(phase.round, {})
             waits[node] = waits.get(node, 0) + end_ns - start_ns
@@ -139,6 +137,8 @@ class Recorder:
 
     def barrier(self, row: Barrier, phase: Phase) -> None:
         """Record whom an aggregation waited for."""
+        if len(self._unhashed) > _HASH_BYTES:
+            self._hash_rows()
         if self.keep == "full" or (self.keep == "rounds" and row.server == 0):
             self._barriers.setdefault(phase.round, []).append(row)
 
