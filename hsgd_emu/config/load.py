@@ -128,9 +128,8 @@ def _cases(data: dict[str, Any], source: Source, problems: list[Problem]) -> lis
     cases: list[CaseSpec | None] = []
     seen: dict[str, int] = {}
     for number, item in enumerate(data["cases"]):
-        case = check(
-            CaseSpec, _of_one_case(item, source.at("cases", number), problems), source.at("cases", number), problems
-        )
+        place = source.at("cases", number)
+        case = check(CaseSpec, _of_one_case(item, place, problems), place, problems)
         if case is not None:
             if case.name in seen:
                 text = f"'{case.name}' is already the name of cases.{seen[case.name]}"
@@ -151,7 +150,7 @@ def _of_one_case(item: Any, source: Source, problems: list[Problem]) -> Any:
     own = item.get("train") if isinstance(item, dict) else None
     if not isinstance(own, dict):
         return item
-    for key in own.keys() & set(OF_ALL_CASES):
+    for key in [key for key in own if key in OF_ALL_CASES]:
         text = "is the same in all cases, which share their batches: it stands in the run's own train"
         problems.append(source.problem(("train", key), text))
     if "participation" in own and item.get("participation") is not None:

@@ -135,9 +135,9 @@ class Emulation:
                 above = self._opened(higher, higher.after(above))
             ticket.answer = Answer(model, self.env._now, self.split[server], record)
             ticket.signal.succeed()
-            if server == 0:
-                self.operations.final = model if done >= gate.end else None
             del record
+        if server == 0:
+            self.operations.final = model
 
     def _opened(self, gate: Gate, ticket: Ticket | None) -> Ticket | None:
         """Return a ticket, made ready for processes where it is new."""
