@@ -30,6 +30,7 @@ from hsgd_emu.config.schema import ComputeProfile, Ref
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.gates import gate_of
+from hsgd_emu.engine.messages import Sends
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
@@ -117,6 +118,15 @@ class Experiment:
             averaging=case.averaging or self.averaging,
         )
 
+    def sends(self, case: str) -> Sends:
+        """Return what the messages of a case carry."""
+        return Sends()
+
+    @cached_property
+    def most_sent(self) -> int:
+        """How many times the model's size no message exceeds."""
+        return max((self.sends(case.name).most for case in self.cases), default=1)
+
     def routes(self, schedule: Schedule, message_bytes: int) -> dict[int, Route]:
         """Return by node the route to the server that aggregates it."""
         pairs = list(schedule.parent.items())
@@ -148,6 +158,7 @@ class Experiment:
             uniform=averaging.by == "uniform",
             gate=gate,
             depends_on_time=depends_on_time,
+            sends=self.sends(schedule.name),
         )
 
     def resolved(self) -> str:
@@ -377,7 +388,8 @@ def _all_cost(draft: TopologyDraft, network: Network, message: Message, problems
 def _check_clock(experiment: Experiment, draft: RunDraft) -> None:
     """Report cases that take longer than the clock can hold, as far as that is known before the model is."""
     num_bytes = experiment.message_bytes or 1
-    if surely_fits(experiment.network, Message(num_bytes), experiment.train.iterations):
+    most = Message(num_bytes * experiment.most_sent)
+    if surely_fits(experiment.network, most, experiment.train.iterations):
         return
     for schedule in experiment.schedules:
         routes = experiment.routes(schedule, num_bytes)

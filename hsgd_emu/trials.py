@@ -148,10 +148,10 @@ class Session:
 
         Raises:  ConfigError: a link, or a whole case, takes longer for this message than any may.
         """
-        message = Message(message_bytes)
-        experiment.network.check(message)
+        most = Message(message_bytes * experiment.most_sent)
+        experiment.network.check(most)
         cases = {s.name: (s, experiment.routes(s, message_bytes)) for s in experiment.schedules}
-        fits = surely_fits(experiment.network, message, experiment.train.iterations)
+        fits = surely_fits(experiment.network, most, experiment.train.iterations)
         for schedule, routes in () if fits else cases.values():
             check_clock(experiment.plan(schedule, routes, message_bytes, experiment.seeds[0]))
         return cls(experiment, progress, message_bytes, environment, cases, world, recorded or {})
@@ -402,5 +402,7 @@ def curve_row(record: RoundRecord) -> CurveRow | None:
         to_s(split.compute_ns),
         to_s(split.communication_ns),
         to_s(split.aggregation_ns),
+        record.uploaded_bytes,
+        record.downloaded_bytes,
         metrics,
     )

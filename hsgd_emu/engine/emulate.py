@@ -64,7 +64,7 @@ class Emulation:
         self.env = Clock()
         self.plan, self.operations, self.schedule = plan, operations, plan.schedule
         self.on_round, self.on_aggregated, self.is_enough = on_round, on_aggregated, is_enough
-        self.draws, self.num_bytes = plan.draws(), plan.message_bytes
+        self.draws = plan.draws()
         self.gates = plan.gates()
         self.recorder = Recorder(keep)
         self.split: dict[int, Split] = dict.fromkeys([*plan.workers, *self.schedule.children], Split())
@@ -172,7 +172,8 @@ class Emulation:
         yield Delay(self.env, up_ns, child)
         self.split[child] = self.split[child].communicated(up_ns)
         phase, end_ns = ticket.phase, start_ns + up_ns
-        self.recorder.activity(child, "upload", start_ns, end_ns, phase, self.num_bytes, phase.server)
+        self.recorder.activity(child, "upload", start_ns, end_ns, phase, exchange.up_bytes, phase.server)
+        self.recorder.uploaded[phase.round] += exchange.up_bytes
         if gate.arrive(ticket, child, model, exchange.costliest, end_ns):
             self._close(ticket)
 
@@ -190,7 +191,8 @@ class Emulation:
         yield Delay(self.env, down_ns, child)
         self.split[child] = split.communicated(down_ns)
         end_ns = start_ns + down_ns
-        self.recorder.activity(child, "download", start_ns, end_ns, phase, self.num_bytes, phase.server)
+        self.recorder.activity(child, "download", start_ns, end_ns, phase, exchange.down_bytes, phase.server)
+        self.recorder.downloaded[phase.round] += exchange.down_bytes
 
     def _aggregate(self, gate: Gate, ticket: Ticket, begun: Version) -> Generator[Event, Any, Version]:
         phase, start_ns = ticket.phase, self.env._now

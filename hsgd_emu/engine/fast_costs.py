@@ -7,6 +7,7 @@ the same number all along it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsgd_emu.config.schema import Ref
+from hsgd_emu.engine.messages import Both
 from hsgd_emu.engine.plan import Participation, Plan
 from hsgd_emu.timing.costs import Cost, TooLongError
 from hsgd_emu.timing.transfers import Transfer
@@ -131,6 +133,13 @@ class Block:
         return [np.stack(np.broadcast_arrays(*nodes), axis=1) for nodes in zip(*kinds_of_nodes, strict=True)]
 
 
+@dataclass(frozen=True, eq=False)
+class _Messages:
+    """What one node exchanges in each scenario; equal to itself alone, which is quicker to look up."""
+
+    of: tuple[Both, ...]
+
+
 class ScenarioCosts:
     """The costs of several plans of one schedule with the same routes."""
 
@@ -138,7 +147,7 @@ class ScenarioCosts:
         self.plans, self.schedule = plans, plans[0].schedule
         self.nodes, self.routes = plans[0].network.topology.nodes, plans[0].routes
         self.seeds = [plan.cost_seed for plan in plans]
-        self.messages = tuple(plan.message for plan in plans)
+        self._messages: dict[tuple[Both, ...], _Messages] = {}
         self._transfers = cache(self._find_transfers)
         self._exchange = cache(self._find_exchange)
         self._groups = cache(lambda *columns: Groups(zip(self.seeds, *columns, strict=True)))
@@ -180,34 +189,41 @@ class ScenarioCosts:
     def exchanges(self, node: int) -> Source | Same:
         """Return the exchanges of a node with the server that aggregates it: up and down."""
         route, num_phases = self.routes[node], self.num_phases(self.schedule.parent[node])
-        ways = [self._exchange(hop.link.profile, hop.forward) for hop in route]
+        messages = self._messages_of(node)
+        ways = [self._exchange(hop.link.profile, hop.forward, messages) for hop in route]
         same = [way for way in ways if way is not None]
         if len(same) == len(ways):
             return Same(num_phases, *(_added(one) for one in zip(*same, strict=True)))
 
         def open_(number: int) -> Draw:
-            message, legs = self.messages[number], self.plans[number].network.legs(node, route, self.seeds[number])
+            both, legs = messages.of[number], self.plans[number].network.legs(node, route, self.seeds[number])
 
             def draw(num: int) -> tuple[Ints, ...]:
-                both = [leg.exchanges.many(num, message, message)[:: 1 if leg.forward else -1] for leg in legs]
-                return tuple(_added(one) for one in zip(*both, strict=True))
+                turns = [1 if leg.forward else -1 for leg in legs]
+                ways = [leg.exchanges.many(num, *both[::turn])[::turn] for leg, turn in zip(legs, turns, strict=True)]
+                return tuple(_added(one) for one in zip(*ways, strict=True))
 
             return draw
 
         transfers = (self._transfers(hop.link.profile) for hop in route)
-        return Source(self._groups(self.messages, *transfers), open_, num_phases)
+        return Source(self._groups(messages.of, *transfers), open_, num_phases)
 
     def _find_transfers(self, ref: Ref) -> tuple[Transfer, ...]:
         return tuple(plan.network.transfers[ref] for plan in self.plans)
 
-    def _find_exchange(self, ref: Ref, forward: bool) -> tuple[Ints, Ints] | None:
+    def _messages_of(self, node: int) -> _Messages:
+        """Return what a node exchanges in each plan: the same object for nodes that exchange the same."""
+        found = tuple(plan.messages[node] for plan in self.plans)
+        return self._messages.setdefault(found, _Messages(found))
+
+    def _find_exchange(self, ref: Ref, forward: bool, messages: _Messages) -> tuple[Ints, Ints] | None:
         """Return (up, down) of every exchange over a link, (S,) each, or None where some are drawn."""
         transfers = self._transfers(ref)
         if not all(transfer.is_constant for transfer in transfers):
             return None
-        groups = Groups(zip(transfers, self.messages, strict=True))
-        streams = [(transfers[place].stream(0, "", ""), self.messages[place]) for place in groups.first]
-        pairs = [stream.next(message, message) for stream, message in streams]
+        groups, turn = Groups(zip(transfers, messages.of, strict=True)), 1 if forward else -1
+        streams = [(transfers[place].stream(0, "", ""), messages.of[place]) for place in groups.first]
+        pairs = [stream.next(*both[::turn]) for stream, both in streams]
         up, down = np.array(pairs, np.int64)[groups.of_S].T
         return (up, down) if forward else (down, up)
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
+from hsgd_emu.engine.messages import Both
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Exchanges, Message, Transfer, bound
@@ -103,14 +104,17 @@ class Exchange(NamedTuple):
     up_ns: int
     down_ns: int
     costliest: str
+    up_bytes: int
+    down_bytes: int
 
 
 class Draws:
     """A trial's costs: each entity takes the next draw of its own stream, whatever others do."""
 
-    def __init__(self, network: Network, routes: Mapping[int, Route], message: Message, seed: int) -> None:
+    def __init__(self, network: Network, routes: Mapping[int, Route], messages: Mapping[int, Both], seed: int) -> None:
+        """messages: by node, with the server that aggregates it."""
         nodes = network.topology.nodes
-        self.message = message
+        self._messages = messages
         self._steps = {w: cost.stream(seed, "compute", nodes[w].name) for w, cost in network.steps.items()}
         self._legs = {node: network.legs(node, route, seed) for node, route in routes.items()}
         self._same = {
@@ -136,15 +140,16 @@ class Draws:
 
     def _next_exchange(self, node: int) -> Exchange:
         total_up, total_down, most, costliest = 0, 0, -1, ""
+        messages = self._messages[node]
         for link, forward, exchanges in self._legs[node]:
-            up, down = exchanges.next(self.message, self.message)
+            up, down = exchanges.next(*messages) if forward else exchanges.next(*messages[::-1])
             if not forward:
                 up, down = down, up
             if up > most:
                 most, costliest = up, link
             total_up += up
             total_down += down
-        return Exchange(total_up, total_down, costliest)
+        return Exchange(total_up, total_down, costliest, messages.up.num_bytes, messages.down.num_bytes)
 
     def aggregation_ns(self, server: int) -> int:
         """Return what the next aggregation of a server costs."""

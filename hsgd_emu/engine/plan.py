@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 from hsgd_emu.engine.gates import ClosingGate, Gate
+from hsgd_emu.engine.messages import Both, Sends
 from hsgd_emu.engine.network import Draws, Network
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
@@ -42,11 +43,13 @@ class Plan:
     """Makes the gates of servers: whom they wait for."""
     depends_on_time: bool = False
     """Whether what is averaged depends on when models arrive."""
+    sends: Sends = field(default_factory=Sends)
+    """What messages carry."""
 
-    @property
-    def message(self) -> Message:
-        """What is sent both ways."""
-        return Message(self.message_bytes)
+    @cached_property
+    def messages(self) -> Mapping[int, Both]:
+        """By node: what it exchanges with the server that aggregates it."""
+        return self.sends.messages(self.schedule.parent, self.message_bytes)
 
     @property
     def cost_seed(self) -> int:
@@ -55,7 +58,7 @@ class Plan:
 
     def draws(self) -> Draws:
         """Return the trial's costs, from their first draw."""
-        return Draws(self.network, self.routes, self.message, self.cost_seed)
+        return Draws(self.network, self.routes, self.messages, self.cost_seed)
 
     @property
     def num_rounds(self) -> int:
@@ -132,7 +135,8 @@ def expected_end_ns(plan: Plan) -> float:
     def all_ns(server: int, node: int) -> float:
         """Return what all exchanges of a node with its server are expected to cost."""
         num = schedule.num_phases(server, plan.iterations)
-        return num * float(network.expected_ns(plan.routes[node], plan.message))
+        both = [network.expected_ns(plan.routes[node], message) for message in plan.messages[node]]
+        return num * sum(both) / 2
 
     above: dict[int, float] = {}
     for server in schedule.children:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -85,6 +86,9 @@ class RoundRecord:
     """None: this aggregation was not evaluated."""
     activities: list[Activity] = field(default_factory=list)
     barriers: list[Barrier] = field(default_factory=list)
+    uploaded_bytes: int = 0
+    """By all nodes together until the end of this round; a message counts once, however many links it crosses."""
+    downloaded_bytes: int = 0
     waits_ns: dict[int, int] = field(default_factory=dict)
     """By node, in this round: from the end of its upload until it receives; a server also from the first of its
     children's arrivals to the last."""
@@ -104,6 +108,9 @@ class Recorder:
         self._activities: dict[int, list[Activity]] = {}
         self._barriers: dict[int, list[Barrier]] = {}
         self._waits: dict[int, dict[int, int]] = {}
+        self.uploaded: defaultdict[int, int] = defaultdict(int)
+        """By round: bytes of its messages; those of the rounds that are over under -1."""
+        self.downloaded: defaultdict[int, int] = defaultdict(int)
 
     def activity(
         self, node: int, kind: str, start_ns: int, end_ns: int, phase: Phase, num_bytes: int = 0, peer: int = -1
@@ -147,5 +154,8 @@ class Recorder:
         rows = self._activities.pop(record.round, [])
         record.activities = sorted(rows, key=lambda row: (row.start_ns, row.node, row.end_ns))
         record.barriers = self._barriers.pop(record.round, [])
+        for sent in (self.uploaded, self.downloaded):
+            sent[-1] += sent.pop(record.round, 0)
+        record.uploaded_bytes, record.downloaded_bytes = self.uploaded[-1], self.downloaded[-1]
         record.waits_ns = dict(sorted(self._waits.pop(record.round, {}).items()))
         return record

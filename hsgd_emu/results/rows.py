@@ -40,7 +40,7 @@ class TrialRow(NamedTuple):
 class CurveRow(NamedTuple):
     """One evaluated global aggregation: the clock's columns, then the learner's.
 
-    time_s = compute_s + communication_s + aggregation_s.
+    time_s = compute_s + communication_s + aggregation_s. The bytes are of all messages until then.
     """
 
     round: int
@@ -50,6 +50,8 @@ class CurveRow(NamedTuple):
     compute_s: float
     communication_s: float
     aggregation_s: float
+    uploaded_bytes: int
+    downloaded_bytes: int
     metrics: Metrics
 
     @classmethod

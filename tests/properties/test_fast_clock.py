@@ -14,6 +14,7 @@ from oracle.drive import experiment_of, plan_of
 from oracle.worlds import runs, tied_world
 
 from hsgd_emu.engine import fast
+from hsgd_emu.engine.messages import Direction, ModelShape, Sends
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import simulated_times
 from hsgd_emu.timing.transfers import bound, scaled
@@ -36,11 +37,15 @@ def assert_same(plans: list[Plan]) -> None:
 @settings(FIXED, max_examples=200)
 @given(data=runs(), seeds=st.lists(st.integers(0, 3), min_size=1, max_size=3), network=st.integers(0, 9))
 def test_fast_clock_is_the_engine(data: dict[str, Any], seeds: list[int], network: int) -> None:
-    """Any tree, periods, profiles, participation; several scenarios at once; also another network seed."""
+    """Any tree, periods, profiles, participation; several scenarios at once; also another network seed, and messages
+    of unlike sizes."""
     experiment = experiment_of(data)
     for case in range(len(experiment.cases)):
         plans = [plan_of(experiment, case, seed) for seed in seeds]
-        assert_same([*plans, replace(plans[0], network_seed=network)])
+        coded: dict[tuple[int, Direction], Any] = {(0, "down"): sum, (plans[0].workers[-1], "up"): lambda sizes: 5}
+        sends = Sends(coded=coded, shape=lambda: ModelShape((3, 4), 1))
+        others = [replace(plans[0], network_seed=network), replace(plans[0], sends=sends)]
+        assert_same([*plans, *others, replace(plans[0], sends=Sends(copies=3))])
 
 
 @settings(FIXED, max_examples=60)

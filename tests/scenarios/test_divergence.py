@@ -152,7 +152,7 @@ def test_a_trial_that_starts_again_has_not_diverged(tmp_path: Path):
         store.commit_round(
             key,
             2,
-            CurveRow(1, 2, 1.0, 0.9, 0.1, 0.9, 0.0, Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=0.4)),
+            CurveRow(1, 2, 1.0, 0.9, 0.1, 0.9, 0.0, 0, 0, Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=0.4)),
             [],
             [],
             [],
@@ -160,7 +160,9 @@ def test_a_trial_that_starts_again_has_not_diverged(tmp_path: Path):
         store.commit_round(
             key,
             4,
-            CurveRow(2, 4, 2.0, 1.9, 0.2, 1.8, 0.0, Metrics(train_loss=math.nan, test_loss=1.0, test_accuracy=0.9)),
+            CurveRow(
+                2, 4, 2.0, 1.9, 0.2, 1.8, 0.0, 0, 0, Metrics(train_loss=math.nan, test_loss=1.0, test_accuracy=0.9)
+            ),
             [],
             [],
             [],
@@ -168,7 +170,7 @@ def test_a_trial_that_starts_again_has_not_diverged(tmp_path: Path):
         store.commit_round(
             key,
             6,
-            CurveRow(3, 6, 3.0, 2.9, 0.3, 2.7, 0.0, Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=0.9)),
+            CurveRow(3, 6, 3.0, 2.9, 0.3, 2.7, 0.0, 0, 0, Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=0.9)),
             [],
             [],
             [],

@@ -49,6 +49,8 @@ def row(iteration: int, time_s: float, accuracy: float | None, loss: float | Non
         1.0,
         time_s - 1,
         0.0,
+        0,
+        0,
         Metrics(train_loss=loss, test_loss=loss, test_accuracy=accuracy),
     )
 

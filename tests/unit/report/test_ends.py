@@ -39,7 +39,7 @@ def row(seed: int, number: int, last: int, top: float) -> CurveRow:
     iteration, time_s = 10 * number, number * (1 + seed / 10)
     accuracy = top * iteration / last
     metrics = Metrics(train_loss=1 - accuracy, test_loss=1 - accuracy, test_accuracy=accuracy)
-    return CurveRow(number, iteration, time_s, time_s, 0.3 * time_s, 0.7 * time_s, 0.0, metrics)
+    return CurveRow(number, iteration, time_s, time_s, 0.3 * time_s, 0.7 * time_s, 0.0, 0, 0, metrics)
 
 
 def write(folder: Path, ends: dict[str, tuple[int, ...]], tops: dict[tuple[str, int], float]) -> Path:
@@ -174,7 +174,7 @@ def test_a_run_of_which_all_trials_diverge_has_a_page_and_an_answer(tmp_path: Pa
     text = RUN + "cases: [{name: A, period: 10}]\nseeds: [1]\ntargets: {test_accuracy: [0.5]}\n"
     with RunStore.create(folder, text, {}, keys, TARGETS) as store:
         metrics = Metrics(train_loss=math.nan, test_loss=math.nan, test_accuracy=0.9)
-        store.commit_round(keys[0], 10, CurveRow(1, 10, 1.0, 0.9, 0.1, 0.9, 0.0, metrics), [], [], [])
+        store.commit_round(keys[0], 10, CurveRow(1, 10, 1.0, 0.9, 0.1, 0.9, 0.0, 0, 0, metrics), [], [], [])
         store.finish_trial(keys[0], "weights", "timeline", "simpy", 1.0)
     text = words(write_report(folder).read_text(encoding="utf-8"))
     assert (

@@ -245,7 +245,7 @@ def test_of_an_unfinished_run_the_first_seed_with_rows_is_shown(tmp_path: Path) 
         TimelineRow(HOSTILE, "aggregate", 2.0, 2.0, 5, 0, "<b>w"),
         TimelineRow("<b>w", "download", 2.0, 3.0, 5, 1000, HOSTILE),
     ]
-    curve = CurveRow(1, 5, 3.0, 2.0, 1.0, 2.0, 0.0, Metrics())
+    curve = CurveRow(1, 5, 3.0, 2.0, 1.0, 2.0, 0.0, 0, 0, Metrics())
     with RunStore.create(tmp_path / "run", run, {}, keys, ()) as store:
         store.commit_round(keys[1], 5, curve, rows, [], [])
     figure = figure_of(tmp_path / "run")

@@ -66,6 +66,8 @@ def row(number: int, time_s: float, accuracy: float | None) -> CurveRow:
         1.0,
         time_s - 1.0,
         0.0,
+        0,
+        0,
         Metrics(train_loss=loss, test_loss=loss, test_accuracy=accuracy),
     )
 
@@ -341,6 +343,8 @@ def test_a_long_run_stays_small_and_keeps_its_crossings(tmp_path: Path) -> None:
                     0.0,
                     i * 0.1,
                     0.0,
+                    0,
+                    0,
                     Metrics(train_loss=1 / i, test_loss=1 / i, test_accuracy=accuracy),
                 )
                 for i in range(1, 2001)

@@ -50,7 +50,7 @@ def drawn(figure: Figure) -> None:
 
 
 def row(number: int, parts: tuple[float, float, float], accuracy: float | None) -> CurveRow:
-    return CurveRow(number, 50 * number, sum(parts), sum(parts), *parts, Metrics(test_accuracy=accuracy))
+    return CurveRow(number, 50 * number, sum(parts), sum(parts), *parts, 0, 0, Metrics(test_accuracy=accuracy))
 
 
 @contextlib.contextmanager

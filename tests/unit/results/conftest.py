@@ -25,7 +25,7 @@ KEYS = tuple(TrialKey(case, seed) for case in CASES for seed in SEEDS)
 def curve_row(number: int, time_s: float, accuracy: float | None, loss: float | None = 1.0) -> CurveRow:
     """A row whose time is one quarter compute and three quarters communication."""
     metrics = Metrics(train_loss=loss, test_loss=loss, test_accuracy=accuracy)
-    return CurveRow(number, 50 * number, time_s, time_s - 0.1, time_s / 4, 3 * time_s / 4, 0.0, metrics)
+    return CurveRow(number, 50 * number, time_s, time_s - 0.1, time_s / 4, 3 * time_s / 4, 0.0, 0, 0, metrics)
 
 
 def timeline_rows(number: int) -> list[TimelineRow]:

@@ -32,7 +32,7 @@ store = RunStore.create(folder, "name: x", {{}}, [key], []) if new else RunStore
 print("ready", flush=True)
 for n in range(store.trial_state(key).iteration + 1, 1_000_000):
     metrics = Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=0.5)
-    row = CurveRow(n, n, float(n), float(n), 0.0, float(n), 0.0, metrics)
+    row = CurveRow(n, n, float(n), float(n), 0.0, float(n), 0.0, 0, 0, metrics)
     timeline = [TimelineRow(f"w-{{i}}", "compute", 0.0, 1.0, n, 0, "") for i in range({ROWS_PER_ROUND})]
     store.commit_round(key, n, row, timeline, [], [WaitRow("w-0", 0.5)])
 """

@@ -29,7 +29,8 @@ def count(folder: Path, table: str) -> int:
 def test_columns_are_those_of_the_design() -> None:
     names = {table: " ".join(column.name for column in columns) for table, columns in TABLES.items()}
     assert names["curve"] == (
-        "case seed round iteration time_s aggregated_s compute_s communication_s aggregation_s train_loss "
+        "case seed round iteration time_s aggregated_s compute_s communication_s aggregation_s "
+        "uploaded_bytes downloaded_bytes train_loss "
         "test_loss test_accuracy"
     )
     assert names["timeline"] == "case seed node kind start_s end_s iteration bytes peer"
@@ -89,7 +90,7 @@ def test_rounds_that_are_not_evaluated_are_counted_too(new_store: NewStore) -> N
 def test_diverged_losses_become_null_and_infinite_ones_stay(new_store: NewStore) -> None:
     with new_store(targets=(("test_loss", 0.5),)) as store:
         row = CurveRow(
-            1, 50, 1.0, 0.9, 0.5, 0.5, 0.0, Metrics(train_loss=math.nan, test_loss=math.inf, test_accuracy=0.1)
+            1, 50, 1.0, 0.9, 0.5, 0.5, 0.0, 0, 0, Metrics(train_loss=math.nan, test_loss=math.inf, test_accuracy=0.1)
         )
         store.commit_round(KEY, 50, row, [], [], [])
         assert store.curve_rows(KEY)[0].metrics == Metrics(train_loss=None, test_loss=math.inf, test_accuracy=0.1)
