@@ -24,6 +24,7 @@ from hsgd_emu.config.run_schema import (
     RunSpec,
     TargetSpec,
     TrainSpec,
+    normal,
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, Ref
@@ -109,12 +110,12 @@ class Experiment:
     def alone(self, name: str) -> Experiment:
         """Return the run of one case, what it says otherwise than the run written into the run's sections."""
         case = next(case for case in self.cases if case.name == name)
-        own = dict(case.train or ())
+        own = {key: value for key, value in case.train or () if value is not None}
         return replace(
             self,
             cases=(case.model_copy(update={"train": None, "averaging": None}),),
             schedules=tuple(one for one in self.schedules if one.name == name),
-            train=self.train.model_copy(update={key: value for key, value in own.items() if value is not None}),
+            train=normal(self.train.model_copy(update=own)),
             averaging=case.averaging or self.averaging,
         )
 

@@ -170,13 +170,28 @@ class TrainSpec(Strict):
     until_targets: Annotated[bool, ENDS | COMMON] = False
     """A trial ends with the first evaluation at which all targets have been reached; `iterations` is the most."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Each worker keeps its own momentum; it is neither sent nor averaged."""
+    """Each worker's own; `state` says what becomes of it where models are averaged."""
+    state: Literal["keep", "reset", "average"] | None = None
+    """What happens to a worker's momentum when it receives a model: it stays (the default), is as new, or is sent and
+    averaged with the models, by the same weights."""
     weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
     proximal: Annotated[float, Field(ge=0, le=MOST_RATE)] | None = None
     """FedProx's mu: each gradient + mu (w - r), r the model that the worker received last."""
     participation: Annotated[float, Field(gt=0, le=1), SCHEDULED] = 1.0
     """Fraction of each group's workers, drawn anew every local period, that take part."""
     dtype: Annotated[Literal["float32", "float64"], COMMON] = "float32"
+
+
+NEUTRAL = {"state": "keep", "proximal": 0.0}
+"""Values of keys of `train` that are as without the key."""
+
+
+def normal(train: TrainSpec) -> TrainSpec:
+    """Return a section that means the same, without the keys that change nothing."""
+    gone = {name for name, value in NEUTRAL.items() if getattr(train, name) == value}
+    if not train.momentum:
+        gone.add("state")
+    return train.model_copy(update=dict.fromkeys(gone))
 
 
 OF_ALL_CASES = [name for name, says in said(TrainSpec).items() if says & COMMON]

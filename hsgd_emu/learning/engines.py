@@ -1,4 +1,4 @@
-"""Ways to take SGD steps on a chunk of workers; all give the same result up to the order of summation.
+"""Ways to take steps on a chunk of workers; all give the same result up to the order of summation.
 
 `Layered` batches a chain of layers by hand; `ByModule` calls the network itself, for all workers at once (vmap) or for
 one worker after the other.
@@ -21,7 +21,8 @@ from hsgd_emu.learning.examine import dense
 from hsgd_emu.learning.layers import Layer, Pass
 from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.seeded import seeded_generators
-from hsgd_emu.learning.stacks import Part, Sgd, Tensors
+from hsgd_emu.learning.stacks import Part, Tensors
+from hsgd_emu.learning.updates import Rule
 
 Way = Literal["layered", "vmap", "one_by_one"]
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -48,8 +49,8 @@ class Engine(Protocol):
     blocks: bool
     """Whether test images come as blocks of pixels (see `learning.blocks`)."""
 
-    def step(self, part: Part, sgd: Sgd, step: Step) -> torch.Tensor:
-        """Take one SGD step and return each worker's mini-batch loss before it (W,)."""
+    def step(self, part: Part, rule: Rule, step: Step) -> torch.Tensor:
+        """Take one step and return each worker's mini-batch loss before it (W,)."""
         ...
 
     def logits(self, model: Tensors, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -77,18 +78,19 @@ class Layered:
         return x
 
     @torch.no_grad()
-    def step(self, part: Part, sgd: Sgd, step: Step) -> torch.Tensor:
+    def step(self, part: Part, rule: Rule, step: Step) -> torch.Tensor:
         run = Pass(len(step.y), part.trained | part.fixed | part.buffers | step.masks, True, self.low)
         logits = self.forward(step.x, run)
         losses, gradient = _cross_entropy(logits.to(step.x.dtype), step.y)
-        gradient.mul_(sgd.begin_step(step.rate) / step.y.shape[1])
-        self._backward(gradient, run, sgd)
+        gradient.mul_(rule.begin_step(step.rate) / step.y.shape[1])
+        self._backward(gradient, run, rule)
+        rule.end_step()
         return losses
 
-    def _backward(self, gradient: torch.Tensor, run: Pass, sgd: Sgd) -> None:
-        lowest = next((n for n, layer in enumerate(self.layers) if layer.trains(sgd)), len(self.layers))
+    def _backward(self, gradient: torch.Tensor, run: Pass, rule: Rule) -> None:
+        lowest = next((n for n, layer in enumerate(self.layers) if layer.trains(rule)), len(self.layers))
         for number in range(len(self.layers) - 1, lowest - 1, -1):
-            below = self.layers[number].backward(gradient, run, sgd, need_dx=number > lowest)
+            below = self.layers[number].backward(gradient, run, rule, need_dx=number > lowest)
             if below is not None:
                 gradient = below
 
@@ -132,16 +134,17 @@ class ByModule:
         ]
         self._places = {name: (modules[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in names}
 
-    def step(self, part: Part, sgd: Sgd, step: Step) -> torch.Tensor:
+    def step(self, part: Part, rule: Rule, step: Step) -> torch.Tensor:
         losses, gradients = self._batched(part, step) if self.batched else self._alone(part, step)
-        scale = sgd.begin_step(step.rate)
+        scale = rule.begin_step(step.rate)
         with torch.no_grad():
             for name, gradient in gradients.items():
                 # As torch.optim.SGD: a parameter that the loss does not depend on stays as it is, weight decay or not.
                 if gradient is not None and isinstance(scale, float):
-                    sgd.apply(name, gradient, scale)
+                    rule.apply(name, gradient, scale)
                 elif gradient is not None:
-                    sgd.apply(name, gradient * scale)
+                    rule.apply(name, gradient * scale)
+            rule.end_step()
         return losses.detach()
 
     def _batched(self, part: Part, step: Step) -> tuple[torch.Tensor, Gradients]:

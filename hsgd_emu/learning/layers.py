@@ -1,8 +1,8 @@
 """Layers with a leading worker axis and their derivatives, written by hand and batched over workers.
 
 Rows are (W, B, F). Images are (B, W x C, H, width), channels last in memory: the workers of a chunk are groups of
-channels, so that a grouped convolution computes them all. `backward` gives each parameter's gradient to the SGD
-update as soon as the layer below no longer needs the old weights.
+channels, so that a grouped convolution computes them all. `backward` gives each parameter's gradient to the
+update rule as soon as the layer below no longer needs the old weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from hsgd_emu.learning.dropout import MaskedDropout
 from hsgd_emu.learning.models import ChannelNorm
 from hsgd_emu.learning.norm import channel_norm, channel_norm_backward
-from hsgd_emu.learning.stacks import Sgd
+from hsgd_emu.learning.updates import Rule
 
 _aten = torch.ops.aten
 
@@ -59,19 +59,19 @@ class Layer:
     def forward(self, x: torch.Tensor, run: Pass) -> torch.Tensor:
         raise NotImplementedError
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         """Return the gradient with respect to the input, if needed, and update what the layer trains.
 
         dy may be overwritten.
         """
         raise NotImplementedError
 
-    def trained(self, name: str, sgd: Sgd) -> bool:
-        return self.prefix + name in sgd.weights
+    def trained(self, name: str, rule: Rule) -> bool:
+        return self.prefix + name in rule.weights
 
-    def trains(self, sgd: Sgd) -> bool:
+    def trains(self, rule: Rule) -> bool:
         """Return whether the layer has anything to train."""
-        return self.prefix != "" and (self.trained("weight", sgd) or self.trained("bias", sgd))
+        return self.prefix != "" and (self.trained("weight", rule) or self.trained("bias", rule))
 
 
 class Linear(Layer):
@@ -95,16 +95,16 @@ class Linear(Layer):
             return torch.addmm(bias[0], x[0], weight[0].mT)[None]
         return torch.baddbmm(bias[:, None], x, weight.mT)
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         (x,) = run.saved.pop(self.number)
         dy = run.lowered(dy)
         dx = torch.bmm(dy, run.lowered(run.tensors[f"{self.prefix}weight"])) if need_dx else None
-        if self.trained("weight", sgd):
-            sgd.apply_product(f"{self.prefix}weight", dy.mT, x, self.factor)
-        if self.has_bias and self.trained("bias", sgd):
-            sgd.apply(f"{self.prefix}bias", dy.sum(1))
-        if self.decaying in sgd.weights:
-            sgd.apply(self.decaying, torch.zeros_like(run.tensors[self.decaying]))
+        if self.trained("weight", rule):
+            rule.apply_product(f"{self.prefix}weight", dy.mT, x, self.factor)
+        if self.has_bias and self.trained("bias", rule):
+            rule.apply(f"{self.prefix}bias", dy.sum(1))
+        if self.decaying in rule.weights:
+            rule.apply(self.decaying, torch.zeros_like(run.tensors[self.decaying]))
         return dx
 
 
@@ -128,17 +128,17 @@ class Conv2d(Layer):
         stride, padding, dilation = self.window
         return F.conv2d(x, self._weight(run), bias, stride, padding, dilation, run.num_workers * self.groups)
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         (x,) = run.saved.pop(self.number)
         weight, dy = self._weight(run), run.lowered(dy)
-        wants = [need_dx, self.trained("weight", sgd), self.has_bias and self.trained("bias", sgd)]
+        wants = [need_dx, self.trained("weight", rule), self.has_bias and self.trained("bias", rule)]
         groups = run.num_workers * self.groups
         dx, dw, db = _aten.convolution_backward(
             dy, x, weight, [len(weight)], *self.window, False, [0, 0], groups, wants
         )
         for name, gradient, wanted in (("weight", dw, wants[1]), ("bias", db, wants[2])):
             if wanted:
-                sgd.apply(self.prefix + name, torch.unflatten(gradient, 0, (run.num_workers, -1)))
+                rule.apply(self.prefix + name, torch.unflatten(gradient, 0, (run.num_workers, -1)))
         return dx if need_dx else None
 
 
@@ -152,7 +152,7 @@ class Relu(Layer):
         run.keep(self, y)
         return y
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         (y,) = run.saved.pop(self.number)
         dx: torch.Tensor = _aten.threshold_backward.grad_input(dy, y, 0, grad_input=dy)
         return dx
@@ -178,7 +178,7 @@ class MaxPool2d(Layer):
         pooled: torch.Tensor = y
         return pooled
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         x, indices = run.saved.pop(self.number)
         dx: torch.Tensor = _aten.max_pool2d_with_indices_backward(dy, x, *self.window, self.ceil_mode, indices)
         return dx
@@ -193,7 +193,7 @@ class Flatten(Layer):
             x = torch.unflatten(x, 1, (run.num_workers, -1)).transpose(0, 1)
         return x.flatten(2)
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         (shape,) = run.saved.pop(self.number)
         if len(shape) != 4:
             return dy.view(shape)
@@ -217,7 +217,7 @@ class Dropout(Layer):
         run.keep(self, mask)
         return x * mask
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         (mask,) = run.saved.pop(self.number)
         masked: torch.Tensor = dy * mask
         return masked
@@ -238,7 +238,7 @@ class Norm(Layer):
         run.keep(self, images, kept)
         return y.flatten(3).permute(0, 3, 1, 2)
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         images, kept = run.saved.pop(self.number)
         dy = torch.unflatten(dy.permute(0, 2, 3, 1), 3, (run.num_workers, -1))
         return channel_norm_backward(dy, images, kept, self.settings).flatten(3).permute(0, 3, 1, 2)
@@ -264,7 +264,7 @@ class ByAutograd(Layer):
         run.keep(self, leaf, y)
         return y.detach()
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         leaf, y = run.saved.pop(self.number)
         dx: torch.Tensor = torch.autograd.grad(y, leaf, dy)[0]
         return dx
@@ -295,13 +295,13 @@ class BatchNorm(Layer):
         run.keep(self, leaves, y)
         return self._like(y.detach(), x, run)
 
-    def backward(self, dy: torch.Tensor, run: Pass, sgd: Sgd, need_dx: bool) -> torch.Tensor | None:
+    def backward(self, dy: torch.Tensor, run: Pass, rule: Rule, need_dx: bool) -> torch.Tensor | None:
         leaves, y = run.saved.pop(self.number)
         flat = dy.transpose(0, 1).flatten(1) if dy.dim() == 3 else dy
         dx, *gradients = torch.autograd.grad(y, leaves, flat)
         for name, gradient in zip(("weight", "bias"), gradients, strict=True):
-            if self.trained(name, sgd):
-                sgd.apply(self.prefix + name, gradient.view(run.num_workers, -1))
+            if self.trained(name, rule):
+                rule.apply(self.prefix + name, gradient.view(run.num_workers, -1))
         return self._like(dx, dy, run)
 
     @staticmethod

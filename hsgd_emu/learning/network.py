@@ -33,7 +33,8 @@ from hsgd_emu.learning.layering import evaluation_layers_of, layers_of
 from hsgd_emu.learning.layers import Layer
 from hsgd_emu.learning.models import has_convolutions, in_short
 from hsgd_emu.learning.samples import ResidentData
-from hsgd_emu.learning.stacks import Sgd, Stacks, Tensors
+from hsgd_emu.learning.stacks import Stacks, Tensors
+from hsgd_emu.learning.updates import rule_of
 from hsgd_emu.rng import seed_of
 
 _PLAIN = TrainSpec(iterations=1)
@@ -136,7 +137,7 @@ class Network:
         stacks = self.stacks("vmap", 2)
         part, masks = stacks.part([0, 1]), self.masks.draw(len(self.sample), [0, min(1, self.num_workers - 1)], 0)
         x_WB, y_WB = self.sample.expand(2, *self.sample.shape), self.sample.new_zeros(2, len(self.sample)).long()
-        self.engine("vmap").step(part, Sgd(part, _PLAIN), Step(x_WB, y_WB, masks, 1.0, 0))
+        self.engine("vmap").step(part, rule_of(part, _PLAIN), Step(x_WB, y_WB, masks, 1.0, 0))
         return ""
 
     def _differs(self, way: Way) -> str:
@@ -159,7 +160,7 @@ class Network:
         ((x, y),) = self.data.batches(draws, engine.grouped)
         drawn = self.masks.draw(x_WB.shape[1], [0, min(1, self.num_workers - 1)], 0)
         masks = {name: mask.double() for name, mask in drawn.items()}
-        engine.step(part, Sgd(part, _PLAIN), Step(x.double(), y, masks, 1.0, 0))
+        engine.step(part, rule_of(part, _PLAIN), Step(x.double(), y, masks, 1.0, 0))
         test_x, its_x = (self.data.trial_test_x(_NUM_TRIED, blocks).double() for blocks in (False, engine.blocks))
         for row, start in enumerate(before):
             mask = {name: mask[row] for name, mask in masks.items()}

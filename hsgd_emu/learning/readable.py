@@ -37,25 +37,25 @@ class ReadableLearner:
         self.masks = DropoutMasks(model, dropouts, setup.seed, setup.worker_names, data.sample())
         self.model = model
         self.workers = [copied(model) for _ in setup.worker_names]
-        self.optimisers = {
-            worker: torch.optim.SGD(
-                [p for p in self.workers[worker].parameters() if p.requires_grad],
-                lr=1.0,
-                momentum=self.train.momentum,
-                weight_decay=self.train.weight_decay,
-            )
-            for worker in range(len(setup.worker_names))
-        }
+        self.optimisers = [self._optimiser(worker) for worker in self.workers]
         self.can_diverge = [name for name, start in tensors_of(model).items() if bool(torch.isfinite(start).all())]
         self.losses: list[float] = []
 
+    def _optimiser(self, worker: nn.Module) -> torch.optim.Optimizer:
+        """Return a worker's optimiser, its state as PyTorch's would be after a step with gradients of zero."""
+        train, trained = self.train, [p for p in worker.parameters() if p.requires_grad]
+        found = torch.optim.SGD(trained, lr=1.0, momentum=train.momentum, weight_decay=train.weight_decay)
+        for parameter in trained if train.momentum else ():
+            found.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+        return found
+
     def start(self, version: Version) -> None:
-        version.register = _copy_of(self.model)
+        version.register = _copy_of(self.model) | self._sent_beside(0)
 
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         slot = self.setup.slots[worker]
         model, optimiser = self.workers[slot], self.optimisers[slot]
-        model.load_state_dict(version.register)
+        self._receive(slot, version.register)
         for t in range(iteration, iteration + num_steps):
             ((x, y),) = self.data.batches(self.data.draws([slot], t, 1))
             for name, mask in self.masks.draw(len(y[0]), [slot], t).items():
@@ -70,7 +70,26 @@ class ReadableLearner:
                     parameter.grad += self.train.proximal * (parameter.detach() - version.register[name])
             optimiser.step()
             self.losses.append(float(loss.detach()))
-        made.register = _copy_of(model)
+        made.register = _copy_of(model) | self._sent_beside(slot)
+
+    def _receive(self, worker: int, register: dict[str, torch.Tensor]) -> None:
+        """Load a model; the optimiser's state is the worker's own, as new, or what was sent with the model."""
+        model = self.workers[worker]
+        model.load_state_dict({name: register[name] for name in model.state_dict()})
+        for name, value in self._state(worker):
+            if self.train.state == "reset":
+                value.zero_()
+            elif self.train.state == "average":
+                value.copy_(register[name])
+
+    def _sent_beside(self, worker: int) -> dict[str, torch.Tensor]:
+        """Return a copy of what a worker sends with its model."""
+        return {n: value.clone() for n, value in self._state(worker)} if self.train.state == "average" else {}
+
+    def _state(self, worker: int) -> list[tuple[str, torch.Tensor]]:
+        """Return the state of a worker's optimiser by name."""
+        state, named = self.optimisers[worker].state, self.workers[worker].named_parameters()
+        return [(f"{key} of {name}", value) for name, p in named for key, value in state[p].items()]
 
     def combine(
         self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
@@ -97,7 +116,7 @@ class ReadableLearner:
     def model_of(self, version: Version) -> nn.Module:
         """Return a version as a network."""
         model = copied(self.model)
-        model.load_state_dict(version.register)
+        model.load_state_dict({name: version.register[name] for name in model.state_dict()})
         return model
 
 

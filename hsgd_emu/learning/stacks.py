@@ -1,5 +1,4 @@
-"""All nodes' models: one tensor with a leading axis over nodes for every parameter and buffer; and how a worker steps
-and a server combines there."""
+"""All nodes' models: a tensor with a leading axis over nodes for every parameter and buffer; how a server combines."""
 
 from __future__ import annotations
 
@@ -12,22 +11,33 @@ import torch
 from hsgd_emu.config.run_schema import TrainSpec
 
 Tensors = dict[str, torch.Tensor]
+MOMENTUM = "momentum"
 
 
 @dataclass(frozen=True)
 class Part:
     """The models of some workers, to take steps on: views of the stacks, or copies that `Stacks.put` puts back.
 
-    All tensors are (W, *shape) by name; momenta: of the trained ones, empty without momentum.
+    All tensors are (W, *shape) by name; kept: what a worker keeps from step to step, by `of`.
     """
 
     trained: Tensors
     fixed: Tensors
     buffers: Tensors
-    momenta: Tensors
+    kept: Tensors
     is_view: bool
     anchors: Tensors = field(default_factory=dict)
     """What each worker received last, where its steps are pulled there."""
+
+
+def kinds_of(train: TrainSpec) -> tuple[str, ...]:
+    """Return what a worker keeps of each parameter from step to step."""
+    return (MOMENTUM,) if train.momentum else ()
+
+
+def of(kind: str, name: str) -> str:
+    """Return the name of what is kept of a parameter."""
+    return f"{kind} of {name}"
 
 
 class Stacks:
@@ -52,16 +62,26 @@ class Stacks:
         self.fixed, self.private = fixed, frozenset(private)
         self.trained = {name: _repeated(start, num_rows) for name, start in trained.items()}
         self.buffers = {name: _repeated(start, num_rows) for name, start in buffers.items()}
-        num_momenta = num_workers if train.momentum else 0
-        self.momenta = {n: torch.zeros_like(one[:num_workers]) for n, one in self.trained.items() if num_momenta}
+        is_sent = train.state == "average"
+        self.kept = self._kept(train, num_rows if is_sent and num_workers else num_workers)
+        self.extra = dict(self.kept) if is_sent else {}
+        """What goes with a model and is averaged with it, and is no part of it; by names that no tensor of it has."""
+        self._reset = list(self.kept.values()) if train.state == "reset" else []
         pulled = self.trained if train.proximal else {}
         self.anchors = {name: stack[:num_workers].clone() for name, stack in pulled.items()}
         # A mask may hold -inf from the start; that is no divergence.
         self._can_diverge = [n for n, start in (trained | buffers).items() if bool(torch.isfinite(start).all())]
 
+    def _kept(self, train: TrainSpec, num_rows: int) -> Tensors:
+        """Return what nodes keep from step to step as it is at first."""
+        if not num_rows:
+            return {}
+        kinds = kinds_of(train)
+        return {of(kind, n): torch.zeros_like(one[:num_rows]) for kind in kinds for n, one in self.trained.items()}
+
     def in_double(self) -> Stacks:
-        """Return them in float64 (counters as they are)."""
-        for tensors in (self.trained, self.fixed, self.buffers, self.momenta):
+        """Return the models in float64 (counters as they are)."""
+        for tensors in (self.trained, self.fixed, self.buffers):
             tensors.update({name: tensor.double() for name, tensor in tensors.items() if tensor.is_floating_point()})
         return self
 
@@ -73,7 +93,7 @@ class Stacks:
     @property
     def sent(self) -> Tensors:
         """What is sent and averaged."""
-        return {name: stack for name, stack in self.moving.items() if name not in self.private}
+        return {name: stack for name, stack in self.moving.items() if name not in self.private} | self.extra
 
     def combine(self, row: int, begun: int | Tensors, sources: Sequence[int | Tensors], weights: torch.Tensor) -> None:
         """Set a server's row to the weighted mean of models in rows or elsewhere; counters to the largest.
@@ -94,6 +114,8 @@ class Stacks:
             stack[chosen] = _of(stack, name, source).clone()  # of the same memory, mostly
             if name in self.anchors:
                 self.anchors[name][chosen] = stack[chosen]
+        for stack in self._reset:
+            stack[chosen] = 0
 
     def on_device(self, stored: Tensors) -> Tensors:
         """Return a stored model as what is sent is here: on the device, laid out alike."""
@@ -109,7 +131,7 @@ class Stacks:
     def model(self, source: int | Tensors) -> Tensors:
         """Return the parameters and buffers of a model in a row or elsewhere."""
         if not isinstance(source, int):
-            return self.model(-1) | source
+            return self.model(-1) | {name: tensor for name, tensor in source.items() if name not in self.extra}
         trained, buffers = ({n: stack[source] for n, stack in part.items()} for part in (self.trained, self.buffers))
         return trained | self.fixed | buffers
 
@@ -123,19 +145,18 @@ class Stacks:
         """Return the models of workers."""
         rows = rows_of(workers)
         fixed = {name: tensor.expand(len(workers), *tensor.shape) for name, tensor in self.fixed.items()}
-        trained, buffers, momenta = (
+        trained, buffers, kept, anchors = (
             {name: stack[rows] for name, stack in stacks.items()}
-            for stacks in (self.trained, self.buffers, self.momenta)
+            for stacks in (self.trained, self.buffers, self.kept, self.anchors)
         )
-        anchors = {name: stack[rows] for name, stack in self.anchors.items()}
-        return Part(trained, fixed, buffers, momenta, isinstance(rows, slice), anchors)
+        return Part(trained, fixed, buffers, kept, isinstance(rows, slice), anchors)
 
     def backup(self, workers: Sequence[int]) -> Part:
         """Return copies of the models of workers, for `put` to put back."""
         part = self.part(workers)
-        copies = ({n: t.clone() for n, t in tensors.items()} for tensors in (part.trained, part.buffers, part.momenta))
-        trained, buffers, momenta = copies
-        return Part(trained, part.fixed, buffers, momenta, is_view=False)
+        copies = ({n: t.clone() for n, t in tensors.items()} for tensors in (part.trained, part.buffers, part.kept))
+        trained, buffers, kept = copies
+        return Part(trained, part.fixed, buffers, kept, is_view=False)
 
     def put(self, workers: Sequence[int], part: Part) -> None:
         """Put copies back."""
@@ -145,7 +166,7 @@ class Stacks:
         for stacks, values in (
             (self.trained, part.trained),
             (self.buffers, part.buffers),
-            (self.momenta, part.momenta),
+            (self.kept, part.kept),
         ):
             for name, value in values.items():
                 stacks[name][rows] = value
@@ -153,15 +174,15 @@ class Stacks:
     def state(self) -> dict[str, Tensors]:
         """Return of every node what is its own, on the CPU."""
         own = {name: _without_repeats(self.buffers[name]).cpu().clone() for name in sorted(self.private)}
-        momenta = {name: stack.cpu().clone() for name, stack in self.momenta.items()}
-        return {"momenta": momenta, **({"own": own} if own else {})}
+        kept = {name: stack.cpu().clone() for name, stack in self.kept.items() if name not in self.extra}
+        return {"kept": kept, **({"own": own} if own else {})}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Give every node back what is its own."""
         for name in self.private:
             self.buffers[name].copy_(state["own"][name].expand_as(self.buffers[name]))
-        for name, stack in self.momenta.items():
-            stack.copy_(state["momenta"][name])
+        for name, stored in state["kept"].items():
+            self.kept[name].copy_(stored)
 
 
 def _repeated(start: torch.Tensor, num_rows: int) -> torch.Tensor:
@@ -199,73 +220,3 @@ def _gathered(stack: torch.Tensor, name: str, sources: Sequence[int | Tensors]) 
     for row, source in zip(found, sources, strict=True):
         row.copy_(_of(stack, name, source))
     return found
-
-
-# --- a step -----------------------------------------------------------------------------------------
-
-
-class Sgd:
-    """Updates parameters (W, *shape) as soon as their gradients are known.
-
-    Gradients arrive multiplied by `loss_scale`: the learning rate where there is no momentum, so that an update is a
-    subtraction, which can be fused into the product that yields the gradient.
-    """
-
-    def __init__(self, part: Part, train: TrainSpec) -> None:
-        self.weights, self.momenta = part.trained, part.momenta
-        self.momentum, self.anchors, self.proximal = train.momentum, part.anchors, train.proximal or 0.0
-        self.weight_decay = train.weight_decay + self.proximal
-        self.rate: float | torch.Tensor = 0.0
-
-    def begin_step(self, rate: float | torch.Tensor) -> float | torch.Tensor:
-        """Set the learning rate of the next updates and return the scale of the loss."""
-        self.rate = rate
-        return 1.0 if self.momentum else rate
-
-    def apply(self, name: str, gradient: torch.Tensor, scale: float = 1.0) -> None:
-        """Update with scale x gradient (W, *shape)."""
-        weight = self.weights[name]
-        if self.momentum:
-            self.momenta[name].mul_(self.momentum).add_(gradient, alpha=scale)
-            self._follow_momentum(name)
-        else:
-            self._decay(name)
-            weight.sub_(gradient, alpha=scale)
-
-    def apply_product(self, name: str, left: torch.Tensor, right: torch.Tensor, scale: float = 1.0) -> None:
-        """Update with scale x left (W, m, b) @ right (W, b, n), which is never stored."""
-        weight = self.weights[name]
-        if self.momentum:
-            _add_product(self.momenta[name], left, right, self.momentum, scale)
-            self._follow_momentum(name)
-        elif self.weight_decay and not self.proximal and isinstance(self.rate, float):
-            _add_product(weight, left, right, 1 - self.rate * self.weight_decay, -scale)
-        else:
-            self._decay(name)
-            _add_product(weight, left, right, 1.0, -scale)
-
-    def _decay(self, name: str) -> None:
-        if self.weight_decay:
-            self.weights[name].mul_(1 - self.rate * self.weight_decay)
-        if self.proximal:
-            self.weights[name].add_(self.anchors[name] * (self.rate * self.proximal))
-
-    def _follow_momentum(self, name: str) -> None:
-        weight, momentum = self.weights[name], self.momenta[name]
-        if self.weight_decay:
-            momentum.add_(weight, alpha=self.weight_decay)
-        if self.proximal:
-            momentum.sub_(self.anchors[name], alpha=self.proximal)
-        if isinstance(self.rate, float):
-            weight.sub_(momentum, alpha=self.rate)
-        else:
-            weight.addcmul_(momentum, self.rate, value=-1)
-
-
-def _add_product(into: torch.Tensor, left: torch.Tensor, right: torch.Tensor, beta: float, alpha: float) -> None:
-    if left.dtype != into.dtype:  # products in lower precision, weights as they are
-        into.mul_(beta).add_(torch.bmm(left, right), alpha=alpha)
-    elif len(into) == 1:
-        into[0].addmm_(left[0], right[0], beta=beta, alpha=alpha)
-    else:
-        into.baddbmm_(left, right, beta=beta, alpha=alpha)

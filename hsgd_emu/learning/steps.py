@@ -1,4 +1,4 @@
-"""SGD steps of one chunk of workers."""
+"""Steps of one chunk of workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hsgd_emu.learning.iterations import Iterations, each
 from hsgd_emu.learning.network import Network
 from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.samples import Draws, ResidentData
-from hsgd_emu.learning.stacks import Part, Sgd, Stacks, Tensors
+from hsgd_emu.learning.stacks import Part, Stacks, Tensors
+from hsgd_emu.learning.updates import rule_of
 
 Rates = Sequence[float] | torch.Tensor
 Masks = Callable[[int], Tensors]
@@ -53,9 +54,9 @@ class Taker:
 
     def run(self, part: Part, draws: Draws, rates: Rates, masks: Masks, first: int) -> torch.Tensor:
         """Take steps from what was drawn; first: the first worker, whose seed is for all other randomness."""
-        sgd = Sgd(part, self.network.train)
+        rule = rule_of(part, self.network.train)
         losses_W = torch.zeros(draws.indices.shape[2], dtype=torch.float64, device=self.data.device)
         for step, (x, y) in enumerate(self.data.batches(draws, self.engine.grouped)):
             seed = self.network.masks.seed(first, draws.iteration + step)
-            losses_W += self.engine.step(part, sgd, Step(x, y, masks(step), rates[step], seed))
+            losses_W += self.engine.step(part, rule, Step(x, y, masks(step), rates[step], seed))
         return losses_W

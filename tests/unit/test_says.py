@@ -111,6 +111,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "PowerRate.schedule": (RATE_FORM,),
     "CosineRate.warmup": ("train.learning_rate.warmup=3",),
     "TrainSpec.proximal": ("train.proximal=0.5",),
+    "TrainSpec.state": ("train.momentum=0.5", "train.state=reset"),
+    "CaseTrainSpec.state": ("cases.0.train.state=average",),
     "CaseTrainSpec.proximal": ("cases.0.train.proximal=0.5",),
     "RoundsSpec.first": ("cases.0.periods.0.first=8",),
     "RoundsSpec.add": ("cases.0.periods.0={first: 4, add: 4}", "cases.0.periods.0.add=8"),

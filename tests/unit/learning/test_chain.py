@@ -18,7 +18,8 @@ from hsgd_emu.learning.dropout import with_masked_dropout
 from hsgd_emu.learning.layering import layers_of
 from hsgd_emu.learning.layers import Layer, MaxPool2d, Pass, Relu
 from hsgd_emu.learning.models import cifar_cnn, femnist_cnn, mlp
-from hsgd_emu.learning.stacks import Part, Sgd
+from hsgd_emu.learning.stacks import Part
+from hsgd_emu.learning.updates import Sgd
 
 FLAT, IMAGE = (6,), (3, 8, 8)
 CONV = ["Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear"]

@@ -23,6 +23,8 @@ def with_everything():
 KINDS = {
     "plain": (partial(mlp, (6,), (8,), 4), {}),
     "momentum": (partial(mlp, (6,), (8,), 4), {"momentum": 0.9}),
+    "momentum_reset": (partial(mlp, (6,), (8,), 4), {"momentum": 0.9, "state": "reset"}),
+    "momentum_average": (partial(mlp, (6,), (8,), 4), {"momentum": 0.9, "state": "average"}),
     "batch_norm_dropout_float32": (with_everything, {"momentum": 0.9, "dtype": "float32"}),
 }
 
@@ -49,7 +51,7 @@ def test_restored_learner_goes_on_bit_for_bit(kind, way, evaluate_every, tmp_pat
     assert resumed.weights_hash(trial.root) == whole.weights_hash(trial.root)
     for node in trial.setup.slots:
         assert_same(resumed.model_of(node), whole.model_of(node))
-    assert_same(resumed.stacks.momenta, whole.stacks.momenta)
+    assert_same(resumed.stacks.kept, whole.stacks.kept)
 
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

@@ -19,7 +19,8 @@ from hsgd_emu.learning.dropout import MaskedDropout, with_masked_dropout
 from hsgd_emu.learning.engines import Layered, Step
 from hsgd_emu.learning.layering import layers_of
 from hsgd_emu.learning.models import ChannelNorm, cifar_cnn, femnist_cnn, mlp
-from hsgd_emu.learning.stacks import Part, Sgd
+from hsgd_emu.learning.stacks import MOMENTUM, Part, of
+from hsgd_emu.learning.updates import Sgd
 
 from .twins import Trial, assert_close_models, synthetic
 
@@ -72,8 +73,8 @@ class Workers:
         for name, _ in self.copies[0].named_buffers():
             if not name.endswith(".mask"):
                 buffers[name] = torch.stack([one.get_buffer(name) for one in self.copies])
-        momenta = {name: torch.zeros_like(stack) for name, stack in trained.items()} if self.momentum else {}
-        return Part(trained, fixed, buffers, momenta, True)
+        kept = {of(MOMENTUM, n): torch.zeros_like(stack) for n, stack in trained.items() if self.momentum}
+        return Part(trained, fixed, buffers, kept, True)
 
     def step(self) -> None:
         """Take one step both ways."""
@@ -120,7 +121,7 @@ class Workers:
                 name: t[worker] for name, t in {**self.part.trained, **self.part.fixed, **self.part.buffers}.items()
             }
             assert_close_models(model, network, relative)
-            for name, stack in self.part.momenta.items():
+            for name, stack in self.sgd.momenta.items():
                 expected = optimiser.state[network.get_parameter(name)]["momentum_buffer"]
                 assert float((stack[worker] - expected).abs().max()) <= relative * max(
                     float(expected.abs().max()), 1e-3
