@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from hsgd_emu.config.load import RunDraft, TopologyDraft, load_run
 from hsgd_emu.config.published import checked_published
 from hsgd_emu.config.reader import Path_, Source
 from hsgd_emu.config.run_schema import (
+    WHOLE_SECTIONS,
     AveragingSpec,
     CaseSpec,
     DataSpec,
@@ -30,6 +31,7 @@ from hsgd_emu.config.run_schema import (
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, Ref
+from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
 from hsgd_emu.config.train_keys import check_train_keys
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.emulate import operations_hash
@@ -39,6 +41,7 @@ from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
+from hsgd_emu.engine.servers import check_compression, check_servers, compression_by_name, servers_by_name
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
@@ -67,6 +70,8 @@ class Experiment:
     cases: tuple[CaseSpec, ...]
     schedules: tuple[Schedule, ...]
     averaging: AveragingSpec
+    servers: Mapping[str, ServerSpec] | None
+    compression: Mapping[str, CompressionSpec] | None
     evaluation: EvaluationSpec
     targets: TargetSpec
     seeds: tuple[int, ...]
@@ -90,11 +95,19 @@ class Experiment:
     @property
     def own_code(self) -> tuple[str, ...]:
         """Every `module:factory` that the run names: to load it is to run whatever is written there."""
-        return tuple(dict.fromkeys(name for name in (self.data.dataset, self.model.name) if ":" in name))
+        named = [self.data.dataset, self.model.name, *(spec.optimizer for spec in self._server_specs())]
+        return tuple(dict.fromkeys(name for name in named if ":" in name))
+
+    def _server_specs(self) -> list[ServerSpec]:
+        """Return what servers do with the average, of the run and of all cases."""
+        given = [self.servers, *(case.servers for case in self.cases)]
+        return [spec for servers in given for spec in (servers or {}).values()]
 
     def files(self) -> set[Path]:
         """Return the files that the run is read from, as far as their names tell: its own, its topology's, its data."""
-        named = [text for model in (self.data, self.model) for text in texts(plain(model)) if text]
+        named = [
+            text for model in (self.data, self.model, *self._server_specs()) for text in texts(plain(model)) if text
+        ]
         modules = [f"{name.partition(':')[0].replace('.', '/')}.py" for name in self.own_code]
         found = {self.base / name for name in (*named, *modules)}
         return (
@@ -113,13 +126,22 @@ class Experiment:
     def alone(self, name: str) -> Experiment:
         """Return the run of one case, what it says otherwise than the run written into the run's sections."""
         case = next(case for case in self.cases if case.name == name)
+        schedule = next(one for one in self.schedules if one.name == name)
+        sections = {key: self.section(case, key) for key in WHOLE_SECTIONS}
+        sections["servers"] = servers_by_name(sections["servers"] or {}, schedule, self.topology)
+        sections["compression"] = compression_by_name(sections["compression"] or {}, schedule, self.topology)
         return replace(
             self,
-            cases=(case.model_copy(update={"train": None, "averaging": None}),),
-            schedules=tuple(one for one in self.schedules if one.name == name),
+            cases=(case.model_copy(update=dict.fromkeys(("train", *WHOLE_SECTIONS))),),
+            schedules=(schedule,),
             train=normal(train_of(self.train, case)),
-            averaging=case.averaging or self.averaging,
+            **sections,
         )
+
+    def section(self, case: CaseSpec, name: str) -> Any:
+        """Return a section that holds for a case: its own, or the run's."""
+        own = getattr(case, name)
+        return getattr(self, name) if own is None else own
 
     def sends(self, case: str) -> Sends:
         """Return what the messages of a case carry."""
@@ -147,7 +169,7 @@ class Experiment:
     ) -> Plan:
         """Return the plan of one trial; num_samples: by worker number, for averages weighed by samples."""
         case = next(case for case in self.cases if case.name == schedule.name)
-        averaging, (gate, depends_on_time) = case.averaging or self.averaging, gate_of(case)
+        averaging, (gate, depends_on_time) = self.section(case, "averaging"), gate_of(case)
         by_samples = averaging.by == "samples" and num_samples is not None
         weight_of = dict(zip(self.topology.workers, map(float, num_samples or ()), strict=by_samples))
         return Plan(
@@ -278,6 +300,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         bound = [*draft.topology.links.items(), *draft.topology.computes.items(), (None, draft.compute)]
         network = Network.of(topology, {ref: profile for ref, profile in bound if profile is not None})
         _check_routes(draft, network, [one for one in schedules if one is not None])
+        _check_whole_sections(draft, topology, schedules)
     published = _published(draft, schedules)
     draft.raise_problems()
     assert topology is not None
@@ -296,6 +319,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         "notes": tuple(problems.notes),
     }
     experiment = Experiment(**sections | given)
+    _check_together(experiment, draft)
     _check_clock(experiment, draft)
     draft.raise_problems()
     return experiment
@@ -337,6 +361,24 @@ def _schedules(draft: RunDraft, topology: Topology) -> list[Schedule | None]:
         draft.problems += [draft.source.problem(("cases", number, *path), text) for path, text in mistakes]
         schedules.append(schedule)
     return schedules
+
+
+_Check = Callable[[Any, list[Schedule], Topology], Mistakes]
+_CHECKS: dict[str, _Check] = {"servers": check_servers, "compression": check_compression}
+
+
+def _check_whole_sections(draft: RunDraft, topology: Topology, schedules: Sequence[Schedule | None]) -> None:
+    """Report servers and senders that the run or a case names wrongly, in what holds for each."""
+    for key, check in _CHECKS.items():
+        of_cases = [getattr(case, key, None) for case in draft.cases]
+        of_run = [schedule for schedule, own in zip(schedules, of_cases, strict=True) if own is None]
+        places: list[tuple[Path_, Any, Sequence[Schedule | None]]] = [((key,), draft.sections[key], of_run)]
+        places += [(("cases", n, key), own, schedules[n : n + 1]) for n, own in enumerate(of_cases)]
+        for path, given, these in places:
+            known = [schedule for schedule in these if schedule is not None]
+            if given and known and len(known) == len(these):
+                mistakes = check(given, known, topology)
+                draft.problems += [draft.source.problem((*path, *inner), text) for inner, text in mistakes]
 
 
 def _check_compute(draft: RunDraft, topology: Topology) -> None:
@@ -388,6 +430,16 @@ def _all_cost(draft: TopologyDraft, network: Network, message: Message, problems
         except ValueError as error:
             problems.append(draft.source.problem(path, str(error)))
     return len(problems) == before
+
+
+def _check_together(experiment: Experiment, draft: RunDraft) -> None:
+    """Report cases whose sections do not go together."""
+    for number, case in enumerate(experiment.cases):
+        alone = experiment.alone(case.name)
+        if alone.compression and alone.train.state == "average":
+            path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
+            text = "beside train.state: average, whose momentum would go uncompressed; leave out one of the two"
+            draft.problems.append(draft.source.problem(path, text))
 
 
 def _check_clock(experiment: Experiment, draft: RunDraft) -> None:

@@ -23,9 +23,10 @@ _EXCLUSIVE = (
     ("levels", "root"),
     ("rtt_s", "scale", "profile", "set"),
     ("add", "times", "rounds"),
+    ("fraction", "bits"),
 )
 """Of these keys, a mapping has some; one with others of them is another thing, not an addition."""
-_NAMES = ("distribution", "schedule")  # keys whose value says which others belong to them
+_NAMES = ("distribution", "schedule", "method")  # keys whose value says which others belong to them
 _OF_DATASET = ("folder", "options", "layout")  # what in a data section belongs to the data set that it names
 
 
@@ -86,7 +87,7 @@ def _is_other(section: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
             return True
     return any(
         key in old and key in new and old[key] != new[key]
-        for key in (*_NAMES, *(["name"] if section == "model" else []))
+        for key in (*_NAMES, *(["name"] if section == "model" else []), *(["optimizer"] if section != "train" else []))
     )
 
 

@@ -9,10 +9,12 @@ from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_v
 
 from hsgd_emu.config.says import COMMON, ENDS, GROWS, LEARNED, LOCAL, NAMES, SCHEDULED, SHOWN, TIMED, said
 from hsgd_emu.config.schema import (
+    MOST_RATE,
     Bytes,
     ComputeRef,
     Count,
     Either,
+    Fading,
     Label,
     LinkRef,
     Name,
@@ -20,18 +22,15 @@ from hsgd_emu.config.schema import (
     Positive,
     PositiveSeconds,
     Seconds,
+    StepSize,
     Strict,
     TopologySpec,
 )
+from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
 from hsgd_emu.metrics import METRICS, TARGETS
 
 MOST_ITERATIONS = 10**8
-MOST_RATE = 1e6
-"""Largest learning rate and weight decay: beyond it nothing is learned, and float32 overflows."""
 Iterations = Annotated[int, Field(ge=1, le=MOST_ITERATIONS)]
-StepSize = Annotated[float, Field(gt=0, le=MOST_RATE)]
-Fading = Annotated[float, Field(ge=0, lt=1)]
-"""How much of what was is kept from step to step."""
 Width = Annotated[int, Field(ge=1, le=100_000)]
 """Outputs of one layer."""
 Side = Annotated[int, Field(ge=1, le=4096)]
@@ -291,6 +290,14 @@ LevelPeriod = Annotated[
 ]
 
 
+Servers = Annotated[dict[str, ServerSpec], Field(min_length=1)]
+"""By server or class of servers."""
+Compression = Annotated[dict[str, CompressionSpec], Field(min_length=1)]
+"""By sender or class of senders."""
+WHOLE_SECTIONS = ("averaging", "servers", "compression")
+"""Sections that a case may have instead of the run's; `train` is merged with the run's key by key."""
+
+
 class CaseSpec(Strict):
     """One schedule: `period` for local SGD, `periods` for H-SGD."""
 
@@ -306,6 +313,10 @@ class CaseSpec(Strict):
     """What this case trains with otherwise than the run."""
     averaging: Annotated[AveragingSpec | None, LEARNED] = None
     """Instead of the run's averaging."""
+    servers: Annotated[Servers | None, LEARNED] = None
+    """Instead of the run's servers."""
+    compression: Annotated[Compression | None, LEARNED] = None
+    """Instead of the run's compression."""
 
     @model_validator(mode="after")
     def _has_one_schedule(self) -> Self:
@@ -386,6 +397,10 @@ class RunSpec(Strict):
     train: Annotated[TrainSpec, LEARNED]
     cases: Annotated[NonEmpty[CaseSpec], LEARNED | SCHEDULED | GROWS]
     averaging: Annotated[AveragingSpec, LEARNED] = AveragingSpec()
+    servers: Annotated[Servers | None, LEARNED] = None
+    """What servers do with the average, by server or class of servers (default: they send it on)."""
+    compression: Annotated[Compression | None, LEARNED] = None
+    """What senders send instead of their whole model, by sender or class of senders."""
     evaluation: Annotated[EvaluationSpec, LEARNED | SCHEDULED] = EvaluationSpec()
     targets: Annotated[TargetSpec, SHOWN | ENDS] = TargetSpec()
     published: Annotated[Either[str, PublishedSpec] | None, SHOWN] = None

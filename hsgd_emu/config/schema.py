@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from statistics import median
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -15,6 +16,11 @@ MOST = 10**15
 """Largest number of anything: beyond it is a slip of the keyboard, and floats still hold it exactly."""
 _MIN_MASS = 1e-3  # a truncated law is drawn from until a draw is kept: it must not be next to never
 Positive = Annotated[float, Field(gt=0)]
+MOST_RATE = 1e6
+"""Largest learning rate and weight decay: beyond it nothing is learned, and float32 overflows."""
+StepSize = Annotated[float, Field(gt=0, le=MOST_RATE)]
+Fading = Annotated[float, Field(ge=0, lt=1)]
+"""How much of what was is kept from step to step."""
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
@@ -48,6 +54,14 @@ def _name(value: Any) -> Any:
     if isinstance(value, str) and ("/" in value or value in (".", "..")):
         raise ValueError(f"{value!r:.60} is not a name here: it may not contain '/', nor be '.' or '..'")
     return _label(value)
+
+
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def is_factory(name: str) -> bool:
+    """Return whether a name has the form `module:factory` (`package.module:factory` too): the user's own code."""
+    return _FACTORY.fullmatch(name) is not None
 
 
 Label = Annotated[str, BeforeValidator(_label)]

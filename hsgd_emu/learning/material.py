@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec
+from hsgd_emu.config.schema import is_factory
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import Dataset, load_dataset
-from hsgd_emu.learning.data.spec import is_factory
 from hsgd_emu.learning.examine import copied
 from hsgd_emu.learning.facts import DATA, FORMAT, LEARNING_CODE, LIBRARIES, differences, of_model, of_modules
 from hsgd_emu.learning.models import build_model

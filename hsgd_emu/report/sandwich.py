@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from hsgd_emu.config.run_schema import WHOLE_SECTIONS
 from hsgd_emu.metrics import METRICS
 from hsgd_emu.report.content import Case, Content, thin
 from hsgd_emu.report.curves import FORMS, KINDS, SHOWN, line_look, whose_line, y_axis
@@ -147,7 +148,7 @@ def _participation(case: Case) -> float:
 
 def _own(case: Case) -> list[Any]:
     """Return what a case trains and averages with otherwise than its run."""
-    return [_spec(case).get(key) for key in ("train", "averaging")]
+    return [_spec(case).get(key) for key in ("train", *WHOLE_SECTIONS)]
 
 
 def _spec(case: Case) -> Mapping[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from hsgd_emu.config.load import TopologyDraft
 from hsgd_emu.config.reader import Path_
@@ -21,6 +22,7 @@ from hsgd_emu.config.schema import (
 from hsgd_emu.config.validate import has_unknown_key
 from hsgd_emu.errors import Problem, listed, nearest
 
+Item = TypeVar("Item")
 MAX_NODES = 200_000
 MAX_LINKS = 2_000_000
 
@@ -104,6 +106,12 @@ class Topology:
         if name in self.index:
             return (self.index[name],)
         return self.classes.get(name, ())
+
+    def by_node(self, given: Mapping[str, Item]) -> dict[int, Item]:
+        """Return by node, in node order, what is given by names; a node's own name beats the name of its class."""
+        of_classes = [(node, value) for name, value in given.items() for node in self.classes.get(name, ())]
+        of_nodes = [(self.index[name], value) for name, value in given.items() if name in self.index]
+        return dict(sorted((dict(of_classes) | dict(of_nodes)).items()))
 
 
 def build_topology(draft: TopologyDraft, problems: list[Problem]) -> Topology | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from hsgd_emu.config.run_schema import DataSpec
+from hsgd_emu.config.schema import is_factory
 from hsgd_emu.errors import ConfigError, listed, nearest
 
 DEFAULT_FOLDERS = {
@@ -23,15 +23,9 @@ DEFAULT_FOLDERS = {
 DATASETS = ("digits", *DEFAULT_FOLDERS)
 """Known names; beside them `module:factory` is a data set of the user's own."""
 
-_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _WITHOUT_WRITERS = ("digits", "cifar10", "mnist", "fashion_mnist", "image_folder")
 
 Finding = tuple[str, str]
-
-
-def is_factory(dataset: str) -> bool:
-    """Return whether the name has the form `module:factory` (`package.module:factory` too)."""
-    return _FACTORY.fullmatch(dataset) is not None
 
 
 def check_data_spec(spec: DataSpec) -> list[Finding]:

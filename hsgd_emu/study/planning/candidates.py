@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hsgd_emu.config.run_schema import CaseSpec, LevelPeriod
+from hsgd_emu.config.run_schema import WHOLE_SECTIONS, CaseSpec, LevelPeriod
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
 from hsgd_emu.engine.times import seconds
 from hsgd_emu.errors import ConfigError, Problem, listed
@@ -135,7 +135,7 @@ def _identity(schedule: Schedule, case: CaseSpec) -> tuple[object, ...]:
         tuple(sorted(schedule.period.items())),
         schedule.rounds,
         schedule.participation,
-        repr((case.train, case.averaging)),
+        repr([getattr(case, name) for name in ("train", *WHOLE_SECTIONS)]),
     )
 
 
