@@ -101,12 +101,12 @@ def measure(num_workers: int, num_rounds: int, random: bool, profile: bool) -> M
 
 def num_events(plan: Plan) -> int:
     """Return the delays of a trial: three per worker and phase, two per local server and round."""
-    schedule = plan.schedule
+    (stage,) = plan.schedule.stages
     phases = sum(
-        len([c for c in below if c not in schedule.children]) * schedule.num_phases(server, plan.iterations)
-        for server, below in schedule.children.items()
+        len([c for c in below if c not in stage.children]) * stage.num_phases(server, plan.iterations)
+        for server, below in stage.children.items()
     )
-    return 3 * phases + 2 * (len(schedule.children) - 1) * plan.num_rounds
+    return 3 * phases + 2 * (len(stage.children) - 1) * plan.num_rounds
 
 
 def _peak_bytes() -> int:

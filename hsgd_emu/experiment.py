@@ -25,14 +25,11 @@ from hsgd_emu.config.run_schema import (
     RunSpec,
     TargetSpec,
     TrainSpec,
-    copies_sent,
     normal,
-    train_of,
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, Ref
 from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
-from hsgd_emu.config.train_keys import check_train_keys
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.gates import gate_of
@@ -40,13 +37,13 @@ from hsgd_emu.engine.messages import Sends
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
-from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
+from hsgd_emu.engine.schedule import Mistakes, Schedule, as_periods, build_schedule
 from hsgd_emu.engine.servers import check_compression, check_servers, compression_by_name, servers_by_name
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
 from hsgd_emu.timing.transfers import Message
-from hsgd_emu.topology.routes import Route
+from hsgd_emu.topology.routes import Routes
 from hsgd_emu.topology.tree import Topology, build_topology
 
 _SMALL_TIMELINE_ROWS = 250_000
@@ -126,6 +123,7 @@ class Experiment:
     def alone(self, name: str) -> Experiment:
         """Return the run of one case, what it says otherwise than the run written into the run's sections."""
         case = next(case for case in self.cases if case.name == name)
+        own = {key: value for key, value in case.train or () if value is not None}
         schedule = next(one for one in self.schedules if one.name == name)
         sections = {key: self.section(case, key) for key in WHOLE_SECTIONS}
         sections["servers"] = servers_by_name(sections["servers"] or {}, schedule, self.topology)
@@ -134,7 +132,7 @@ class Experiment:
             self,
             cases=(case.model_copy(update=dict.fromkeys(("train", *WHOLE_SECTIONS))),),
             schedules=(schedule,),
-            train=normal(train_of(self.train, case)),
+            train=normal(self.train.model_copy(update=own)),
             **sections,
         )
 
@@ -145,24 +143,21 @@ class Experiment:
 
     def sends(self, case: str) -> Sends:
         """Return what the messages of a case carry."""
-        of = next(one for one in self.cases if one.name == case)
-        return Sends(copies=copies_sent(train_of(self.train, of)))
+        return Sends()
 
     @cached_property
     def most_sent(self) -> int:
         """How many times the model's size no message exceeds."""
         return max((self.sends(case.name).most for case in self.cases), default=1)
 
-    def routes(self, schedule: Schedule, message_bytes: int) -> dict[int, Route]:
-        """Return by node the route to the server that aggregates it."""
-        pairs = list(schedule.parent.items())
-        found = self.network.links(Message(message_bytes)).routes(pairs)
-        return {node: found[node, server] for node, server in pairs}
+    def routes(self, schedule: Schedule, message_bytes: int) -> Routes:
+        """Return the routes of nodes to the servers that aggregate them."""
+        return self.network.links(Message(message_bytes)).routes(schedule.pairs)
 
     def plan(
         self,
         schedule: Schedule,
-        routes: Mapping[int, Route],
+        routes: Routes,
         message_bytes: int,
         seed: int,
         num_samples: Sequence[int] | None = None,
@@ -289,7 +284,6 @@ def build_experiment(draft: RunDraft) -> Experiment:
     if train is not None and train.until_targets and targets is not None and not any(levels for _, levels in targets):
         text = "found true, but there are no targets; give some, as in targets: {test_accuracy: [0.8]}"
         problems.append(source.problem(("train", "until_targets"), text))
-    check_train_keys(draft)
     topology = network = None
     schedules: list[Schedule | None] = []
     if draft.topology is not None:
@@ -357,6 +351,7 @@ def _schedules(draft: RunDraft, topology: Topology) -> list[Schedule | None]:
         if case is not None:
             iterations = train.iterations if train is not None else None
             participation = train.participation if train is not None else 1.0
+            case = draft.cases[number] = as_periods(case, topology, mistakes)
             schedule = build_schedule(case, topology, iterations, participation, mistakes)
         draft.problems += [draft.source.problem(("cases", number, *path), text) for path, text in mistakes]
         schedules.append(schedule)
@@ -400,9 +395,8 @@ def _check_routes(draft: RunDraft, network: Network, schedules: Sequence[Schedul
     links = network.links(message)
     told: set[Path_] = set()
     for schedule in schedules:
-        pairs = list(schedule.parent.items())
-        found = links.routes(pairs)
-        for pair in pairs:
+        found = links.routes(schedule.pairs)
+        for pair in schedule.pairs:
             if pair not in found:
                 lost = pair[0]  # the first node on the way up that has no link to its parent
                 while lost in topology.uplinks:
@@ -462,10 +456,11 @@ def _default_timeline(
 ) -> Literal["full", "rounds"]:
     """Return `full` where all trials together have few enough rows: about four per node and phase."""
     rows = sum(
-        4 * len(children) * schedule.num_phases(server, train.iterations)
+        4 * len(children) * stage.num_phases(server, train.iterations)
         for schedule in schedules
         if schedule is not None
-        for server, children in schedule.children.items()
+        for stage in schedule.stages
+        for server, children in stage.children.items()
     )
     return "full" if rows * num_seeds <= _SMALL_TIMELINE_ROWS else "rounds"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -26,11 +26,10 @@ from hsgd_emu.results.wording import number
 from hsgd_emu.terminal import Terminal
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Message, Transfer, transfer_of
-from hsgd_emu.topology.routes import Hop
+from hsgd_emu.topology.routes import Hop, Routes
 from hsgd_emu.topology.tree import Node, Topology
 from hsgd_emu.units import NS_PER_S, to_s
 
-Routes = Mapping[int, tuple[Hop, ...]]
 """By node: the way to the server that aggregates it."""
 _MOST_ALIKE = 3
 """So many subtrees of one class are drawn below one server; the others are counted."""
@@ -209,9 +208,9 @@ def ways_text(topology: Topology, routes: Routes) -> str:
     As in `worker -> root: direct link (far)`; where nodes of one class go different ways, each with how many do.
     """
     ways: dict[str, Counter[str]] = {}
-    for node in sorted(routes, key=lambda node: -topology.nodes[node].level):
+    for node, server in sorted(routes, key=lambda pair: -topology.nodes[pair[0]].level):
         own = topology.nodes[node].class_name
-        ways.setdefault(own, Counter())[_way(topology, node, routes[node])] += 1
+        ways.setdefault(own, Counter())[_way(topology, node, routes[node, server])] += 1
     return "; ".join(
         way if len(of_class) == 1 else f"{num} x {way}" for of_class in ways.values() for way, num in of_class.items()
     )

@@ -24,7 +24,7 @@ from hsgd_emu.results.folder import CHECKPOINTS
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.timing.transfers import Message
-from hsgd_emu.topology.routes import Route
+from hsgd_emu.topology.routes import Routes
 from hsgd_emu.units import to_s
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Session:
     progress: Progress
     message_bytes: int
     environment: dict[str, Any]
-    cases: dict[str, tuple[Schedule, dict[int, Route]]]
+    cases: dict[str, tuple[Schedule, Routes]]
     """By name: the schedule, and every node's route to the server that aggregates it."""
     world: World | None = None
     recorded: Mapping[TrialKey, Recorded] = field(default_factory=dict)
@@ -307,7 +307,7 @@ class _Trial:
 
         ledger = _Ledger(self.store, self.key)
         self.checkpoints = Checkpoints(self.store.folder / CHECKPOINTS, _file_name(self.key), ledger)
-        servers = self.plan.schedule.children
+        servers = self.plan.schedule.servers
         slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
         self.real = world.learner(self.key.seed, slots, self.session.experiment.alone(self.key.case).train)
         if not self.done:

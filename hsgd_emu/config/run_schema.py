@@ -14,7 +14,6 @@ from hsgd_emu.config.schema import (
     ComputeRef,
     Count,
     Either,
-    Fading,
     Label,
     LinkRef,
     Name,
@@ -161,7 +160,7 @@ BatchSize = Annotated[Annotated[Samples, Tag("<number>")] | Annotated[Literal["f
 
 
 class TrainSpec(Strict):
-    """What a step of a worker is, and how many there are."""
+    """Plain SGD at every worker."""
 
     batch_size: Annotated[BatchSize, COMMON] = 20
     """Samples per step, or `full`: the whole local shard each step."""
@@ -170,22 +169,11 @@ class TrainSpec(Strict):
     """T, local iterations per worker."""
     until_targets: Annotated[bool, ENDS | COMMON] = False
     """A trial ends with the first evaluation at which all targets have been reached; `iterations` is the most."""
-    loss: Annotated[Literal["cross_entropy", "squared"] | None, COMMON] = None
-    """What is made small, and test_loss with it: cross-entropy, or half the squared distance of the outputs to 1 at the
-    label and 0 elsewhere."""
-    optimizer: Literal["sgd", "adam", "adamw"] | None = None
-    """Each worker's (default: sgd), as torch.optim has them; adamw decays weights beside the gradient."""
-    betas: Annotated[tuple[Fading, Fading], Field(strict=False)] | None = None
-    """Of adam and adamw (default: [0.9, 0.999]): how much of the moments of the gradient is kept from step to step."""
-    epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Of adam and adamw (default: 1e-8), added to the root."""
-    clip_norm: Annotated[float, Field(gt=0, le=MOST_RATE)] | None = None
-    """Each gradient of a worker that is longer, over all parameters, is cut to this length."""
-    momentum: Fading = 0.0
-    """Of sgd. Each worker's own; `state` says what becomes of it where models are averaged."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Each worker's own; `state` says what becomes of it where models are averaged."""
     state: Literal["keep", "reset", "average"] | None = None
-    """What happens to a worker's momentum, or Adam's moments, when it receives a model: they stay (the default), are as
-    new, or are sent and averaged with the models, by the same weights."""
+    """What happens to a worker's momentum when it receives a model: it stays (the default), is as new, or is sent and
+    averaged with the models, by the same weights."""
     weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
     proximal: Annotated[float, Field(ge=0, le=MOST_RATE)] | None = None
     """FedProx's mu: each gradient + mu (w - r), r the model that the worker received last."""
@@ -194,36 +182,16 @@ class TrainSpec(Strict):
     dtype: Annotated[Literal["float32", "float64"], COMMON] = "float32"
 
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
-NEUTRAL = {
-    "loss": "cross_entropy",
-    "optimizer": "sgd",
-    "betas": BETAS,
-    "epsilon": EPSILON,
-    "state": "keep",
-    "proximal": 0.0,
-}
+NEUTRAL = {"state": "keep", "proximal": 0.0}
 """Values of keys of `train` that are as without the key."""
-
-
-def is_adam(train: TrainSpec) -> bool:
-    """Return whether workers step by Adam or AdamW."""
-    return train.optimizer in ("adam", "adamw")
 
 
 def normal(train: TrainSpec) -> TrainSpec:
     """Return a section that means the same, without the keys that change nothing."""
     gone = {name for name, value in NEUTRAL.items() if getattr(train, name) == value}
-    if not is_adam(train):
-        gone |= {"betas", "epsilon"} if train.momentum else {"betas", "epsilon", "state"}
+    if not train.momentum:
+        gone.add("state")
     return train.model_copy(update=dict.fromkeys(gone))
-
-
-def copies_sent(train: TrainSpec) -> int:
-    """Return how many times as large as the model a message is: momentum that is averaged, or both moments, go too."""
-    if normal(train).state != "average":
-        return 1
-    return 3 if is_adam(train) else 2
 
 
 OF_ALL_CASES = [name for name, says in said(TrainSpec).items() if says & COMMON]
@@ -289,6 +257,43 @@ LevelPeriod = Annotated[
     Discriminator(_period_form),
 ]
 
+LevelPeriods = Either[NonEmpty[LevelPeriod], Annotated[dict[str, LevelPeriod], Field(min_length=1)]]
+
+
+class PhaseSpec(Strict):
+    """A part of a case with a schedule of its own; its rounds begin anew, and none goes on beyond its end."""
+
+    iterations: Iterations | None = None
+    """How many it has; the last one has the rest."""
+    period: Period | None = None
+    """As a case's."""
+    periods: LevelPeriods | None = None
+    """As a case's."""
+    participation: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Instead of the case's."""
+
+    @model_validator(mode="after")
+    def _has_one_schedule(self) -> Self:
+        _require_one(period=self.period, periods=self.periods)
+        return self
+
+
+class HierAvgSpec(Strict):
+    """Hier-AVG(K1, K2, S) of Zhou and Cong: another notation for `period` or `periods`, which run.yaml shows."""
+
+    K1: Count
+    """Iterations between two averages of a group of S workers."""
+    K2: Count
+    """Iterations between two averages of all workers: a multiple of K1."""
+    S: Count
+    """Workers of a group: 1, those of every lowest server, or all."""
+
+    @model_validator(mode="after")
+    def _is_a_multiple(self) -> Self:
+        if self.K2 % self.K1:
+            raise ValueError(f"K2 is {self.K2}, not a multiple of K1, {self.K1}")
+        return self
+
 
 Servers = Annotated[dict[str, ServerSpec], Field(min_length=1)]
 """By server or class of servers."""
@@ -299,14 +304,18 @@ WHOLE_SECTIONS = ("averaging", "servers", "compression")
 
 
 class CaseSpec(Strict):
-    """One schedule: `period` for local SGD, `periods` for H-SGD."""
+    """One schedule: `period` for local SGD, `periods` for H-SGD, `phases` for one after the other."""
 
     name: Annotated[Label, SHOWN | NAMES]
     period: Period | None = None
     """P: workers average at the global server every P iterations, once at the end, or in rounds of unlike lengths."""
-    periods: Either[NonEmpty[LevelPeriod], Annotated[dict[str, LevelPeriod], Field(min_length=1)]] | None = None
+    periods: LevelPeriods | None = None
     """Per level from the root down, or per server (a name or a class of servers); `none` skips a server. The global
     server's may be `once` or rounds, too."""
+    phases: NonEmpty[PhaseSpec] | None = None
+    """Parts with a `period` or `periods` each, one after the other: post-local SGD, and schedules that change below."""
+    hier_avg: HierAvgSpec | None = None
+    """{K1, K2, S}: Hier-AVG's notation."""
     participation: Annotated[float, Field(gt=0, le=1)] | None = None
     """Instead of train.participation."""
     train: Annotated[CaseTrainSpec | None, LEARNED] = None
@@ -320,15 +329,19 @@ class CaseSpec(Strict):
 
     @model_validator(mode="after")
     def _has_one_schedule(self) -> Self:
-        if (self.period is None) == (self.periods is None):
-            what = "neither period nor periods" if self.period is None else "both period and periods"
-            raise ValueError(f"gives {what}; give period (local SGD) or periods (H-SGD)")
+        _require_one(period=self.period, periods=self.periods, phases=self.phases, hier_avg=self.hier_avg)
         return self
 
 
-def train_of(train: TrainSpec, case: CaseSpec) -> TrainSpec:
-    """Return the run's section with what a case says otherwise."""
-    return train.model_copy(update={key: value for key, value in case.train or () if value is not None})
+def _require_one(**schedules: Any) -> None:
+    """Raise ValueError unless one of a case's ways to say its schedule is given."""
+    given = [name for name, value in schedules.items() if value is not None]
+    if len(given) == 1:
+        return
+    what = "neither period nor periods" if not given else f"both {' and '.join(given)}"
+    if set(given) <= {"period", "periods"}:
+        raise ValueError(f"gives {what}; give period (local SGD) or periods (H-SGD)")
+    raise ValueError(f"gives {what}; give one of {', '.join(schedules)}")
 
 
 class EvaluationSpec(Strict):

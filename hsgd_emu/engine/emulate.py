@@ -8,7 +8,7 @@ between transfers, workers that fail.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from heapq import heappush
 from typing import Any
 
@@ -67,39 +67,45 @@ class Emulation:
         self.draws = plan.draws()
         self.gates = plan.gates()
         self.recorder = Recorder(keep)
-        self.split: dict[int, Split] = dict.fromkeys([*plan.workers, *self.schedule.children], Split())
-        self._closed: dict[int, deque[Ticket]] = {server: deque() for server in self.gates}
+        self.split: dict[int, Split] = dict.fromkeys([*plan.workers, *self.schedule.servers], Split())
+        self._closed: dict[int, deque[Ticket]] = {server: deque() for server in self.schedule.servers}
         self._idle: dict[int, Event] = {}
         """By server that waits for a ticket to be closed."""
         self._still_to_hold: dict[int, int] = {}
+        self._processes: list[simpy.Process] = []
+        self._to_begin: dict[tuple[int, int], tuple[Ticket | None, int]] = {}
+        """By stage and server: the ticket that its children begin with, and how many have still to."""
 
     def run(self) -> str:
         """Run the trial to its end and return the hash of all its events (SHA-256, hex)."""
-        processes = [self.env.process(life) for life in self._lives()]
+        start = self.operations.start()
+        self._begin(self._serving(0, start) + [self._work(worker, start) for worker in self.plan.workers])
+        del start
         try:
             self.env.run()
         except Exception as error:
             # SimPy raises a copy made from the arguments; the process has what really happened.
-            failed: list[Any] = [process.value for process in processes if process.triggered and not process.ok]
+            failed: list[Any] = [process.value for process in self._processes if process.triggered and not process.ok]
             raise (failed[0] if failed else error) from None
-        assert all(process.triggered for process in processes), "somebody waits for a message that never comes"
+        assert all(process.triggered for process in self._processes), "somebody waits for a message that never comes"
         return self.recorder.digest()
 
-    def _lives(self) -> list[Process]:
-        start = self.operations.start()
-        first = {server: self._opened(gate, gate.first()) for server, gate in self.gates.items()}
-        lives = [self._serve(server, first.get(self.schedule.parent.get(server, -1)), start) for server in self.gates]
-        return lives + [self._work(worker, first[self.schedule.parent[worker]], start) for worker in self.plan.workers]
+    def _begin(self, lives: Sequence[Process]) -> None:
+        self._processes += map(self.env.process, lives)
 
-    def _work(self, worker: int, ticket: Ticket | None, model: Version) -> Process:
+    def _serving(self, stage: int, model: Version) -> list[Process]:
+        return [self._serve(stage, server, model) for server in self.gates[stage]]
+
+    def _work(self, worker: int, model: Version) -> Process:
         """A worker's life: steps, upload, wait, download, again."""
-        gate = self.gates[self.schedule.parent[worker]]
+        stage = 0
+        gate, ticket = self._first(stage, worker)
         while ticket is not None:
             phase = ticket.phase
             # Drawn whether it takes part or not, so that participation leaves the other draws as they were.
             num_steps = phase.end - phase.begin
             steps_ns = self.draws.steps_ns(worker, num_steps)
-            exchange = self.draws.exchange(worker)
+            exchange = self.draws.exchange(worker, phase.server)
             if worker not in ticket.sits_out:
                 start_ns = self.env._now
                 yield Delay(self.env, steps_ns, worker)
@@ -113,13 +119,14 @@ class Emulation:
             if ticket.answer.record is not None:
                 self._holds_global_model(worker, ticket.answer.record)
             ticket = ticket.after or self._opened(gate, gate.after(ticket))  # mostly opened by another child
+            if ticket is None and self._goes_on(stage + 1):
+                stage += 1
+                gate, ticket = self._first(stage, worker)
 
-    def _serve(self, server: int, above: Ticket | None, model: Version) -> Process:
-        """A server's life: gather, aggregate, pass on (from above where its phase there ends too), again.
-
-        above: its ticket at the server that aggregates it.
-        """
-        gate, done = self.gates[server], 0
+    def _serve(self, stage: int, server: int, model: Version) -> Process:
+        """A server's life in a stage: gather, aggregate, pass on (from above where its phase there ends too), again."""
+        gate, done = self.gates[stage][server], self.schedule.stages[stage].begin
+        higher, above = self._first(stage, server) if server else (gate, None)
         while done < gate.end:
             ticket = yield from self._next_closed(server)
             done = ticket.phase.end
@@ -127,7 +134,7 @@ class Emulation:
             if server == 0:
                 record = self._global_aggregation(ticket.phase, model)
             elif above is not None and done == above.phase.end:
-                higher, exchange = self.gates[above.phase.server], self.draws.exchange(server)
+                exchange = self.draws.exchange(server, above.phase.server)
                 yield from self._upload(higher, above, server, model, exchange)
                 model = NOTHING
                 yield from self._download(server, above, exchange)
@@ -136,8 +143,24 @@ class Emulation:
             ticket.answer = Answer(model, self.env._now, self.split[server], record)
             ticket.signal.succeed()
             del record
-        if server == 0:
+        if server == 0 and self._goes_on(stage + 1):
+            self._begin(self._serving(stage + 1, model))
+        elif server == 0:
             self.operations.final = model
+
+    def _goes_on(self, stage: int) -> bool:
+        """Return whether there is a stage of this number, and the trial has not come to its end before."""
+        return stage < len(self.gates) and self.gates[stage][0].end > self.schedule.stages[stage].begin
+
+    def _first(self, stage: int, node: int) -> tuple[Gate, Ticket | None]:
+        """Return the gate of the server that aggregates a node in a stage, and the ticket that it begins with."""
+        server = self.schedule.stages[stage].parent[node]
+        gate, children = self.gates[stage][server], self.schedule.stages[stage].children[server]
+        waiting = self._to_begin.pop((stage, server), None)
+        ticket, num = (self._opened(gate, gate.first()), len(children)) if waiting is None else waiting
+        if num > 1:  # kept no longer than somebody will ask: all that come after hang on it
+            self._to_begin[stage, server] = ticket, num - 1
+        return gate, ticket
 
     def _opened(self, gate: Gate, ticket: Ticket | None) -> Ticket | None:
         """Return a ticket, made ready for processes where it is new."""
@@ -211,12 +234,12 @@ class Emulation:
     def _global_aggregation(self, phase: Phase, model: Version) -> RoundRecord:
         metrics = self.operations.evaluate(model, phase.end) if self.plan.is_evaluated(phase.end) else None
         if metrics is not None and self.is_enough is not None and self.is_enough(phase.end, metrics):
-            for gate in self.gates.values():
-                gate.end = phase.end
+            for gate in (gate for gates in self.gates for gate in gates.values()):
+                gate.end = min(gate.end, phase.end)
         if self.on_aggregated is not None:
             self.on_aggregated(phase.end)
-        self._still_to_hold[phase.number] = len(self.plan.workers)
-        return RoundRecord(phase.number, phase.end, -1, self.env._now, Split(), metrics)
+        self._still_to_hold[phase.round] = len(self.plan.workers)
+        return RoundRecord(phase.round, phase.end, -1, self.env._now, Split(), metrics)
 
     def _holds_global_model(self, worker: int, record: RoundRecord) -> None:
         """A worker has the new global model; with the last one the round is over (DESIGN 4.5)."""
@@ -258,23 +281,28 @@ class _Walk:
     """All operations of a trial in the order of the tree, without a clock."""
 
     def __init__(self, plan: Plan, operations: Operations) -> None:
-        self.plan, self.operations, self.gates = plan, operations, plan.gates()
-        self.tickets: dict[int, Ticket | None] = {server: gate.first() for server, gate in self.gates.items()}
+        self.plan, self.operations = plan, operations
+        self.children: Mapping[int, Sequence[int]] = {}
+        self.gates: dict[int, Gate] = {}
+        self.tickets: dict[int, Ticket | None] = {}
 
     def run(self) -> None:
         model = self.operations.start()
-        for number in range(self.plan.num_rounds):
-            end = self.plan.schedule.end_of(number + 1)
-            model = self._gathered(0, model, end)
-            if self.plan.is_evaluated(end):
-                self.operations.evaluate(model, end)
+        for stage, gates in zip(self.plan.schedule.stages, self.plan.gates(), strict=True):
+            self.children, self.gates = stage.children, gates
+            self.tickets = {server: gate.first() for server, gate in gates.items()}
+            for number in range(stage.rounds_before, stage.num_rounds(self.plan.iterations)):
+                end = stage.end_of(number + 1)
+                model = self._gathered(0, model, end)
+                if self.plan.is_evaluated(end):
+                    self.operations.evaluate(model, end)
 
     def _gathered(self, server: int, model: Version, end: int) -> Version:
         """Return what a server has at iteration `end`, all below it having begun with `model`."""
         gate = self.gates[server]
         while (ticket := self.tickets[server]) is not None and ticket.phase.end <= end:
             phase = ticket.phase
-            for child in self.plan.schedule.children[server]:
+            for child in self.children[server]:
                 if child in self.gates:
                     gate.arrive(ticket, child, self._gathered(child, model, phase.end), "", 0)
                 elif child not in ticket.sits_out:

@@ -26,7 +26,7 @@ from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, a
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times
 from hsgd_emu.timing.costs import TooLongError
-from hsgd_emu.topology.routes import Route
+from hsgd_emu.topology.routes import Pair, Route
 
 _ELEMENTS = 2**19
 """Numbers in one array of a chunk, for all of its workers; also scenarios x workers that share their streams."""
@@ -75,7 +75,7 @@ def applies(plan: Plan) -> bool:
 
 def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
     """Yield the places of plans with the same routes, those whose rounds are all alike apart from the others."""
-    signatures: dict[int, tuple[tuple[int, Route], ...]] = {}
+    signatures: dict[int, tuple[tuple[Pair, Route], ...]] = {}
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, plan in enumerate(plans):
         # Scenarios often share the routes themselves; all of them are alive, so that their identities differ.
@@ -154,10 +154,10 @@ class _Server:
     """An aggregating server and all below it."""
 
     def __init__(self, costs: ScenarioCosts, server: int) -> None:
-        schedule, nodes = costs.schedule, costs.nodes
+        stage, nodes = costs.stage, costs.nodes
         self.num_phases = costs.num_phases(server)
         self.aggregation = costs.aggregations(server)
-        below = schedule.children[server]
+        below = stage.children[server]
         workers = [child for child in below if nodes[child].is_worker]
         self.takes_part = costs.participation(server, workers)
         self.children: list[_Workers | _LocalServer] = []

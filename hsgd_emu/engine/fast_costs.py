@@ -19,6 +19,7 @@ from hsgd_emu.engine.messages import Both
 from hsgd_emu.engine.plan import Participation, Plan
 from hsgd_emu.timing.costs import Cost, TooLongError
 from hsgd_emu.timing.transfers import Transfer
+from hsgd_emu.topology.routes import Pair
 
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", np.int64, np.bool_)
@@ -145,6 +146,7 @@ class ScenarioCosts:
 
     def __init__(self, plans: Sequence[Plan]) -> None:
         self.plans, self.schedule = plans, plans[0].schedule
+        (self.stage,) = self.schedule.stages
         self.nodes, self.routes = plans[0].network.topology.nodes, plans[0].routes
         self.seeds = [plan.cost_seed for plan in plans]
         self._messages: dict[tuple[Both, ...], _Messages] = {}
@@ -159,9 +161,9 @@ class ScenarioCosts:
 
     def steps(self, worker: int) -> Source | Same:
         """Return what the steps of a worker between two aggregations take together."""
-        server = self.schedule.parent[worker]
+        server = self.stage.parent[worker]
         costs = tuple(plan.network.steps[worker] for plan in self.plans)
-        num_steps = next(self.schedule.phases(server)).num_steps
+        num_steps = next(self.stage.phases(server)).num_steps
         return self._costs(costs, "compute", worker, self.num_phases(server), num_steps)
 
     def aggregations(self, server: int) -> Source | Same:
@@ -188,8 +190,9 @@ class ScenarioCosts:
 
     def exchanges(self, node: int) -> Source | Same:
         """Return the exchanges of a node with the server that aggregates it: up and down."""
-        route, num_phases = self.routes[node], self.num_phases(self.schedule.parent[node])
-        messages = self._messages_of(node)
+        pair = node, self.stage.parent[node]
+        route, num_phases = self.routes[pair], self.num_phases(pair[1])
+        messages = self._messages_of(pair)
         ways = [self._exchange(hop.link.profile, hop.forward, messages) for hop in route]
         same = [way for way in ways if way is not None]
         if len(same) == len(ways):
@@ -211,9 +214,9 @@ class ScenarioCosts:
     def _find_transfers(self, ref: Ref) -> tuple[Transfer, ...]:
         return tuple(plan.network.transfers[ref] for plan in self.plans)
 
-    def _messages_of(self, node: int) -> _Messages:
+    def _messages_of(self, pair: Pair) -> _Messages:
         """Return what a node exchanges in each plan: the same object for nodes that exchange the same."""
-        found = tuple(plan.messages[node] for plan in self.plans)
+        found = tuple(plan.messages[pair] for plan in self.plans)
         return self._messages.setdefault(found, _Messages(found))
 
     def _find_exchange(self, ref: Ref, forward: bool, messages: _Messages) -> tuple[Ints, Ints] | None:
@@ -229,11 +232,11 @@ class ScenarioCosts:
 
     def participation(self, server: int, workers: Sequence[int]) -> Source | None:
         """Return for each of a server's workers whether it takes part, 1 or 0; None where all always do."""
-        if self.schedule.participation >= 1 or not workers:
+        if self.stage.participation >= 1 or not workers:
             return None
 
         def open_(number: int) -> Draw:
-            draws = Participation(self.plans[number]).draws(server)
+            draws = Participation(self.plans[number]).draws(self.stage, server)
 
             def draw(num: int) -> tuple[Ints, ...]:
                 drawn = [frozenset(next(draws)) for _ in range(num)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from hsgd_emu.timing.transfers import Message
+from hsgd_emu.topology.routes import Pair, Pairs
 
 Direction = Literal["up", "down"]
 
@@ -47,8 +48,8 @@ class Sends:
         """How many times the model's size no message exceeds: an index takes as many bytes as the number it is of."""
         return max(self.copies, 2) if self.coded else self.copies
 
-    def messages(self, parent: Mapping[int, int], message_bytes: int) -> dict[int, Both]:
-        """Return by node what it exchanges with the server that aggregates it.
+    def messages(self, pairs: Pairs, message_bytes: int) -> dict[Pair, Both]:
+        """Return by (node, server that aggregates it) what they exchange.
 
         message_bytes: of the model, as it is or as a run file says; what is coded is the same share of it as of the
         model.
@@ -56,10 +57,10 @@ class Sends:
         whole = Message(self.copies * message_bytes)
         alike = Both(whole, whole)
         if not self.coded:
-            return dict.fromkeys(parent, alike)
+            return dict.fromkeys(pairs, alike)
         return {
-            node: Both(self._sent(node, "up", message_bytes), self._sent(server, "down", message_bytes))
-            for node, server in parent.items()
+            (node, server): Both(self._sent(node, "up", message_bytes), self._sent(server, "down", message_bytes))
+            for node, server in pairs
         }
 
     def _sent(self, sender: int, direction: Direction, message_bytes: int) -> Message:

@@ -12,7 +12,7 @@ from hsgd_emu.engine.messages import Both
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Exchanges, Message, Transfer, bound
-from hsgd_emu.topology.routes import Links, Route
+from hsgd_emu.topology.routes import Links, Pair, Route, Routes
 from hsgd_emu.topology.tree import Topology
 
 
@@ -108,24 +108,34 @@ class Exchange(NamedTuple):
     down_bytes: int
 
 
+def _shared(legs: Mapping[Pair, list[Leg]]) -> dict[Pair, list[Leg]]:
+    """Return routes on which a node's streams of a link are one, whichever server it goes to."""
+    first: dict[tuple[int, str], Exchanges] = {}
+    return {
+        pair: [leg._replace(exchanges=first.setdefault((pair[0], leg.link), leg.exchanges)) for leg in route]
+        for pair, route in legs.items()
+    }
+
+
 class Draws:
     """A trial's costs: each entity takes the next draw of its own stream, whatever others do."""
 
-    def __init__(self, network: Network, routes: Mapping[int, Route], messages: Mapping[int, Both], seed: int) -> None:
-        """messages: by node, with the server that aggregates it."""
+    def __init__(self, network: Network, routes: Routes, messages: Mapping[Pair, Both], seed: int) -> None:
         nodes = network.topology.nodes
         self._messages = messages
         self._steps = {w: cost.stream(seed, "compute", nodes[w].name) for w, cost in network.steps.items()}
-        self._legs = {node: network.legs(node, route, seed) for node, route in routes.items()}
+        self._legs = {pair: network.legs(pair[0], route, seed) for pair, route in routes.items()}
+        if len({node for node, _ in routes}) < len(routes):
+            self._legs = _shared(self._legs)
         self._same = {
-            node: self._next_exchange(node)
-            for node, route in routes.items()
+            pair: self._next_exchange(*pair)
+            for pair, route in routes.items()
             if all(network.transfers[hop.link.profile].is_constant for hop in route)
         }
-        """By node: what costs the same each time."""
+        """By (node, server): what costs the same each time."""
         # What is kept for thousands of workers costs time at each of the garbage collector's rounds.
-        for node in self._same:
-            del self._legs[node]
+        for pair in self._same:
+            del self._legs[pair]
         self._aggregations = {
             s: cost.stream(seed, "aggregation", nodes[s].name) for s, cost in network.aggregations.items()
         }
@@ -134,14 +144,14 @@ class Draws:
         """Return what the next `num_steps` steps of a worker cost, one draw each."""
         return self._steps[worker].take(num_steps)
 
-    def exchange(self, node: int) -> Exchange:
-        """Return a node's next exchange with the server that aggregates it."""
-        return self._same.get(node) or self._next_exchange(node)
+    def exchange(self, node: int, server: int) -> Exchange:
+        """Return a node's next exchange with a server that aggregates it."""
+        return self._same.get((node, server)) or self._next_exchange(node, server)
 
-    def _next_exchange(self, node: int) -> Exchange:
+    def _next_exchange(self, node: int, server: int) -> Exchange:
         total_up, total_down, most, costliest = 0, 0, -1, ""
-        messages = self._messages[node]
-        for link, forward, exchanges in self._legs[node]:
+        messages = self._messages[node, server]
+        for link, forward, exchanges in self._legs[node, server]:
             up, down = exchanges.next(*messages) if forward else exchanges.next(*messages[::-1])
             if not forward:
                 up, down = down, up

@@ -9,12 +9,12 @@ from functools import cached_property, lru_cache, partial
 from hsgd_emu.engine.gates import ClosingGate, Gate
 from hsgd_emu.engine.messages import Both, Sends
 from hsgd_emu.engine.network import Draws, Network
-from hsgd_emu.engine.schedule import Schedule
+from hsgd_emu.engine.schedule import Schedule, Stage
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.rng import stream
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Message
-from hsgd_emu.topology.routes import Route
+from hsgd_emu.topology.routes import Pair, Routes
 from hsgd_emu.units import MOST_NS, NS_PER_S
 
 
@@ -28,8 +28,8 @@ class Plan:
 
     schedule: Schedule
     network: Network
-    routes: Mapping[int, Route]
-    """By node: the way to the server that aggregates it."""
+    routes: Routes
+    """The ways of nodes to the servers that aggregate them."""
     iterations: int
     message_bytes: int
     seed: int
@@ -47,9 +47,9 @@ class Plan:
     """What messages carry."""
 
     @cached_property
-    def messages(self) -> Mapping[int, Both]:
-        """By node: what it exchanges with the server that aggregates it."""
-        return self.sends.messages(self.schedule.parent, self.message_bytes)
+    def messages(self) -> Mapping[Pair, Both]:
+        """What nodes exchange with the servers that aggregate them."""
+        return self.sends.messages(self.schedule.pairs, self.message_bytes)
 
     @property
     def cost_seed(self) -> int:
@@ -70,18 +70,22 @@ class Plan:
         due = iteration // self.evaluate_every > before // self.evaluate_every
         return due or iteration == self.iterations
 
-    def gates(self) -> dict[int, Gate]:
-        """Return by aggregating server, the global one first, the gate that a trial begins with."""
-        schedule, participation, sizes = self.schedule, Participation(self), self.sizes()
+    def gates(self) -> list[dict[int, Gate]]:
+        """Return for each stage by aggregating server, the global one first, the gate that it begins with."""
+        participation = Participation(self)
+        return [self._gates(stage, participation) for stage in self.schedule.stages]
+
+    def _gates(self, stage: Stage, participation: Participation) -> dict[int, Gate]:
+        sizes, end = self.sizes(stage), self.iterations if stage.end is None else min(stage.end, self.iterations)
         return {
             server: self.gate(
-                schedule.phases(server),
+                stage.phases(server),
                 children,
-                participation.draws(server),
+                participation.draws(stage, server),
                 lru_cache(maxsize=16)(partial(weights, self, size=sizes)),
-                self.iterations,
+                end,
             )
-            for server, children in schedule.children.items()
+            for server, children in stage.children.items()
         }
 
     @property
@@ -89,11 +93,11 @@ class Plan:
         """Node indices of the workers, depth first."""
         return self.network.topology.workers
 
-    def sizes(self) -> dict[int, float]:
-        """Return by node of the aggregation tree what all workers below it weigh together."""
+    def sizes(self, stage: Stage) -> dict[int, float]:
+        """Return by node of a stage's aggregation tree what all workers below it weigh together."""
         size = {worker: self.weight_of.get(worker, 1.0) for worker in self.workers}
-        for server in reversed(self.schedule.children):
-            size[server] = sum(size[child] for child in self.schedule.children[server])
+        for server in reversed(stage.children):
+            size[server] = sum(size[child] for child in stage.children[server])
         return size
 
 
@@ -101,27 +105,24 @@ class Participation:
     """Which of a server's workers take part in each of its local periods.
 
     A fraction of the group, at least one worker, drawn anew without replacement for every local period; stream
-    (seed, "participation", server). Servers below a server always take part.
+    (seed, "participation", server), which goes on from stage to stage. Servers below a server always take part.
     """
 
     def __init__(self, plan: Plan) -> None:
-        children = plan.schedule.children
-        nodes = plan.network.topology.nodes
-        self.share = plan.schedule.participation
-        self._children = children
-        self._workers = {s: [c for c in below if nodes[c].is_worker] for s, below in children.items()}
-        self._rng = {s: stream(plan.seed, "participation", nodes[s].name) for s in children}
+        self._nodes = nodes = plan.network.topology.nodes
+        self._rng = {s: stream(plan.seed, "participation", nodes[s].name) for s in plan.schedule.servers}
 
-    def draws(self, server: int) -> Iterator[tuple[int, ...]]:
-        """Yield the children that take part, period after period, in node order."""
-        workers = self._workers[server]
-        if self.share >= 1 or not workers:
+    def draws(self, stage: Stage, server: int) -> Iterator[tuple[int, ...]]:
+        """Yield the children that take part in a stage, period after period, in node order."""
+        children = stage.children[server]
+        workers = [child for child in children if self._nodes[child].is_worker]
+        if stage.participation >= 1 or not workers:
             while True:
-                yield self._children[server]
-        num = max(1, round(self.share * len(workers)))
+                yield children
+        num = max(1, round(stage.participation * len(workers)))
         while True:
             drawn = {workers[i] for i in self._rng[server].choice(len(workers), num, replace=False)}
-            yield tuple(c for c in self._children[server] if c not in workers or c in drawn)
+            yield tuple(c for c in children if c not in workers or c in drawn)
 
 
 def expected_end_ns(plan: Plan) -> float:
@@ -130,27 +131,25 @@ def expected_end_ns(plan: Plan) -> float:
     Every worker goes through all its steps and exchanges, and through those of the servers above it: the slowest one
     counts, or with partial participation the fastest, for a slow one may sit out.
     """
-    schedule, network = plan.schedule, plan.network
+    stages = [_exchanges_ns(plan, stage) for stage in plan.schedule.stages]
+    ends = [
+        plan.iterations * _expected_ns(plan.network.steps[worker]) + sum(stage[worker] for stage in stages)
+        for worker in plan.workers
+    ]
+    return max(ends) if plan.schedule.participation >= 1 else min(ends)
 
-    def all_ns(server: int, node: int) -> float:
-        """Return what all exchanges of a node with its server are expected to cost."""
-        num = schedule.num_phases(server, plan.iterations)
-        both = [network.expected_ns(plan.routes[node], message) for message in plan.messages[node]]
-        return num * sum(both) / 2
 
-    above: dict[int, float] = {}
-    for server in schedule.children:
-        num = schedule.num_phases(server, plan.iterations)
-        above[server] = num * _expected_ns(network.aggregations.get(server))
-        if server in schedule.parent:
-            parent = schedule.parent[server]
-            above[server] += above[parent] + all_ns(parent, server)
-    ends = []
-    for worker in plan.workers:
-        server = schedule.parent[worker]
-        steps_ns = plan.iterations * _expected_ns(network.steps[worker])
-        ends.append(steps_ns + all_ns(server, worker) + above[server])
-    return max(ends) if schedule.participation >= 1 else min(ends)
+def _exchanges_ns(plan: Plan, stage: Stage) -> dict[int, float]:
+    """Return by worker and server what is expected of all exchanges and aggregations from it to the top in a stage."""
+    network = plan.network
+    num = {server: stage.num_phases(server, plan.iterations) for server in stage.children}
+    aggregations_ns = {server: num[server] * _expected_ns(network.aggregations.get(server)) for server in num}
+    found = {0: aggregations_ns[0]}
+    for node, server in sorted(stage.parent.items()):
+        pair = node, server
+        each_ns = sum(network.expected_ns(plan.routes[pair], message) for message in plan.messages[pair]) / 2
+        found[node] = found[server] + num[server] * each_ns + aggregations_ns.get(node, 0.0)
+    return found
 
 
 def _expected_ns(cost: Cost | None) -> float:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import accumulate, count, pairwise, takewhile
 from typing import Any, Literal, NamedTuple
 
 from hsgd_emu.config.reader import Path_
-from hsgd_emu.config.run_schema import MOST_ITERATIONS, CaseSpec, LevelPeriod, RoundsSpec
+from hsgd_emu.config.run_schema import MOST_ITERATIONS, CaseSpec, LevelPeriod, PhaseSpec, RoundsSpec
 from hsgd_emu.errors import listed, nearest
 from hsgd_emu.topology.tree import Topology
 
@@ -26,11 +27,10 @@ Mistakes = list[tuple[Path_, str]]
 class Phase(NamedTuple):
     """The iterations begin + 1 ... end of all workers below a server, at whose end it aggregates.
 
-    number: of the server's phases, from 1; round: of the global server's phase that it lies in.
+    round: number of the global server's phase that it lies in.
     """
 
     server: int
-    number: int
     begin: int
     end: int
     round: int
@@ -80,22 +80,28 @@ class Rounds:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """The aggregation tree of one case: the topology's tree without the servers that only pass models through.
+class Stage:
+    """Some iterations of a case with one aggregation tree: the topology's without the servers that only pass models on.
 
-    period: iterations between two aggregations at each aggregating server (P, G, I_i, P_l of the paper), at the global
-    one of the first round. A round is a phase of the global server; rounds are numbered from 1.
+    A round is a phase of the global server; rounds are numbered from 1, through all stages of a case.
     """
 
-    name: str
     period: Mapping[int, int]
+    """Iterations between two aggregations at each aggregating server (P, G, I_i, P_l of the paper), at the global one
+    of the first round."""
     parent: Mapping[int, int]
     children: dict[int, tuple[int, ...]]
     """By aggregating server, depth first."""
     participation: float
     rounds: Rounds
+    """Counted from where the stage begins."""
     of_root: Any
     """The global server's period as the case gives it."""
+    begin: int = 0
+    """The iteration after which it begins."""
+    end: int | None = None
+    """Its last iteration; None: that of the trial."""
+    rounds_before: int = 0
 
     def by_name(self, topology: Topology) -> dict[str, Any]:
         """Return the keys of a case with this schedule in which every server stands under its own name."""
@@ -106,26 +112,102 @@ class Schedule:
         """Yield a server's phases, one after the other without end."""
         period = self.period[server]
         for number in count(1):
-            begin, end = (number - 1) * period, number * period
+            begin, end = self.begin + (number - 1) * period, self.begin + number * period
             if server == 0:
-                begin, end = self.end_of(number - 1), self.end_of(number)
-            yield Phase(server, number, begin, end, self.round_at(end))
+                begin, end = self.end_of(self.rounds_before + number - 1), self.end_of(self.rounds_before + number)
+            yield Phase(server, begin, end, self.num_rounds(end - 1) + 1)
 
     def num_phases(self, server: int, iterations: int) -> int:
-        """Return how many phases of a server end within so many iterations."""
-        return iterations // self.period[server] if server else self.rounds.within(iterations)
+        """Return how many phases of a server end within so many iterations of the case."""
+        within = self._within(iterations)
+        if server == 0:
+            return self.rounds.within(within)
+        return within // self.period[server] if server in self.period else 0
+
+    def _within(self, iterations: int) -> int:
+        return max(0, (iterations if self.end is None else min(iterations, self.end)) - self.begin)
 
     def phases_until(self, server: int, iteration: float) -> Fraction:
         """Return how many phases of a server an iteration, which may be a mean, is the end of; part of one counts."""
+        if self.end is not None and iteration >= self.end:
+            return Fraction(self.num_phases(server, self.end))
+        within = max(Fraction(0), Fraction(iteration) - self.begin)
         if server:
-            return Fraction(iteration) / self.period[server]
-        done = self.num_rounds(math.floor(iteration))
-        begin, end = self.end_of(done), self.end_of(done + 1)
-        return Fraction(done) + ((Fraction(iteration) - begin) / (end - begin) if end > begin else 0)
+            return within / self.period[server]
+        done = self.rounds.within(math.floor(within))
+        begin, end = self.rounds.end_of(done), self.rounds.end_of(done + 1)
+        return Fraction(done) + ((within - begin) / (end - begin) if end > begin else 0)
+
+    def num_rounds(self, iterations: int) -> int:
+        """Return how many rounds of the case end within so many iterations, all before the stage among them."""
+        return self.rounds_before + self.num_phases(0, iterations)
+
+    def end_of(self, round_: int) -> int:
+        """Return the iteration at which a round of the stage ends."""
+        return self.begin + self.rounds.end_of(round_ - self.rounds_before)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The schedule of one case: its stages, one after the other, mostly one alone."""
+
+    name: str
+    stages: tuple[Stage, ...]
+
+    @cached_property
+    def servers(self) -> tuple[int, ...]:
+        """The servers that aggregate in some stage, depth first."""
+        return tuple(sorted({server for stage in self.stages for server in stage.children}))
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """(node, server that aggregates it) of all nodes, in every stage."""
+        return tuple(dict.fromkeys(pair for stage in self.stages for pair in stage.parent.items()))
+
+    @cached_property
+    def senders(self) -> frozenset[int]:
+        """The nodes that a server aggregates in some stage."""
+        return frozenset(node for node, _ in self.pairs)
+
+    @property
+    def participation(self) -> float:
+        """The least share of workers that takes part in any stage."""
+        return min(stage.participation for stage in self.stages)
+
+    @property
+    def is_local_sgd(self) -> bool:
+        """Whether only the global server aggregates."""
+        return self.servers == (0,)
+
+    def by_name(self, topology: Topology) -> dict[str, Any]:
+        """Return the keys of a case with this schedule in which every server stands under its own name."""
+        if len(self.stages) == 1:
+            return self.stages[0].by_name(topology)
+        phases = [stage.by_name(topology) | {"participation": stage.participation} for stage in self.stages]
+        for stage, phase in zip(self.stages[:-1], phases, strict=False):
+            assert stage.end is not None
+            phase["iterations"] = stage.end - stage.begin
+        return {"phases": phases}
+
+    def num_phases(self, server: int, iterations: int) -> int:
+        """Return how many phases of a server end within so many iterations."""
+        return sum(stage.num_phases(server, iterations) for stage in self.stages)
+
+    def phases_until(self, iteration: float) -> dict[tuple[int, int], Fraction]:
+        """Return by number of a stage and server what `Stage.phases_until` says."""
+        return {
+            (number, server): stage.phases_until(server, iteration)
+            for number, stage in enumerate(self.stages)
+            for server in stage.children
+        }
 
     def num_rounds(self, iterations: int) -> int:
         """Return how many rounds end within so many iterations."""
-        return self.num_phases(0, iterations)
+        return self._stage_at(iterations).num_rounds(iterations)
+
+    def _stage_at(self, iteration: int) -> Stage:
+        """Return the stage that an iteration belongs to; it may end there."""
+        return next((stage for stage in self.stages if stage.end is None or iteration <= stage.end), self.stages[-1])
 
     def round_at(self, iteration: int) -> int:
         """Return the number of the round that an iteration belongs to; it may end there."""
@@ -133,7 +215,7 @@ class Schedule:
 
     def end_of(self, round_: int) -> int:
         """Return the iteration at which a round ends: that of its global aggregation; 0 for round 0."""
-        return self.rounds.end_of(round_)
+        return next(stage for stage in reversed(self.stages) if stage.rounds_before < max(1, round_)).end_of(round_)
 
     def next_end(self, iteration: int) -> int:
         """Return the iteration of the first global aggregation at or after this one."""
@@ -141,25 +223,75 @@ class Schedule:
 
     def mistake_at(self, iteration: int) -> str | None:
         """Return why an iteration is not that of a global aggregation, None where it is."""
-        end, period = self.next_end(iteration), self.period[0]
+        end = self.next_end(iteration)
         if end == iteration:
             return None
         if self.rounds_are_alike:
+            period = end - self.end_of(self.round_at(iteration) - 1)
             return f"{iteration} is not a multiple of the global period {period}; {_around(iteration, period)}"
         return f"{iteration} is not the end of a round; {end} is"
 
     @property
     def rounds_are_alike(self) -> bool:
-        """Whether each round has the phases of every other: what the fast clock's recursion rests on."""
-        return self.rounds.last is None
+        """Whether each round has the phases of every other."""
+        return len(self.stages) == 1 and self.stages[0].rounds.last is None
 
     @property
     def rounds_in_words(self) -> str:
         """The lengths of the rounds."""
-        lengths = [self.end_of(number) - self.end_of(number - 1) for number in range(1, 5)]
-        if self.rounds_are_alike or not lengths[1]:
-            return f"{lengths[0]:,}"
-        return ", ".join([*(f"{length:,}" for length in lengths[:3] if length), *(["..."] if lengths[3] else [])])
+        return ", then ".join(
+            _lengths(stage) + (f" until {stage.end:,}" if stage.end is not None else "") for stage in self.stages
+        )
+
+
+def _lengths(stage: Stage) -> str:
+    """Return the lengths of a stage's rounds in words."""
+    ends = [stage.rounds.end_of(number) for number in range(5)]
+    lengths = [end - begin for begin, end in pairwise(ends)]
+    if stage.rounds.last is None or not lengths[1]:
+        return f"{lengths[0]:,}"
+    return ", ".join([*(f"{length:,}" for length in lengths[:3] if length), *(["..."] if lengths[3] else [])])
+
+
+def as_periods(case: CaseSpec, topology: Topology, mistakes: Mistakes) -> CaseSpec:
+    """Return a case whose schedule is said by `period`, `periods` or several `phases`, after adding its mistakes.
+
+    Hier-AVG(K1, K2, S) averages all workers every K2 iterations, and before that each group of S every K1.
+    """
+    if case.phases is not None and len(case.phases) == 1 and case.phases[0].iterations is None:
+        (only,) = case.phases
+        said = {name: value for name, value in only if value is not None}
+        return case.model_copy(update={"phases": None, **said})
+    if case.hier_avg is None:
+        return case
+    K1, K2, S = case.hier_avg.K1, case.hier_avg.K2, case.hier_avg.S
+    lowest: dict[int, int] = {}
+    for worker in topology.workers:
+        above = topology.nodes[worker].parent or 0
+        lowest[above] = lowest.get(above, 0) + 1
+    sizes, num_workers = sorted(set(lowest.values())), len(topology.workers)
+    if not all(topology.nodes[child].is_worker for server in lowest for child in topology.nodes[server].children):
+        sizes = [1, num_workers]  # workers beside servers are no group
+    if num_workers == S:
+        said = {"period": K1}
+    elif S == 1:
+        said = {"period": K2}
+    elif sizes == [S]:
+        names = {server: topology.nodes[server].name for server in topology.servers}
+        periods = {name: K1 if server in lowest else "none" for server, name in names.items()}
+        said = {"periods": periods | {names[0]: K2}}
+        levels = topology.num_levels
+        if all(topology.nodes[server].level == levels - 1 for server in lowest):
+            said = {"periods": (K2, *["none"] * (levels - 2), K1)}
+    else:
+        are_alike = len(sizes) == 1
+        have = f"have {sizes[0]} worker{'s' * (sizes[0] != 1)}" if are_alike else "are not of one size"
+        *some, last = sorted({1, num_workers, *(sizes if are_alike else [])})
+        may = f"{listed(some)} or {last}" if some else f"{last}"
+        text = f"S is {S}, but the groups of topology '{topology.name}' {have}; S may be {may}"
+        mistakes.append((("hier_avg", "S"), text))
+        said = {"period": K2}
+    return case.model_copy(update={"hier_avg": None, **said})
 
 
 def build_schedule(
@@ -167,6 +299,80 @@ def build_schedule(
 ) -> Schedule | None:
     """Return the schedule of a case, or None after adding its mistakes (paths relative to the case)."""
     before = len(mistakes)
+    of_case = (case.participation, getattr(case.train, "participation", None), participation)
+    share = next(share for share in of_case if share is not None)
+    if case.phases is None:
+        stages = [_stage(case, topology, Span(0, iterations, is_last=True), share, mistakes)]
+    else:
+        spans = _spans(case.phases, iterations, mistakes)
+        stages = []
+        for number, (phase, span) in enumerate(zip(case.phases, spans, strict=True)):
+            of_stage: Mistakes = []
+            stages.append(_stage(phase, topology, span, phase.participation or share, of_stage))
+            mistakes += [(("phases", number, *path), text) for path, text in of_stage]
+    if len(mistakes) > before:
+        return None
+    found: list[Stage] = []
+    for stage in stages:
+        assert stage is not None
+        rounds_before = found[-1].num_rounds(stage.begin) if found else 0
+        found.append(replace(stage, rounds_before=rounds_before))
+    return Schedule(case.name, tuple(found))
+
+
+class Span(NamedTuple):
+    """Where a stage lies; length: None where the trial's is not known."""
+
+    begin: int
+    length: int | None
+    is_last: bool
+
+    def not_a_multiple(self, period: int) -> str:
+        """Return what is wrong with the length where it is no multiple of the global period."""
+        length = self.length or 0
+        low = length // period * period
+        if not self.is_last:
+            return f"iterations is {length}, not a multiple of the global period {period}; {_around(length, period)}"
+        if not self.begin:
+            text = f"train.iterations is {length}, not a multiple of the global period {period}"
+            return f"{text}; {_around(length, period)}"
+        text = f"the last phase has {length} iterations, not a multiple of the global period {period}"
+        return f"{text}; {self.would_do(low, period)}"
+
+    def would_do(self, low: int, step: int) -> str:
+        """Return what would make the stage `low` or `low + step` long."""
+        field, before = ("train.iterations", self.begin) if self.is_last else ("iterations", 0)
+        return f"{field} {f'{before + low} or ' * (low > 0)}{before + low + step} would do"
+
+
+def _spans(phases: Sequence[PhaseSpec], iterations: int | None, mistakes: Mistakes) -> list[Span]:
+    """Return where the phases of a case lie, after adding what is wrong with their lengths."""
+    spans: list[Span] = []
+    begin = 0
+    for number, phase in enumerate(phases):
+        is_last, path = number == len(phases) - 1, ("phases", number, "iterations")
+        if is_last and phase.iterations is not None:
+            text = f"found {phase.iterations}; the last phase lasts to the end, and has none"
+            mistakes.append((path, text))
+        elif not is_last and phase.iterations is None:
+            mistakes.append((path, "is missing; only the last phase has none, which lasts to the end"))
+        length = phase.iterations
+        if is_last:
+            length = None if iterations is None else iterations - begin
+        spans.append(Span(begin, length, is_last))
+        begin += phase.iterations or 0
+    if iterations is not None and begin >= iterations and not any(phase.iterations is None for phase in phases[:-1]):
+        text = f"the phases before the last one have {begin} iterations together, and train.iterations is {iterations}"
+        mistakes.append((("phases",), f"{text}: nothing is left for the last"))
+        spans[-1] = spans[-1]._replace(length=None)
+    return spans
+
+
+def _stage(
+    case: CaseSpec | PhaseSpec, topology: Topology, span: Span, participation: float, mistakes: Mistakes
+) -> Stage | None:
+    """Return a stage without the number of its rounds, or None after adding its mistakes."""
+    before, iterations = len(mistakes), span.length
     given = _periods(case, topology, mistakes)
     for server, value in given.items():
         if server and not isinstance(value, int):
@@ -189,19 +395,18 @@ def build_schedule(
     field = "period" if case.period is not None else "periods"
     if rounds.last is not None:
         below = {periods[child] for child in children[0] if child in periods}
-        mistakes += [((field,), why) for period in sorted(below) if (why := _does_not_divide(rounds, period))]
+        mistakes += [((field,), why) for period in sorted(below) if (why := _does_not_divide(rounds, period, span))]
     elif iterations is not None and iterations % periods[0]:
-        text = f"train.iterations is {iterations}, not a multiple of the global period {periods[0]}"
-        mistakes.append(((field,), f"{text}; {_around(iterations, periods[0])}"))
+        mistakes.append(((field,), span.not_a_multiple(periods[0])))
     if len(mistakes) > before:
         return None
-    of_case = (case.participation, getattr(case.train, "participation", None))
-    share = next((share for share in of_case if share is not None), participation)
     of_case_root = of_root.model_dump(exclude_none=True) if isinstance(of_root, RoundsSpec) else of_root
-    return Schedule(case.name, periods, parent, {s: tuple(c) for s, c in children.items()}, share, rounds, of_case_root)
+    end = None if span.is_last or span.length is None else span.begin + span.length
+    below_of = {server: tuple(below) for server, below in children.items()}
+    return Stage(periods, parent, below_of, participation, rounds, of_case_root, span.begin, end)
 
 
-def _does_not_divide(rounds: Rounds, period: int) -> str | None:
+def _does_not_divide(rounds: Rounds, period: int, span: Span) -> str | None:
     """Return which round a server's period below does not divide, if there is one."""
     assert rounds.last is not None
     ends = [rounds.end_of(number) for number in range(len(rounds.ends) + 2)]
@@ -214,10 +419,12 @@ def _does_not_divide(rounds: Rounds, period: int) -> str | None:
         return None
     low = rounds.last - length % period
     text = f"round {number} is the last one and cut to {length} iterations, not a multiple of {period}"
-    return f"{text}; train.iterations {low} or {low + period} would do"
+    return f"{text}; {span.would_do(low, period)}"
 
 
-def _periods(case: CaseSpec, topology: Topology, mistakes: Mistakes) -> dict[int, int | Literal["once"] | RoundsSpec]:
+def _periods(
+    case: CaseSpec | PhaseSpec, topology: Topology, mistakes: Mistakes
+) -> dict[int, int | Literal["once"] | RoundsSpec]:
     """Return the period of each server that aggregates."""
     if case.period is not None:
         return {0: case.period}
@@ -283,7 +490,7 @@ def _contracted(topology: Topology, periods: Mapping[int, int]) -> dict[int, int
 
 
 def _check_multiples(
-    case: CaseSpec,
+    case: CaseSpec | PhaseSpec,
     topology: Topology,
     periods: Mapping[int, int],
     parent: Mapping[int, int],
@@ -301,7 +508,7 @@ def _check_multiples(
             mistakes.append((path, f"{upper} is not a multiple of {period}; {_around(upper, period)}"))
 
 
-def _path(case: CaseSpec, topology: Topology, server: int) -> Path_:
+def _path(case: CaseSpec | PhaseSpec, topology: Topology, server: int) -> Path_:
     """Return where a case gives a server's period, as near as that is known."""
     if isinstance(case.periods, dict):
         names = [name for name in reversed(_names(topology, server)) if name in case.periods]

@@ -18,7 +18,7 @@ def servers_by_name(
     found = {
         topology.nodes[node].name: spec.whole()
         for node, spec in topology.by_node(given).items()
-        if node in schedule.children and not spec.changes_nothing
+        if node in schedule.servers and not spec.changes_nothing
     }
     return found or None
 
@@ -44,7 +44,7 @@ def compressed(
 
 def _ways(node: int, spec: CompressionSpec, schedule: Schedule) -> list[Direction]:
     """Return where a node sends something that is to be compressed."""
-    sends: dict[Direction, bool] = {"up": node in schedule.parent, "down": node in schedule.children}
+    sends: dict[Direction, bool] = {"up": node in schedule.senders, "down": node in schedule.servers}
     return [way for way in spec.directions if sends[way]]
 
 
@@ -58,7 +58,7 @@ def check_servers(given: Mapping[str, ServerSpec], schedules: list[Schedule], to
             known = _names(topology, topology.servers)
             what = "is a worker, and only servers aggregate" if named else "is no server of the topology"
             mistakes.append((path, f"'{name}' {what}{nearest(name, known) or f'; servers are {listed(known)}'}"))
-        elif not any(node in schedule.children for schedule in schedules for node in named):
+        elif not any(node in schedule.servers for schedule in schedules for node in named):
             mistakes.append((path, f"'{name}' averages nothing here: it has no period, and only passes models through"))
     return mistakes
 
@@ -81,7 +81,7 @@ def check_compression(given: Mapping[str, CompressionSpec], schedules: list[Sche
 
 
 def _sends(nodes: tuple[int, ...], way: Direction, schedules: list[Schedule]) -> bool:
-    return any(node in (s.parent if way == "up" else s.children) for s in schedules for node in nodes)
+    return any(node in (s.senders if way == "up" else s.servers) for s in schedules for node in nodes)
 
 
 def _sends_nothing(
@@ -91,7 +91,7 @@ def _sends_nothing(
     text = f"'{name}' sends nothing {way}, and compression stands under the name of the sender"
     other: Direction = "down" if way == "up" else "up"
     if way == "up":
-        senders = dict.fromkeys(topology.nodes[n].class_name for s in schedules for n in s.parent)
+        senders = dict.fromkeys(topology.nodes[n].class_name for s in schedules for n in s.senders)
         text += f", such as {listed(senders, 4)}"
     return f"{text}; or direction: {other}" if _sends(nodes, other, schedules) else text
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from hsgd_emu.config.run_schema import TrainSpec, is_adam
+from hsgd_emu.config.run_schema import TrainSpec
 
 Tensors = dict[str, torch.Tensor]
-MOMENTUM, FIRST_MOMENT, SECOND_MOMENT = "momentum", "first moment", "second moment"
-STEPS = "number of steps"
+MOMENTUM = "momentum"
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,6 @@ class Part:
 
 def kinds_of(train: TrainSpec) -> tuple[str, ...]:
     """Return what a worker keeps of each parameter from step to step."""
-    if is_adam(train):
-        return FIRST_MOMENT, SECOND_MOMENT
     return (MOMENTUM,) if train.momentum else ()
 
 
@@ -80,11 +77,7 @@ class Stacks:
         if not num_rows:
             return {}
         kinds = kinds_of(train)
-        kept = {of(kind, n): torch.zeros_like(one[:num_rows]) for kind in kinds for n, one in self.trained.items()}
-        if is_adam(train):
-            device = next((one.device for one in self.trained.values()), None)
-            kept[STEPS] = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        return kept
+        return {of(kind, n): torch.zeros_like(one[:num_rows]) for kind in kinds for n, one in self.trained.items()}
 
     def in_double(self) -> Stacks:
         """Return the models in float64 (counters as they are)."""

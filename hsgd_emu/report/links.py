@@ -150,7 +150,7 @@ def _num_times(case: Case) -> float:
     """Return how often a case sends what `_links` says until its end: its rounds, where all are alike."""
     assert case.traffic is not None
     schedule = case.traffic.schedule
-    return float(schedule.phases_until(0, _end(case))) if schedule.rounds_are_alike else 1.0
+    return float(schedule.stages[0].phases_until(0, _end(case))) if schedule.rounds_are_alike else 1.0
 
 
 def _links(case: Case) -> tuple[LinkTraffic, ...]:

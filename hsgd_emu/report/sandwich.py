@@ -123,10 +123,10 @@ def _periods_by_level(case: Case) -> tuple[int | Literal["none"], ...]:
     experiment = case.run.experiment
     if experiment is None:
         return ()
-    schedule = next(one for one in experiment.schedules if one.name == case.own_name)
+    (stage,) = next(one for one in experiment.schedules if one.name == case.own_name).stages  # rounds are alike
     levels: dict[int, set[int | Literal["none"]]] = {}
     for server in experiment.topology.servers:
-        levels.setdefault(experiment.topology.nodes[server].level, set()).add(schedule.period.get(server, "none"))
+        levels.setdefault(experiment.topology.nodes[server].level, set()).add(stage.period.get(server, "none"))
     if any(len(periods) > 1 for periods in levels.values()):
         return ()
     return tuple(levels[level].pop() for level in sorted(levels))

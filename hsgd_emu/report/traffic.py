@@ -46,7 +46,9 @@ class LinkTraffic:
         return self.num_up + self.num_down
 
 
-Sent = dict[Link, dict[int, list[Fraction]]]
+Sender = tuple[int, int]
+"""A stage, by its number, and a server that aggregates in it."""
+Sent = dict[Link, dict[Sender, list[Fraction]]]
 """By link: messages towards its upper and its lower end in one phase of each server."""
 
 
@@ -57,7 +59,7 @@ class Traffic:
     schedule: Schedule
     message: Message
     network: Network = field(repr=False)
-    num_messages: Mapping[int, Fraction]
+    num_messages: Mapping[Sender, Fraction]
     """In one phase of each server over all links, a message that crosses two counts twice. A whole number, the same in
     every phase, unless only part of the server's workers take part and their routes have unlike numbers of links: then
     the expectation."""
@@ -66,31 +68,35 @@ class Traffic:
     def bytes_until(self, iteration: float) -> int:
         """Return the bytes sent over all links until the global aggregation at `iteration`, which may be a mean, is
         received everywhere."""
-        until = self.schedule.phases_until
-        num = sum(num * until(server, iteration) for server, num in self.num_messages.items())
+        until = self.schedule.phases_until(iteration)
+        num = sum(num * until[sender] for sender, num in self.num_messages.items())
         return round(num * self.message.num_bytes)
 
     def links_until(self, iteration: float) -> tuple[LinkTraffic, ...]:
         """Return what links that carry something carry until an iteration, in topology order."""
-        num_phases = {server: self.schedule.phases_until(server, iteration) for server in self.schedule.children}
-        return tuple(_links(self.network, self.message, self.sent, num_phases))
+        return tuple(_links(self.network, self.message, self.sent, self.schedule.phases_until(iteration)))
 
 
 def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -> Traffic:
     """Return the traffic of one case."""
     nodes = experiment.topology.nodes
     routes = experiment.routes(schedule, message_bytes)
-    sent: defaultdict[Link, dict[int, list[Fraction]]] = defaultdict(dict)
-    num_messages: dict[int, Fraction] = {}
-    for server, children in schedule.children.items():
-        share = _share(schedule.participation, sum(nodes[child].is_worker for child in children))
-        num_messages[server] = Fraction(0)
+    sent: defaultdict[Link, dict[Sender, list[Fraction]]] = defaultdict(dict)
+    num_messages: dict[Sender, Fraction] = {}
+    all_children = (
+        ((number, server), children, stage.participation)
+        for number, stage in enumerate(schedule.stages)
+        for server, children in stage.children.items()
+    )
+    for sender, children, participation in all_children:
+        share = _share(participation, sum(nodes[child].is_worker for child in children))
+        num_messages[sender] = Fraction(0)
         for child in children:
-            uploads = share if nodes[child].is_worker else Fraction(1)
-            num_messages[server] += len(routes[child]) * (uploads + 1)
-            for hop in routes[child]:
+            uploads, route = share if nodes[child].is_worker else Fraction(1), routes[child, sender[1]]
+            num_messages[sender] += len(route) * (uploads + 1)
+            for hop in route:
                 # Travelled backwards, uploads go to the lower end.
-                messages = sent[hop.link].setdefault(server, [Fraction(0), Fraction(0)])
+                messages = sent[hop.link].setdefault(sender, [Fraction(0), Fraction(0)])
                 messages[0] += uploads if hop.forward else 1
                 messages[1] += 1 if hop.forward else uploads
     return Traffic(schedule, Message(message_bytes), experiment.network, num_messages, sent)
@@ -117,7 +123,9 @@ def _share(participation: float, num_workers: int) -> Fraction:
     return Fraction(max(1, round(participation * num_workers)), num_workers)
 
 
-def _links(network: Network, message: Message, sent: Sent, num_phases: Mapping[int, Fraction]) -> Iterator[LinkTraffic]:
+def _links(
+    network: Network, message: Message, sent: Sent, num_phases: Mapping[Sender, Fraction]
+) -> Iterator[LinkTraffic]:
     nodes = network.topology.nodes
     expected_s = {ref: transfer.expected_s(message) for ref, transfer in network.transfers.items()}
     for link in network.topology.links:

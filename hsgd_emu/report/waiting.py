@@ -76,7 +76,7 @@ def _waits(case: Case) -> dict[str, _Waits]:
         'ON c.seed = w.seed WHERE w."case" = ?1 AND w.round <= c.last GROUP BY w.seed, w.node',
         (case.own_name,),
     )
-    active = {topology.nodes[node].name: node for node in (*schedule.children, *topology.workers)}
+    active = {topology.nodes[node].name: node for node in (*schedule.servers, *topology.workers)}
     group_of = {name: _group(topology, node) for name, node in sorted(active.items(), key=lambda item: item[1])}
     # Who never waited has no row.
     sizes, num_seeds = Counter(group_of.values()), len(case.seeds)

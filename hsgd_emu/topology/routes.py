@@ -15,8 +15,9 @@ from hsgd_emu.topology.tree import Link, Topology
 _HOP_BITS = 20  # costs are shifted by this many bits, so that among equal costs fewer hops win, and no weight is zero
 
 Route = tuple["Hop", ...]
-Pairs = Sequence[tuple[int, int]]
+Pair = tuple[int, int]
 """(node, server above it)."""
+Pairs = Sequence[Pair]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Hop:
 
     link: Link
     forward: bool
+
+
+Routes = Mapping[Pair, Route]
 
 
 class Links:
@@ -41,7 +45,7 @@ class Links:
             if ends not in self._best or cost < self._best[ends][0]:
                 self._best[ends] = cost, link
 
-    def routes(self, pairs: Pairs) -> dict[tuple[int, int], Route]:
+    def routes(self, pairs: Pairs) -> dict[Pair, Route]:
         """Return for each (node, server) the route that the topology's `routing` gives; absent where there is none."""
         return self._least_cost(pairs) if self.topology.routing == "least_cost" else self._tree(pairs)
 

@@ -95,13 +95,15 @@ def oftener(schedules: Sequence[Schedule], topology: Topology, iterations: int) 
 
 
 def _how_often(schedule: Schedule, topology: Topology, iterations: int) -> list[int]:
-    found: dict[int, int] = {}
-    for server in topology.servers:
-        aggregates = server in schedule.children
-        found[server] = (
-            schedule.num_phases(server, iterations) if aggregates else found[topology.nodes[server].parent or 0]
-        )
-    return list(found.values())
+    in_all = dict.fromkeys(topology.servers, 0)
+    for stage in schedule.stages:
+        found: dict[int, int] = {}
+        for server in topology.servers:
+            aggregates = server in stage.children
+            above = found.get(topology.nodes[server].parent or 0, 0)
+            found[server] = stage.num_phases(server, iterations) if aggregates else above
+            in_all[server] += found[server]
+    return list(in_all.values())
 
 
 def _chains(levels: Sequence[Sequence[int]]) -> Iterator[tuple[LevelPeriod, ...]]:
@@ -131,10 +133,11 @@ def _name(chain: Sequence[LevelPeriod]) -> str:
 
 
 def _identity(schedule: Schedule, case: CaseSpec) -> tuple[object, ...]:
+    """Return what tells a schedule with rounds that are alike from others."""
+    (stage,) = schedule.stages
     return (
-        tuple(sorted(schedule.period.items())),
-        schedule.rounds,
-        schedule.participation,
+        tuple(sorted(stage.period.items())),
+        stage.participation,
         repr([getattr(case, name) for name in ("train", *WHOLE_SECTIONS)]),
     )
 
@@ -184,7 +187,7 @@ class Candidate:
     @property
     def is_local_sgd(self) -> bool:
         """Whether only the global server aggregates."""
-        return len(self.schedule.children) == 1
+        return self.schedule.is_local_sgd
 
 
 def variants(

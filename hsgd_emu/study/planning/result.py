@@ -246,7 +246,7 @@ class PlanResult:
 
     def _not_tried(self) -> str:
         variants = list(dict.fromkeys(candidate.variant.label for candidate in self.candidates))
-        periods = sorted({p for one in self.candidates for p in one.schedule.period.values()})
+        periods = sorted({p for one in self.candidates for stage in one.schedule.stages for p in stage.period.values()})
         parts = [
             f"periods other than {listed(periods)}",
             "servers of one level with different periods",

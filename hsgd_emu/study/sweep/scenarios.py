@@ -25,7 +25,7 @@ from hsgd_emu.study.sweep.axes import Axis, Edit, Scenario, edited, put
 from hsgd_emu.study.sweep.study_file import Study
 from hsgd_emu.timing.costs import Cost
 from hsgd_emu.timing.transfers import Message, Transfer, bound
-from hsgd_emu.topology.routes import Route
+from hsgd_emu.topology.routes import Pair, Routes
 
 T = TypeVar("T")
 
@@ -149,9 +149,8 @@ def _edits(axes: Sequence[Axis], values: Scenario, names: Collection[object]) ->
     return found
 
 
-Tree = tuple[tuple[int, int], ...]
+Tree = tuple[Pair, ...]
 """(node, server that aggregates it) of all nodes."""
-Routes = Mapping[int, Route]
 _MOST_PROBLEMS = 50
 _MOST_KEPT = 50_000
 
@@ -171,7 +170,7 @@ class Setting:
 
     def plan(self, schedule: Schedule) -> Plan:
         """Return the plan of the first seed's trial, as a run has it."""
-        routes, seed = self.routes[tuple(schedule.parent.items())], self.experiment.seeds[0]
+        routes, seed = self.routes[schedule.pairs], self.experiment.seeds[0]
         return self.experiment.plan(schedule, routes, self.message_bytes, seed)
 
 
@@ -222,7 +221,7 @@ class Settings:
         experiment, expected_ns = self._experiment(values)
         num_bytes, routes = self._message_bytes(base), dict[Tree, Routes]()
         for schedule in experiment.schedules:
-            tree = tuple(schedule.parent.items())
+            tree = schedule.pairs
             if tree not in routes:
                 key = (base.number, tree, *expected_ns)
                 if key not in self._routes:

@@ -10,20 +10,20 @@ import pytest
 
 from hsgd_emu.engine.gates import ClosingGate, Ticket
 from hsgd_emu.engine.operations import Operations, Version
-from hsgd_emu.engine.schedule import Rounds, Schedule
+from hsgd_emu.engine.schedule import Rounds, Stage
 
 CHILDREN = (1, 2, 3)
 
 
 def gate_of(*members: tuple[int, ...], end: int = 15) -> ClosingGate:
-    schedule = Schedule("c", {0: 5}, dict.fromkeys(CHILDREN, 0), {0: CHILDREN}, 1.0, Rounds(5), 5)
+    stage = Stage({0: 5}, dict.fromkeys(CHILDREN, 0), {0: CHILDREN}, 1.0, Rounds(5), 5)
     share = {1: 0.5, 2: 0.25, 3: 0.25}
 
     def weigh(children: tuple[int, ...]) -> list[float]:
         total = sum(share[child] for child in children)
         return [share[child] / total for child in children]
 
-    return ClosingGate(schedule.phases(0), CHILDREN, cycle(members or [CHILDREN]), weigh, end)
+    return ClosingGate(stage.phases(0), CHILDREN, cycle(members or [CHILDREN]), weigh, end)
 
 
 def drive(gate: ClosingGate, ticket: Ticket, events: list[tuple[int, int]]) -> list[int]:
@@ -40,7 +40,7 @@ def drive(gate: ClosingGate, ticket: Ticket, events: list[tuple[int, int]]) -> l
 def test_a_ticket_is_closed_by_the_last_child_whoever_that_is() -> None:
     gate = gate_of()
     ticket = gate.first()
-    assert ticket.phase == (0, 1, 0, 5, 1)
+    assert ticket.phase == (0, 0, 5, 1)
     assert drive(gate, ticket, [(30, 2), (40, 3), (70, 1)]) == [70]
     assert (ticket.blamed, ticket.link, ticket.slack_ns) == (1, "link 1", 30)
     assert (ticket.first_ns, ticket.last_ns) == (30, 70)

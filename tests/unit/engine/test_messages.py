@@ -53,9 +53,9 @@ def test_a_coded_message_is_its_share_of_the_model() -> None:
     """Of 7 numbers and 2 bytes of buffers, 5 + 2 bytes: 7/30 of 1,000, rounded up."""
     shape = ModelShape((3, 4), 2)
     sends = Sends(coded={(2, "up"): lambda tensors: len(tensors) + 3, (1, "down"): sum}, shape=lambda: shape)
-    found = sends.messages({1: 0, 2: 1, 3: 1}, 1000)
+    found = sends.messages([(1, 0), (2, 1), (3, 1)], 1000)
     assert shape.num_bytes == 30
-    assert {node: tuple(one.num_bytes for one in both) for node, both in found.items()} == {
+    assert {node: tuple(one.num_bytes for one in both) for (node, _), both in found.items()} == {
         1: (1000, 1000),
         2: (234, 300),
         3: (1000, 300),

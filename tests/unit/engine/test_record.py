@@ -14,7 +14,7 @@ def finished(recorder: Recorder, number: int) -> RoundRecord:
 
 def filled(keep: Keep) -> Recorder:
     recorder = Recorder(keep)
-    local, whole, next_one = Phase(1, 1, 0, 5, 1), Phase(0, 1, 0, 10, 1), Phase(1, 3, 10, 11, 2)
+    local, whole, next_one = Phase(1, 0, 5, 1), Phase(0, 0, 10, 1), Phase(1, 10, 11, 2)
     # Iteration 11 belongs to round 2, and is recorded before the last row of round 1.
     recorder.activity(3, "compute", 7, 9, next_one)
     recorder.activity(2, "upload", 5, 8, whole, 100, 0)
@@ -52,7 +52,7 @@ def test_waits_are_added_up_per_node_whatever_is_kept(keep: Keep) -> None:
 def test_the_hash_is_of_all_rows_in_order() -> None:
     digest = filled("full").digest()
     assert filled("none").digest() == digest
-    one, other, phase = Recorder("none"), Recorder("none"), Phase(0, 1, 0, 1, 1)
+    one, other, phase = Recorder("none"), Recorder("none"), Phase(0, 0, 1, 1)
     for recorder, nodes in ((one, (1, 2)), (other, (2, 1))):
         for node in nodes:
             recorder.activity(node, "compute", 0, 1, phase)
@@ -69,7 +69,7 @@ def test_every_field_of_a_row_counts(field: int) -> None:
     hashes = []
     for fields in (row, changed):
         recorder = Recorder("none")
-        fields[4] = Phase(0, 1, 0, fields[4], 1)  # type: ignore[call-overload, arg-type]
+        fields[4] = Phase(0, 0, fields[4], 1)  # type: ignore[call-overload, arg-type]
         recorder.activity(*fields)  # type: ignore[arg-type]
         hashes.append(recorder.digest())
     assert hashes[0] != hashes[1]

@@ -15,7 +15,7 @@ from oracle.drive import engine, experiment_of, plan_of, run_data
 from hsgd_emu.config.run_schema import RoundsSpec
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.fast import applies
-from hsgd_emu.engine.schedule import Rounds, Schedule
+from hsgd_emu.engine.schedule import Rounds, Schedule, Stage
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.study.retime import retime
 
@@ -87,12 +87,13 @@ def test_all_that_is_asked_of_rounds_agrees_with_their_list(data: st.DataObject)
     assert [rounds.end_of(number) for number in range(len(expected) + 1)] == [0, *expected]
     for at in range(iterations + 1):
         assert rounds.within(at) == sum(end <= at for end in expected)
-    schedule = Schedule("c", {0: 1}, {1: 0}, {0: (1,)}, 1.0, rounds, None)
+    stage = Stage({0: 1}, {1: 0}, {0: (1,)}, 1.0, rounds, None)
+    schedule = Schedule("c", (stage,))
     for at in range(1, iterations + 1):
         assert schedule.next_end(at) == next(end for end in expected if end >= at)
         begin, end = next((a, b) for a, b in pairwise([0, *expected]) if a < at <= b)
-        assert schedule.phases_until(0, at) == expected.index(end) + Fraction(at - begin, end - begin)
-    phases = [phase for phase, _ in zip(schedule.phases(0), expected, strict=False)]
+        assert stage.phases_until(0, at) == expected.index(end) + Fraction(at - begin, end - begin)
+    phases = [phase for phase, _ in zip(stage.phases(0), expected, strict=False)]
     assert [(phase.begin, phase.end, phase.round) for phase in phases] == [
         (begin, end, number) for number, (begin, end) in enumerate(pairwise([0, *expected]), start=1)
     ]

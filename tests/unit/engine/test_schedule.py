@@ -10,7 +10,7 @@ import pytest
 from hsgd_emu.config.load import draft_topology
 from hsgd_emu.config.reader import read_text
 from hsgd_emu.config.run_schema import CaseSpec
-from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
+from hsgd_emu.engine.schedule import Mistakes, Stage, build_schedule
 from hsgd_emu.topology.tree import Topology, build_topology
 
 TWO = "levels: [{name: site, count: 2, uplink: x}, {name: worker, count: 2, uplink: x}]"
@@ -38,12 +38,13 @@ def case_of(**fields: Any) -> CaseSpec:
     return CaseSpec(**fields)
 
 
-def built(text: str, iterations: int | None = None, **fields: Any) -> Schedule:
+def built(text: str, iterations: int | None = None, **fields: Any) -> Stage:
     mistakes: Mistakes = []
     schedule = build_schedule(case_of(name="c", **fields), tree(text), iterations, 1.0, mistakes)
     assert not mistakes
     assert schedule is not None
-    return schedule
+    (stage,) = schedule.stages
+    return stage
 
 
 def told(text: str, iterations: int | None = None, **fields: Any) -> Mistakes:

@@ -148,7 +148,7 @@ def test_bytes_and_seconds_are_those_of_the_timeline(
             for point in case.points:
                 rows = messages(content, case.own_name, point.iteration)
                 routes = experiment.routes(schedule, MESSAGE_BYTES)
-                names = {experiment.topology.nodes[n].name: r for n, r in routes.items()}
+                names = {experiment.topology.nodes[n].name: r for (n, _), r in routes.items()}
                 sent = sum(num * MESSAGE_BYTES * len(names[node]) for (node, _), (num, _) in rows.items())
                 assert case.traffic.bytes_until(point.iteration) == sent == point.num_bytes
             end = case.points[-1].iteration

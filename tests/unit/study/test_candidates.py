@@ -58,7 +58,7 @@ def test_the_runs_own_cases_come_first_under_their_own_names():
 def test_a_topology_without_local_servers_has_local_sgd_only(tmp_path):
     found = with_candidates(load_experiment(write(tmp_path, ONE_LEVEL)))
     assert names(found) == ["mine", "P=1", "P=2", "P=5", "P=20"]
-    assert all(len(schedule.period) == 1 for schedule in found.schedules)
+    assert all(schedule.is_local_sgd for schedule in found.schedules)
 
 
 def test_three_levels_have_chains_and_levels_that_only_pass_on():
@@ -71,7 +71,7 @@ def test_uneven_groups_share_the_period_of_their_level():
     run = load_experiment(DEMO, ["topology=uneven", "profiles={phone: {step_s: 0.01}, jetson: {step_s: 0.01}}"])
     found = with_candidates(run, [[10], [5]])
     schedule = next(one for one in found.schedules if one.name == "G=10 I=5")
-    assert sorted(schedule.period.values()) == [5, 5, 10]
+    assert sorted(schedule.stages[0].period.values()) == [5, 5, 10]
 
 
 def test_oftener_compares_every_server():

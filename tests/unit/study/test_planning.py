@@ -84,7 +84,7 @@ def test_the_answer_in_words(tmp_path, asked):
     assert "Not tried: periods other than 1, 2, 4, 10, 20; servers of one level" in text
     assert frame.fate.isin(["reached", "beaten", "dropped", "never"]).all()
     # What is pasted into a run file is what was found.
-    periods = list(result.best.schedule.period.values())
+    periods = list(result.best.schedule.stages[0].period.values())
     assert f'{{name: "{result.best.name}", periods: [{periods[0]}, {periods[1]}]}}' in text
 
 

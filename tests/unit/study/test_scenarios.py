@@ -134,7 +134,7 @@ def test_put_together_is_built_in_full(place: Path, axes: list[str]) -> None:
         assert contents(found.network) == contents(full.network)
         session = Session.of(full, Progress(), setting.message_bytes, {})
         for schedule in found.schedules:
-            assert setting.routes[tuple(schedule.parent.items())] == session.cases[schedule.name][1]
+            assert setting.routes[schedule.pairs] == session.cases[schedule.name][1]
 
 
 def test_random_is_what_draws(place: Path) -> None:
