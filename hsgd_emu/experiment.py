@@ -25,11 +25,14 @@ from hsgd_emu.config.run_schema import (
     RunSpec,
     TargetSpec,
     TrainSpec,
+    copies_sent,
     normal,
+    train_of,
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, Ref
 from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
+from hsgd_emu.config.train_keys import check_train_keys
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.gates import gate_of
@@ -123,7 +126,6 @@ class Experiment:
     def alone(self, name: str) -> Experiment:
         """Return the run of one case, what it says otherwise than the run written into the run's sections."""
         case = next(case for case in self.cases if case.name == name)
-        own = {key: value for key, value in case.train or () if value is not None}
         schedule = next(one for one in self.schedules if one.name == name)
         sections = {key: self.section(case, key) for key in WHOLE_SECTIONS}
         sections["servers"] = servers_by_name(sections["servers"] or {}, schedule, self.topology)
@@ -132,7 +134,7 @@ class Experiment:
             self,
             cases=(case.model_copy(update=dict.fromkeys(("train", *WHOLE_SECTIONS))),),
             schedules=(schedule,),
-            train=normal(self.train.model_copy(update=own)),
+            train=normal(train_of(self.train, case)),
             **sections,
         )
 
@@ -143,7 +145,8 @@ class Experiment:
 
     def sends(self, case: str) -> Sends:
         """Return what the messages of a case carry."""
-        return Sends()
+        of = next(one for one in self.cases if one.name == case)
+        return Sends(copies=copies_sent(train_of(self.train, of)))
 
     @cached_property
     def most_sent(self) -> int:
@@ -284,6 +287,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
     if train is not None and train.until_targets and targets is not None and not any(levels for _, levels in targets):
         text = "found true, but there are no targets; give some, as in targets: {test_accuracy: [0.8]}"
         problems.append(source.problem(("train", "until_targets"), text))
+    check_train_keys(draft)
     topology = network = None
     schedules: list[Schedule | None] = []
     if draft.topology is not None:

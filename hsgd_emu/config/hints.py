@@ -7,8 +7,12 @@ from pydantic import BaseModel
 from hsgd_emu.config.run_schema import AveragingSpec, DataSpec, EvaluationSpec, ModelSpec, TargetSpec, TrainSpec
 
 _TABLE = """
-optimizer optim opt betas adam eps amsgrad nesterov
-    plain SGD is the only optimizer yet, with train.learning_rate, train.momentum and train.weight_decay
+optimizer optim opt local_optimizer client_optimizer adam adamw
+    here it is train.optimizer: sgd (with train.momentum), adam or adamw (with train.betas and epsilon)
+eps
+    here it is train.epsilon, of the optimizers adam and adamw
+amsgrad nesterov
+    workers step by sgd with momentum, adam or adamw as torch.optim has them, without this variant
 lr eta step_size local_lr client_lr initial_lr base_lr
     here it is train.learning_rate
 lr_schedule lr_scheduler scheduler lr_decay lr_gamma gamma milestones step_lr cosine warmup warmup_steps decay_rate
@@ -31,15 +35,15 @@ batch bs b batchsize minibatch mini_batch mini_batch_size local_bs local_batch_s
 wd l2 l2_reg regularization
     here it is train.weight_decay
 loss criterion loss_fn loss_function
-    cross-entropy is the only loss yet; as a target it is test_loss or train_loss
+    here it is train.loss: cross_entropy or squared, the same for all cases; as a target it is test_loss or train_loss
 mu prox_mu fedprox_mu proximal_mu fedprox prox
     here it is train.proximal
 scaffold control_variates
     local steps are SGD, with momentum and train.proximal: SCAFFOLD and the like are not there yet
 algorithm strategy aggregator method fl_algorithm fedavg
     servers average, weighed as in averaging: {by: samples}; how often is a case's period or periods
-clip grad_clip max_grad_norm gradient_clipping clip_norm
-    gradients are not clipped
+clip grad_clip max_grad_norm gradient_clipping clip_norm max_norm
+    here it is train.clip_norm, the longest that a worker's gradient may be
 dropout dropout_rate drop_rate
     dropout in a network is the model's own (model.options, where it takes any); that workers sit out is
     train.participation

@@ -14,6 +14,7 @@ from hsgd_emu.config.schema import (
     ComputeRef,
     Count,
     Either,
+    Fading,
     Label,
     LinkRef,
     Name,
@@ -160,7 +161,7 @@ BatchSize = Annotated[Annotated[Samples, Tag("<number>")] | Annotated[Literal["f
 
 
 class TrainSpec(Strict):
-    """Plain SGD at every worker."""
+    """What a step of a worker is, and how many there are."""
 
     batch_size: Annotated[BatchSize, COMMON] = 20
     """Samples per step, or `full`: the whole local shard each step."""
@@ -169,11 +170,22 @@ class TrainSpec(Strict):
     """T, local iterations per worker."""
     until_targets: Annotated[bool, ENDS | COMMON] = False
     """A trial ends with the first evaluation at which all targets have been reached; `iterations` is the most."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Each worker's own; `state` says what becomes of it where models are averaged."""
+    loss: Annotated[Literal["cross_entropy", "squared"] | None, COMMON] = None
+    """What is made small, and test_loss with it: cross-entropy, or half the squared distance of the outputs to 1 at the
+    label and 0 elsewhere."""
+    optimizer: Literal["sgd", "adam", "adamw"] | None = None
+    """Each worker's (default: sgd), as torch.optim has them; adamw decays weights beside the gradient."""
+    betas: Annotated[tuple[Fading, Fading], Field(strict=False)] | None = None
+    """Of adam and adamw (default: [0.9, 0.999]): how much of the moments of the gradient is kept from step to step."""
+    epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of adam and adamw (default: 1e-8), added to the root."""
+    clip_norm: Annotated[float, Field(gt=0, le=MOST_RATE)] | None = None
+    """Each gradient of a worker that is longer, over all parameters, is cut to this length."""
+    momentum: Fading = 0.0
+    """Of sgd. Each worker's own; `state` says what becomes of it where models are averaged."""
     state: Literal["keep", "reset", "average"] | None = None
-    """What happens to a worker's momentum when it receives a model: it stays (the default), is as new, or is sent and
-    averaged with the models, by the same weights."""
+    """What happens to a worker's momentum, or Adam's moments, when it receives a model: they stay (the default), are as
+    new, or are sent and averaged with the models, by the same weights."""
     weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
     proximal: Annotated[float, Field(ge=0, le=MOST_RATE)] | None = None
     """FedProx's mu: each gradient + mu (w - r), r the model that the worker received last."""
@@ -182,16 +194,36 @@ class TrainSpec(Strict):
     dtype: Annotated[Literal["float32", "float64"], COMMON] = "float32"
 
 
-NEUTRAL = {"state": "keep", "proximal": 0.0}
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+NEUTRAL = {
+    "loss": "cross_entropy",
+    "optimizer": "sgd",
+    "betas": BETAS,
+    "epsilon": EPSILON,
+    "state": "keep",
+    "proximal": 0.0,
+}
 """Values of keys of `train` that are as without the key."""
+
+
+def is_adam(train: TrainSpec) -> bool:
+    """Return whether workers step by Adam or AdamW."""
+    return train.optimizer in ("adam", "adamw")
 
 
 def normal(train: TrainSpec) -> TrainSpec:
     """Return a section that means the same, without the keys that change nothing."""
     gone = {name for name, value in NEUTRAL.items() if getattr(train, name) == value}
-    if not train.momentum:
-        gone.add("state")
+    if not is_adam(train):
+        gone |= {"betas", "epsilon"} if train.momentum else {"betas", "epsilon", "state"}
     return train.model_copy(update=dict.fromkeys(gone))
+
+
+def copies_sent(train: TrainSpec) -> int:
+    """Return how many times as large as the model a message is: momentum that is averaged, or both moments, go too."""
+    if normal(train).state != "average":
+        return 1
+    return 3 if is_adam(train) else 2
 
 
 OF_ALL_CASES = [name for name, says in said(TrainSpec).items() if says & COMMON]
@@ -342,6 +374,11 @@ def _require_one(**schedules: Any) -> None:
     if set(given) <= {"period", "periods"}:
         raise ValueError(f"gives {what}; give period (local SGD) or periods (H-SGD)")
     raise ValueError(f"gives {what}; give one of {', '.join(schedules)}")
+
+
+def train_of(train: TrainSpec, case: CaseSpec) -> TrainSpec:
+    """Return the run's section with what a case says otherwise."""
+    return train.model_copy(update={key: value for key, value in case.train or () if value is not None})
 
 
 class EvaluationSpec(Strict):

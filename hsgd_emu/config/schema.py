@@ -19,6 +19,8 @@ Positive = Annotated[float, Field(gt=0)]
 MOST_RATE = 1e6
 """Largest learning rate and weight decay: beyond it nothing is learned, and float32 overflows."""
 StepSize = Annotated[float, Field(gt=0, le=MOST_RATE)]
+Fading = Annotated[float, Field(ge=0, lt=1)]
+"""How much of what was is kept from step to step."""
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
 

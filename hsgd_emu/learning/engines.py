@@ -14,11 +14,11 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
-from torch.nn import functional as F
 
 from hsgd_emu.learning.blocks import BlockConv
 from hsgd_emu.learning.examine import dense
 from hsgd_emu.learning.layers import Layer, Pass
+from hsgd_emu.learning.losses import CROSS_ENTROPY, Loss
 from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.learning.stacks import Part, Tensors
@@ -46,6 +46,7 @@ class Engine(Protocol):
 
     grouped: bool
     """Whether images come as groups of channels (see `ResidentData.batches`)."""
+    loss: Loss
     blocks: bool
     """Whether test images come as blocks of pixels (see `learning.blocks`)."""
 
@@ -64,9 +65,14 @@ class Layered:
     grouped = True
 
     def __init__(
-        self, layers: Sequence[Layer], precision: Precision = "fp32", evaluation_layers: Sequence[Layer] | None = None
+        self,
+        layers: Sequence[Layer],
+        precision: Precision = "fp32",
+        evaluation_layers: Sequence[Layer] | None = None,
+        loss: Loss = CROSS_ENTROPY,
     ) -> None:
         """evaluation_layers: for evaluation (default: the same)."""
+        self.loss = loss
         self.layers, self.evaluation_layers = list(layers), list(evaluation_layers or layers)
         self.blocks = isinstance(self.evaluation_layers[0], BlockConv)
         self.low = torch.bfloat16 if precision == "bf16" else None
@@ -81,7 +87,7 @@ class Layered:
     def step(self, part: Part, rule: Rule, step: Step) -> torch.Tensor:
         run = Pass(len(step.y), part.trained | part.fixed | part.buffers | step.masks, True, self.low)
         logits = self.forward(step.x, run)
-        losses, gradient = _cross_entropy(logits.to(step.x.dtype), step.y)
+        losses, gradient = self.loss.with_gradient(logits.to(step.x.dtype), step.y)
         gradient.mul_(rule.begin_step(step.rate) / step.y.shape[1])
         self._backward(gradient, run, rule)
         rule.end_step()
@@ -101,28 +107,16 @@ class Layered:
         return self.forward(x if x.dim() == 4 else x[None], run)[0].to(x.dtype)
 
 
-def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each worker's mean loss (W,), and for each sample the gradient of its loss (W, B, C).
-
-    logits: (W, B, C). Classes come first while they are reduced: on a CPU that is several times faster for few classes.
-    """
-    first = logits.flatten(0, 1).T.contiguous()
-    log_p = F.log_softmax(first, 0)
-    labels = y.reshape(1, -1)
-    losses = log_p.gather(0, labels).neg_().view(y.shape).mean(1)
-    classes = torch.arange(len(first), device=first.device)[:, None]
-    gradient = log_p.exp_().sub_((labels == classes).to(log_p.dtype))
-    return losses, gradient.T.contiguous().view(logits.shape)
-
-
 class ByModule:
     """Calls the network; PyTorch differentiates it."""
 
     grouped, blocks = False, False
 
-    def __init__(self, model: nn.Module, batched: bool, precision: Precision = "fp32") -> None:
+    def __init__(
+        self, model: nn.Module, batched: bool, precision: Precision = "fp32", loss: Loss = CROSS_ENTROPY
+    ) -> None:
         """batched: all workers at once by vmap, else chunks of one worker."""
-        self.model, self.batched, self.low = model, batched, precision == "bf16"
+        self.model, self.batched, self.low, self.loss = model, batched, precision == "bf16", loss
         self._parameters = dict(model.named_parameters())
         names = [*self._parameters, *dict(model.named_buffers())]
         # Of a module with two names functional_call leaves the tensors that it worked on.
@@ -156,7 +150,7 @@ class ByModule:
             logits = forward(tensors, step.x).to(step.x.dtype)
         for module, own_name, tensor in self._twice:
             setattr(module, own_name, tensor)
-        losses = F.cross_entropy(logits.flatten(0, 1), step.y.flatten(), reduction="none").view(step.y.shape).mean(1)
+        losses = self.loss.of_samples(logits.flatten(0, 1), step.y.flatten()).view(step.y.shape).mean(1)
         gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
         return losses, dict(zip(leaves, gradients, strict=True))
 
@@ -170,7 +164,7 @@ class ByModule:
         with self._lent(tensors), seeded_generators(step.seed):
             with torch.autocast(step.x.device.type, torch.bfloat16, enabled=self.low):
                 logits = logits_of(self.model(step.x[0])).to(step.x.dtype)
-            losses = F.cross_entropy(logits, step.y[0], reduction="none").view(step.y.shape).mean(1)
+            losses = self.loss.of_samples(logits, step.y[0]).view(step.y.shape).mean(1)
             if losses.requires_grad:
                 torch.autograd.backward(losses.sum())
             found = {name: dense(self._tensor(name).grad) for name in part.trained}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
 
 from hsgd_emu.learning.engines import Engine
 from hsgd_emu.learning.samples import ResidentData
@@ -20,7 +19,7 @@ GPU_BATCH = 5000
 def evaluate(
     engine: Engine, models: Sequence[Tensors], data: ResidentData, seed: int = 0, batch: int | None = None
 ) -> list[Metrics]:
-    """Return the test figures of each model, without augmentation: mean cross-entropy and accuracy.
+    """Return the test figures of each model, without augmentation: the mean of the loss trained on, and accuracy.
 
     Each batch is prepared once for all models. A sample whose loss is not finite does not count as right, whatever the
     largest of its logits is.
@@ -34,7 +33,7 @@ def evaluate(
         for place, (x, y) in enumerate(data.test_batches(size, engine.blocks)):
             for number, model in enumerate(models):
                 found = engine.logits(model, x, seed + place)
-                loss_B = F.cross_entropy(found, y, reduction="none")
+                loss_B = engine.loss.of_samples(found, y)
                 losses[number] += loss_B.double().sum()
                 correct[number] += ((found.argmax(1) == y) & loss_B.isfinite()).sum()
     num = len(data.test_y)

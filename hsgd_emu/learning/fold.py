@@ -7,8 +7,8 @@ the same training, with momentum and weight decay too. Single columns differ fro
 share, so the full weight is W0 + (A' - A'0) / 49 (with weight decay the part that is left of W0 shrinks: that factor is
 carried along as one more parameter, without a gradient).
 
-Exact for the updates the learner knows: SGD with momentum and weight decay. It would not be exact with gradient
-clipping by global norm, nor for Adam with L2.
+Exact for SGD with momentum and weight decay; not with gradients clipped by their norm, nor for Adam, whose steps do not
+grow with the gradients: then nothing is folded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from hsgd_emu.config.run_schema import TrainSpec, is_adam
+
+
+def is_exact_for(train: TrainSpec) -> bool:
+    """Return whether a folded layer learns as the whole one does."""
+    return not is_adam(train) and not train.clip_norm
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from hsgd_emu.learning.examine import (
     tensors_of,
 )
 from hsgd_emu.learning.examine import Step as HandStep
-from hsgd_emu.learning.fold import Fold, find_fold
+from hsgd_emu.learning.fold import Fold, find_fold, is_exact_for
 from hsgd_emu.learning.layering import evaluation_layers_of, layers_of
 from hsgd_emu.learning.layers import Layer
+from hsgd_emu.learning.losses import loss_of
 from hsgd_emu.learning.models import has_convolutions, in_short
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Stacks, Tensors
@@ -67,6 +68,7 @@ class Network:
     def __init__(self, model: nn.Module, data: ResidentData, setup: TrialSetup, precision: Precision = "fp32") -> None:
         """Raises:  ConfigError: the network cannot take a step, or depends on what it did before."""
         self.train, self.precision, self.data, self.sample = setup.train, precision, data, data.sample()
+        self.loss = loss_of(self.train)
         self.device, self.num_workers = data.device, len(setup.worker_names)
         self.model = model.to(data.device, data.dtype).train()
         self.has_convolutions = has_convolutions(model)
@@ -100,7 +102,7 @@ class Network:
         with torch.random.fork_rng(devices=[]):
             links = find_chain(self.model, self.sample)
             layers = layers_of(links, self.sample) if links else None
-            folding = find_fold(links, self.sample) if links and layers else None
+            folding = find_fold(links, self.sample) if links and layers and is_exact_for(self.train) else None
             if links and folding:
                 links = [link for place, link in enumerate(links) if place != folding[0]]
                 self.model.train()
@@ -199,8 +201,8 @@ class Network:
         """Return what takes the steps."""
         if way == "layered":
             assert self.layers is not None
-            return Layered(self.layers, self.precision, self.evaluation_layers)
-        return ByModule(self.model, way == "vmap", self.precision)
+            return Layered(self.layers, self.precision, self.evaluation_layers, self.loss)
+        return ByModule(self.model, way == "vmap", self.precision, self.loss)
 
     def num_bytes(self, way: Way) -> int:
         """Return the size of one node's model in the form that a way works on."""

@@ -1,4 +1,4 @@
-"""The readable twin: Algorithm 1 as a plain loop, one nn.Module and one torch.optim.SGD per worker.
+"""The readable twin: Algorithm 1 as a plain loop, one nn.Module and one optimiser of torch.optim per worker.
 
 Slow and obvious. Tests hold the stacked learner to it; benchmarks compare the two.
 """
@@ -12,11 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hsgd_emu.config.run_schema import BETAS, EPSILON, is_adam
 from hsgd_emu.engine.operations import Version
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
 from hsgd_emu.learning.evaluation import evaluate
 from hsgd_emu.learning.examine import WHOLE, copied, examine, tensors_of
+from hsgd_emu.learning.losses import loss_of
 from hsgd_emu.learning.network import TrialSetup
 from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.rates import learning_rate
@@ -44,10 +46,27 @@ class ReadableLearner:
     def _optimiser(self, worker: nn.Module) -> torch.optim.Optimizer:
         """Return a worker's optimiser, its state as PyTorch's would be after a step with gradients of zero."""
         train, trained = self.train, [p for p in worker.parameters() if p.requires_grad]
-        found = torch.optim.SGD(trained, lr=1.0, momentum=train.momentum, weight_decay=train.weight_decay)
-        for parameter in trained if train.momentum else ():
-            found.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+        found: torch.optim.Optimizer
+        if is_adam(train):
+            kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+            betas, epsilon = train.betas or BETAS, train.epsilon or EPSILON
+            found = kind(trained, lr=1.0, betas=betas, eps=epsilon, weight_decay=train.weight_decay)
+            for p in trained:
+                found.state[p] = {
+                    "step": torch.tensor(0),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.zeros_like(p),
+                }
+        else:
+            found = torch.optim.SGD(trained, lr=1.0, momentum=train.momentum, weight_decay=train.weight_decay)
+            for p in trained if train.momentum else ():
+                found.state[p] = {"momentum_buffer": torch.zeros_like(p)}
         return found
+
+    def _loss(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if self.train.loss == "squared":
+            return 0.5 * (outputs - F.one_hot(y, outputs.shape[1])).square().sum(1).mean()
+        return F.cross_entropy(outputs, y)
 
     def start(self, version: Version) -> None:
         version.register = _copy_of(self.model) | self._sent_beside(0)
@@ -61,13 +80,15 @@ class ReadableLearner:
             for name, mask in self.masks.draw(len(y[0]), [slot], t).items():
                 model.get_submodule(name.removesuffix(".mask")).mask = mask[0]
             with seeded_generators(self.masks.seed(slot, t)):
-                loss = F.cross_entropy(logits_of(model(x[0])), y[0])
+                loss = self._loss(logits_of(model(x[0])), y[0])
             optimiser.param_groups[0]["lr"] = learning_rate(self.train, t)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # PyTorch ships it without types
             for name, parameter in model.named_parameters():
                 if parameter.grad is not None and self.train.proximal:
                     parameter.grad += self.train.proximal * (parameter.detach() - version.register[name])
+            if self.train.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), self.train.clip_norm)
             optimiser.step()
             self.losses.append(float(loss.detach()))
         made.register = _copy_of(model) | self._sent_beside(slot)
@@ -109,7 +130,7 @@ class ReadableLearner:
         model = self.model_of(version)
         tensors = tensors_of(model)
         finite = all(bool(torch.isfinite(tensors[name]).all()) for name in self.can_diverge)
-        engine, seed = ByModule(model, batched=False), self.setup.evaluation_seed
+        engine, seed = ByModule(model, batched=False, loss=loss_of(self.train)), self.setup.evaluation_seed
         found = evaluate(engine, [tensors], self.data, seed, self.batch)[0]
         return replace(found if finite else found.diverged(), train_loss=train_loss)
 

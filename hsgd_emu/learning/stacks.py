@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from hsgd_emu.config.run_schema import TrainSpec
+from hsgd_emu.config.run_schema import TrainSpec, is_adam
 
 Tensors = dict[str, torch.Tensor]
-MOMENTUM = "momentum"
+MOMENTUM, FIRST_MOMENT, SECOND_MOMENT = "momentum", "first moment", "second moment"
+STEPS = "number of steps"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Part:
 
 def kinds_of(train: TrainSpec) -> tuple[str, ...]:
     """Return what a worker keeps of each parameter from step to step."""
+    if is_adam(train):
+        return FIRST_MOMENT, SECOND_MOMENT
     return (MOMENTUM,) if train.momentum else ()
 
 
@@ -77,7 +80,11 @@ class Stacks:
         if not num_rows:
             return {}
         kinds = kinds_of(train)
-        return {of(kind, n): torch.zeros_like(one[:num_rows]) for kind in kinds for n, one in self.trained.items()}
+        kept = {of(kind, n): torch.zeros_like(one[:num_rows]) for kind in kinds for n, one in self.trained.items()}
+        if is_adam(train):
+            device = next((one.device for one in self.trained.values()), None)
+            kept[STEPS] = torch.zeros(num_rows, dtype=torch.int64, device=device)
+        return kept
 
     def in_double(self) -> Stacks:
         """Return the models in float64 (counters as they are)."""

@@ -170,6 +170,7 @@ def _key(network: Network, data: ResidentData) -> str:
     shapes = [tuple(parameter.shape) for parameter in network.model.parameters()]
     facts = [FORMAT, str(network.model), shapes, tuple(data.sample().shape[1:]), data.order.size(0)]
     facts += [min(network.num_workers, CHUNKS[-1]), str(data.dtype), network.precision, network.train.momentum > 0]
+    facts += [f"{kind}" for kind in (network.train.optimizer, network.train.clip_norm and "clipped") if kind]
     facts += [data.augmentation.is_on, data.device.type, device, torch.__version__, torch.get_num_threads()]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 

@@ -82,7 +82,7 @@ def test_a_file_of_another_kind_is_named_in_one_line(place, monkeypatch, args, w
 @pytest.mark.parametrize(
     ("word", "here"),
     [
-        ("optimizer", "only optimizer"),
+        ("optim", "train.optimizer"),
         ("LR", "train.learning_rate"),
         ("lr-schedule", "milestones"),
         ("num_epochs", "n / train.batch_size iterations"),

@@ -25,6 +25,9 @@ KINDS = {
     "momentum": (partial(mlp, (6,), (8,), 4), {"momentum": 0.9}),
     "momentum_reset": (partial(mlp, (6,), (8,), 4), {"momentum": 0.9, "state": "reset"}),
     "momentum_average": (partial(mlp, (6,), (8,), 4), {"momentum": 0.9, "state": "average"}),
+    "adam": (partial(mlp, (6,), (8,), 4), {"optimizer": "adam", "learning_rate": 0.01}),
+    "adamw_average": (partial(mlp, (6,), (8,), 4), {"optimizer": "adamw", "learning_rate": 0.01, "state": "average"}),
+    "clipped_squared": (partial(mlp, (6,), (8,), 4), {"loss": "squared", "clip_norm": 0.1, "proximal": 1.0}),
     "batch_norm_dropout_float32": (with_everything, {"momentum": 0.9, "dtype": "float32"}),
 }
 

@@ -1,4 +1,5 @@
-"""What becomes of a worker's momentum when it receives a model: it stays, is as new, or is averaged with the models."""
+"""What becomes of a worker's momentum, or Adam's moments, when it receives a model: they stay, are as new, or
+are averaged with the models."""
 
 from __future__ import annotations
 
