@@ -42,6 +42,7 @@ from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, as_periods, build_schedule
 from hsgd_emu.engine.servers import check_compression, check_servers, compression_by_name, servers_by_name
+from hsgd_emu.engine.skipped import by_own_names, mistakes_in, probabilities
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
@@ -125,7 +126,8 @@ class Experiment:
 
     def alone(self, name: str) -> Experiment:
         """Return the run of one case, what it says otherwise than the run written into the run's sections."""
-        case = next(case for case in self.cases if case.name == name)
+        case, train = self._case(name), self._train_of(name)
+        probability = by_own_names(train.step_probability, self.topology)
         schedule = next(one for one in self.schedules if one.name == name)
         sections = {key: self.section(case, key) for key in WHOLE_SECTIONS}
         sections["servers"] = servers_by_name(sections["servers"] or {}, schedule, self.topology)
@@ -134,7 +136,7 @@ class Experiment:
             self,
             cases=(case.model_copy(update=dict.fromkeys(("train", *WHOLE_SECTIONS))),),
             schedules=(schedule,),
-            train=normal(train_of(self.train, case)),
+            train=normal(train.model_copy(update={"step_probability": probability})),
             **sections,
         )
 
@@ -145,13 +147,24 @@ class Experiment:
 
     def sends(self, case: str) -> Sends:
         """Return what the messages of a case carry."""
-        of = next(one for one in self.cases if one.name == case)
+        of = self._case(case)
         return Sends(copies=copies_sent(train_of(self.train, of)))
 
     @cached_property
     def most_sent(self) -> int:
         """How many times the model's size no message exceeds."""
         return max((self.sends(case.name).most for case in self.cases), default=1)
+
+    def step_probability(self, case: str) -> dict[int, float]:
+        """Return by worker that may skip steps in a case with which probability it takes one."""
+        return probabilities(self._train_of(case).step_probability, self.topology)
+
+    def _case(self, name: str) -> CaseSpec:
+        return next(case for case in self.cases if case.name == name)
+
+    def _train_of(self, case: str) -> TrainSpec:
+        """Return what a case trains with: its own keys over the run's."""
+        return train_of(self.train, self._case(case))
 
     def routes(self, schedule: Schedule, message_bytes: int) -> Routes:
         """Return the routes of nodes to the servers that aggregate them."""
@@ -166,7 +179,7 @@ class Experiment:
         num_samples: Sequence[int] | None = None,
     ) -> Plan:
         """Return the plan of one trial; num_samples: by worker number, for averages weighed by samples."""
-        case = next(case for case in self.cases if case.name == schedule.name)
+        case = self._case(schedule.name)
         averaging, (gate, depends_on_time) = self.section(case, "averaging"), gate_of(case)
         by_samples = averaging.by == "samples" and num_samples is not None
         weight_of = dict(zip(self.topology.workers, map(float, num_samples or ()), strict=by_samples))
@@ -183,6 +196,7 @@ class Experiment:
             gate=gate,
             depends_on_time=depends_on_time,
             sends=self.sends(schedule.name),
+            step_probability=self.step_probability(case.name),
         )
 
     def resolved(self) -> str:
@@ -294,6 +308,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         topology = build_topology(draft.topology, problems)
     if topology is not None and draft.topology is not None:
         schedules = _schedules(draft, topology)
+        _check_step_probability(draft, topology)
         _check_compute(draft, topology)
         bound = [*draft.topology.links.items(), *draft.topology.computes.items(), (None, draft.compute)]
         network = Network.of(topology, {ref: profile for ref, profile in bound if profile is not None})
@@ -378,6 +393,14 @@ def _check_whole_sections(draft: RunDraft, topology: Topology, schedules: Sequen
             if given and known and len(known) == len(these):
                 mistakes = check(given, known, topology)
                 draft.problems += [draft.source.problem((*path, *inner), text) for inner, text in mistakes]
+
+
+def _check_step_probability(draft: RunDraft, topology: Topology) -> None:
+    trains: list[tuple[Path_, Any]] = [(("train",), draft.sections["train"])]
+    trains += [(("cases", number, "train"), case.train) for number, case in enumerate(draft.cases) if case is not None]
+    for path, train in trains:
+        for place, text in mistakes_in(getattr(train, "step_probability", None), topology):
+            draft.problems.append(draft.source.problem((*path, "step_probability", *place), text))
 
 
 def _check_compute(draft: RunDraft, topology: Topology) -> None:

@@ -61,6 +61,8 @@ servers num_servers edges num_edges edge_servers num_edge_servers groups num_gro
 fraction frac client_fraction fraction_fit frac_clients c sample_rate sampling_rate participation_rate
 clients_per_round num_clients_per_round users_per_round client_sampling
     here it is train.participation, the share of each group's workers that take part in a local period
+step_prob p_step operating_rate worker_rate
+    here it is train.step_probability, with which a worker takes its step in each iteration
 latency delay ping rtt latency_ms delay_ms rtt_ms ping_ms bandwidth bw mbps bandwidth_mbps bandwidth_mbit throughput
 upload_speed download_speed uplink_bandwidth downlink_bandwidth link_speed
     what a link costs is a profile, as in {rtt_s: 0.05}, or {latency_s: 0.01, bandwidth_bps: 1e8, model: raw}

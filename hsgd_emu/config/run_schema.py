@@ -156,6 +156,8 @@ LearningRate = Annotated[
 ]
 
 
+Probability = Annotated[float, Field(gt=0, le=1)]
+StepProbability = Either[Probability, Annotated[dict[str, Probability], Field(min_length=1)]]
 Samples = Annotated[int, Field(ge=1, le=10**8)]
 BatchSize = Annotated[Annotated[Samples, Tag("<number>")] | Annotated[Literal["full"], Tag("<word>")], word_or_number]
 
@@ -191,6 +193,9 @@ class TrainSpec(Strict):
     """FedProx's mu: each gradient + mu (w - r), r the model that the worker received last."""
     participation: Annotated[float, Field(gt=0, le=1), SCHEDULED] = 1.0
     """Fraction of each group's workers, drawn anew every local period, that take part."""
+    step_probability: StepProbability | None = None
+    """In each iteration a worker takes its step with this probability, else skips it: one for all, or by worker or
+    class of workers; those that are not named have 1."""
     dtype: Annotated[Literal["float32", "float64"], COMMON] = "float32"
 
 

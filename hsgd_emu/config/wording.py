@@ -46,7 +46,7 @@ _FORMS = {
 
 _SECTIONS = ("data", "model", "train", "cases", "averaging", "evaluation", "targets", "seeds")
 """Keys that have their form only at the top of a run file."""
-_FRACTIONS = (*SHARES, "up_share", "participation")
+_FRACTIONS = (*SHARES, "up_share", "participation", "step_probability")
 _NO_DIMENSION = ("sigma", "shape", "up_share")
 _EXPECTED = {
     "int_type": "{noun}",
@@ -107,7 +107,7 @@ def dimension_of(field: Path_) -> Dimension | None:
 
 def _noun(kind: str, ctx: dict[str, Any], field: Path_) -> str:
     keys = [key for key in field if isinstance(key, str)]
-    if keys and keys[-1] in _FRACTIONS:
+    if any(key in _FRACTIONS for key in keys[-2:]):  # or one of a mapping of them
         return "a fraction"
     dimension = dimension_of(field)
     if dimension:

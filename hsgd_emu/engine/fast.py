@@ -82,7 +82,7 @@ def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
         signature = signatures.setdefault(id(plan.routes), ())
         if not signature:
             signature = signatures[id(plan.routes)] = tuple(plan.routes.items())
-        are_alike = plan.schedule.participation >= 1 and plan.network.is_constant
+        are_alike = plan.schedule.participation >= 1 and plan.network.is_constant and not plan.step_probability
         groups.setdefault((are_alike, signature), []).append(place)
     for (are_alike, _), places in groups.items():
         yield are_alike, places
@@ -277,7 +277,9 @@ class _Workers:
             return _first_of_last(arrived, arrived.time)
         members = at(self.members, number)
         self.now = arrived.where(members, self.now)
-        return _first_of_last(self.now, np.where(members, self.now.time, -1))
+        # Before all others where none of these takes part: a server may stand between a server's workers.
+        times = np.where(members, self.now.time, -1)
+        return _first_of_last(self.now._replace(time=times), times)
 
     def receive(self, number: int, sent: Moment) -> None:
         if self.members is not None:

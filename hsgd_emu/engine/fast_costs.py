@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hsgd_emu.config.schema import Ref
 from hsgd_emu.engine.messages import Both
 from hsgd_emu.engine.plan import Participation, Plan
-from hsgd_emu.timing.costs import Cost, TooLongError
+from hsgd_emu.timing.costs import Cost, Stream, TooLongError
 from hsgd_emu.timing.transfers import Transfer
 from hsgd_emu.topology.routes import Pair
 
@@ -164,23 +164,35 @@ class ScenarioCosts:
         server = self.stage.parent[worker]
         costs = tuple(plan.network.steps[worker] for plan in self.plans)
         num_steps = next(self.stage.phases(server)).num_steps
-        return self._costs(costs, "compute", worker, self.num_phases(server), num_steps)
+        num_phases, shares = self.num_phases(server), tuple(plan.step_probability.get(worker) for plan in self.plans)
+        same = self._same(costs, num_phases, num_steps) if not any(shares) else None
+        if same is not None:
+            return same
+        # Which steps are taken is learned: it goes by the trial's own seed.
+        seeds = tuple(share and plan.seed for share, plan in zip(shares, self.plans, strict=True))
+        columns = (costs, seeds, shares) if any(shares) else (costs,)
+        return self._drawn(columns, num_phases, num_steps, lambda number: self.plans[number].steps(worker))
 
     def aggregations(self, server: int) -> Source | Same:
         """Return what a server's aggregations take."""
         costs = tuple(plan.network.aggregations.get(server, _NOTHING) for plan in self.plans)
-        return self._costs(costs, "aggregation", server, self.num_phases(server), 1)
+        num_phases, name = self.num_phases(server), self.nodes[server].name
 
-    def _costs(self, costs: tuple[Cost, ...], purpose: str, node: int, num_phases: int, each: int) -> Source | Same:
-        same = self._same(costs, num_phases, each)
-        if same is not None:
-            return same
+        def stream(number: int) -> Stream:
+            return costs[number].stream(self.seeds[number], "aggregation", name)
+
+        return self._same(costs, num_phases, 1) or self._drawn((costs,), num_phases, 1, stream)
+
+    def _drawn(
+        self, columns: tuple[tuple[Hashable, ...], ...], num_phases: int, each: int, stream: Callable[[int], Stream]
+    ) -> Source:
+        """Return sums of `each` draws; columns: what tells scenarios' streams apart; stream: opens that of one."""
 
         def open_(number: int) -> Draw:
-            stream = costs[number].stream(self.seeds[number], purpose, self.nodes[node].name)
-            return lambda num: (stream.sums(num, each),)
+            opened = stream(number)
+            return lambda num: (opened.sums(num, each),)
 
-        return Source(self._groups(costs), open_, num_phases)
+        return Source(self._groups(*columns), open_, num_phases)
 
     def _find_same(self, costs: tuple[Cost, ...], num_phases: int, each: int) -> Same | None:
         """Return what nodes of these costs take, or None where some are drawn. Nodes of a class share theirs."""

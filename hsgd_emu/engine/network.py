@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hsgd_emu.config.schema import ComputeProfile, LinkProfile, Ref
 from hsgd_emu.engine.messages import Both
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.costs import Cost, Stream
 from hsgd_emu.timing.transfers import Exchanges, Message, Transfer, bound
 from hsgd_emu.topology.routes import Links, Pair, Route, Routes
 from hsgd_emu.topology.tree import Topology
@@ -120,10 +120,17 @@ def _shared(legs: Mapping[Pair, list[Leg]]) -> dict[Pair, list[Leg]]:
 class Draws:
     """A trial's costs: each entity takes the next draw of its own stream, whatever others do."""
 
-    def __init__(self, network: Network, routes: Routes, messages: Mapping[Pair, Both], seed: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        routes: Routes,
+        messages: Mapping[Pair, Both],
+        seed: int,
+        steps: Mapping[int, Stream],
+    ) -> None:
+        """steps: by worker, what its iterations cost."""
         nodes = network.topology.nodes
-        self._messages = messages
-        self._steps = {w: cost.stream(seed, "compute", nodes[w].name) for w, cost in network.steps.items()}
+        self._messages, self._steps = messages, steps
         self._legs = {pair: network.legs(pair[0], route, seed) for pair, route in routes.items()}
         if len({node for node, _ in routes}) < len(routes):
             self._legs = _shared(self._legs)
@@ -141,7 +148,7 @@ class Draws:
         }
 
     def steps_ns(self, worker: int, num_steps: int) -> int:
-        """Return what the next `num_steps` steps of a worker cost, one draw each."""
+        """Return what the next `num_steps` iterations of a worker cost, one draw each, whether spent or skipped."""
         return self._steps[worker].take(num_steps)
 
     def exchange(self, node: int, server: int) -> Exchange:

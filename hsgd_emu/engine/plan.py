@@ -10,9 +10,10 @@ from hsgd_emu.engine.gates import ClosingGate, Gate
 from hsgd_emu.engine.messages import Both, Sends
 from hsgd_emu.engine.network import Draws, Network
 from hsgd_emu.engine.schedule import Schedule, Stage
+from hsgd_emu.engine.skipped import Taken, TakenOnly
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.rng import stream
-from hsgd_emu.timing.costs import Cost
+from hsgd_emu.timing.costs import Cost, Stream
 from hsgd_emu.timing.transfers import Message
 from hsgd_emu.topology.routes import Pair, Routes
 from hsgd_emu.units import MOST_NS, NS_PER_S
@@ -45,6 +46,8 @@ class Plan:
     """Whether what is averaged depends on when models arrive."""
     sends: Sends = field(default_factory=Sends)
     """What messages carry."""
+    step_probability: Mapping[int, float] = field(default_factory=dict)
+    """By worker that may skip steps: with which probability it takes one."""
 
     @cached_property
     def messages(self) -> Mapping[Pair, Both]:
@@ -58,7 +61,18 @@ class Plan:
 
     def draws(self) -> Draws:
         """Return the trial's costs, from their first draw."""
-        return Draws(self.network, self.routes, self.messages, self.cost_seed)
+        steps = {worker: self.steps(worker) for worker in self.workers}
+        return Draws(self.network, self.routes, self.messages, self.cost_seed, steps)
+
+    def steps(self, worker: int) -> Stream:
+        """Return what a worker's iterations cost, from the first one."""
+        name = self.network.topology.nodes[worker].name
+        costs, share = self.network.steps[worker].stream(self.cost_seed, "compute", name), self.step_probability
+        return TakenOnly(costs, self.seed, name, share[worker]) if worker in share else costs
+
+    def taken(self, worker: int) -> Taken:
+        """Return which steps a worker takes that may skip some."""
+        return Taken(self.seed, self.network.topology.nodes[worker].name, self.step_probability[worker])
 
     @property
     def num_rounds(self) -> int:
@@ -69,6 +83,13 @@ class Plan:
         before = self.schedule.end_of(self.schedule.round_at(iteration) - 1)
         due = iteration // self.evaluate_every > before // self.evaluate_every
         return due or iteration == self.iterations
+
+    def evaluated_at(self, iteration: int) -> int:
+        """Return the first evaluated iteration at or after this one."""
+        before = self.schedule.end_of(self.schedule.round_at(iteration) - 1)
+        due = (before // self.evaluate_every + 1) * self.evaluate_every
+        last = self.iterations
+        return min(self.schedule.next_end(max(iteration, due)), last) if due < last else last
 
     def gates(self) -> list[dict[int, Gate]]:
         """Return for each stage by aggregating server, the global one first, the gate that it begins with."""
@@ -133,7 +154,8 @@ def expected_end_ns(plan: Plan) -> float:
     """
     stages = [_exchanges_ns(plan, stage) for stage in plan.schedule.stages]
     ends = [
-        plan.iterations * _expected_ns(plan.network.steps[worker]) + sum(stage[worker] for stage in stages)
+        plan.step_probability.get(worker, 1.0) * plan.iterations * _expected_ns(plan.network.steps[worker])
+        + sum(stage[worker] for stage in stages)
         for worker in plan.workers
     ]
     return max(ends) if plan.schedule.participation >= 1 else min(ends)

@@ -83,7 +83,7 @@ class Period:
 
     def take(self, iterations: Sequence[int]) -> torch.Tensor:
         """Take the steps after `iterations`, one of each worker, and return the sum of each worker's losses (W,)."""
-        rates: Rates = self.taker.rates(iterations[0], self.num_steps)
+        rates: Rates = self.taker.rates(self.chunks[0].workers[0], iterations[0], self.num_steps)
         self.rates.copy_(torch.as_tensor(rates))
         left = iter(iterations)
         for chunk in self.chunks:

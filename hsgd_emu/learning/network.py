@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import nn
 
 from hsgd_emu.config.run_schema import TrainSpec
+from hsgd_emu.engine.skipped import Taken
 from hsgd_emu.learning.chain import find_chain
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule, Engine, Layered, Precision, Step, Way
@@ -48,13 +49,17 @@ _SAME = 1e-7
 class TrialSetup:
     """What a learner needs of a trial besides its model and data.
 
-    slots: by node index of the topology, its row: workers 0..n-1 (depth first), then the aggregating servers.
+    slots: by node index of the topology, its row: workers 0..n-1 (depth first), then the aggregating servers;
+    taken: by row of a worker that skips steps, those it takes; evaluated_at: gives the first evaluated iteration at or
+    after one.
     """
 
     seed: int
     worker_names: Sequence[str]
     slots: Mapping[int, int]
     train: TrainSpec
+    taken: Mapping[int, Taken] = field(default_factory=dict)
+    evaluated_at: Callable[[int], int] = lambda _: 0
 
     @property
     def evaluation_seed(self) -> int:

@@ -7,11 +7,9 @@ import math
 from hsgd_emu.config.run_schema import CosineRate, InverseSqrtRate, PowerRate, StepRate, TrainSpec
 
 
-def rates_key(train: TrainSpec, iteration: int, num_steps: int) -> tuple[float, ...]:
-    """Return what is equal for steps of equal learning rates: these, or nothing where all are the same."""
-    if isinstance(train.learning_rate, int | float):
-        return ()
-    return tuple(learning_rate(train, t) for t in range(iteration, iteration + num_steps))
+def has_one_rate(train: TrainSpec) -> bool:
+    """Tell whether all steps have the same learning rate."""
+    return isinstance(train.learning_rate, int | float)
 
 
 def learning_rate(train: TrainSpec, iteration: int) -> float:

@@ -41,7 +41,8 @@ class ReadableLearner:
         self.workers = [copied(model) for _ in setup.worker_names]
         self.optimisers = [self._optimiser(worker) for worker in self.workers]
         self.can_diverge = [name for name, start in tensors_of(model).items() if bool(torch.isfinite(start).all())]
-        self.losses: list[float] = []
+        self.losses: list[tuple[int, float]] = []
+        """Of each step: its iteration, and its loss."""
 
     def _optimiser(self, worker: nn.Module) -> torch.optim.Optimizer:
         """Return a worker's optimiser, its state as PyTorch's would be after a step with gradients of zero."""
@@ -75,11 +76,12 @@ class ReadableLearner:
         slot = self.setup.slots[worker]
         model, optimiser = self.workers[slot], self.optimisers[slot]
         self._receive(slot, version.register)
-        for t in range(iteration, iteration + num_steps):
-            ((x, y),) = self.data.batches(self.data.draws([slot], t, 1))
-            for name, mask in self.masks.draw(len(y[0]), [slot], t).items():
+        for t in self._taken(slot, range(iteration, iteration + num_steps)):
+            n = len(self._taken(slot, range(t)))  # the batch is the worker's own n-th
+            ((x, y),) = self.data.batches(self.data.draws([slot], n, 1))
+            for name, mask in self.masks.draw(len(y[0]), [slot], n).items():
                 model.get_submodule(name.removesuffix(".mask")).mask = mask[0]
-            with seeded_generators(self.masks.seed(slot, t)):
+            with seeded_generators(self.masks.seed(slot, n)):
                 loss = self._loss(logits_of(model(x[0])), y[0])
             optimiser.param_groups[0]["lr"] = learning_rate(self.train, t)
             optimiser.zero_grad()
@@ -90,7 +92,7 @@ class ReadableLearner:
             if self.train.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), self.train.clip_norm)
             optimiser.step()
-            self.losses.append(float(loss.detach()))
+            self.losses.append((t, float(loss.detach())))
         made.register = _copy_of(model) | self._sent_beside(slot)
 
     def _receive(self, worker: int, register: dict[str, torch.Tensor]) -> None:
@@ -112,6 +114,13 @@ class ReadableLearner:
         state, named = self.optimisers[worker].state, self.workers[worker].named_parameters()
         return [(f"{key} of {name}", value) for name, p in named for key, value in state[p].items()]
 
+    def _taken(self, slot: int, iterations: range) -> Sequence[int]:
+        """Return those iterations in which a worker takes its step."""
+        if slot not in self.setup.taken:
+            return iterations
+        taken = self.setup.taken[slot]
+        return [t for t in iterations if taken.before(t + 1) > taken.before(t)]
+
     def combine(
         self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
     ) -> None:
@@ -125,8 +134,9 @@ class ReadableLearner:
         made.register = average
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:
-        train_loss = sum(self.losses) / len(self.losses) if self.losses else None
-        self.losses.clear()
+        due = [loss for t, loss in self.losses if t < iteration]
+        self.losses = [(t, loss) for t, loss in self.losses if t >= iteration]
+        train_loss = sum(due) / len(due) if due else None
         model = self.model_of(version)
         tensors = tensors_of(model)
         finite = all(bool(torch.isfinite(tensors[name]).all()) for name in self.can_diverge)

@@ -18,6 +18,8 @@ class Steps:
     version: Version
     iteration: int
     num_steps: int
+    evaluated: int = 0
+    """The evaluation that the losses count for."""
 
     @property
     def is_ready(self) -> bool:
@@ -48,7 +50,7 @@ def carry_out(
     requests: list[Request],
     steps: Callable[[list[Steps], int], None],
     combine: Callable[[Combine], None],
-    rates: Callable[[int, int], Hashable],
+    rates: Callable[[Steps, int], Hashable],
 ) -> None:
     """Carry out requests in an order in which every version is made before it is needed, steps batched over workers.
 
@@ -58,7 +60,7 @@ def carry_out(
     averaged is; then the steps that wait for nothing are taken together as far as the shortest of them goes:
     `steps(requests, num_steps)`, in ascending order of workers. It makes a request's version where that is all of it,
     and else lets its `version` be where it has got to. Together go those that have equal learning rates: rates
-    (iteration, num_steps), whatever their iteration numbers.
+    (request, num_steps), whatever their iteration numbers.
     """
     queue = requests[:]
     requests.clear()
@@ -67,7 +69,7 @@ def carry_out(
         num_steps = min((request.num_steps for request in ready), default=0)
         alike: dict[Hashable, list[Steps]] = {}
         for request in sorted(ready, key=lambda request: (request.iteration, request.place)):
-            alike.setdefault(rates(request.iteration, num_steps), []).append(request)
+            alike.setdefault(rates(request, num_steps), []).append(request)
         for batch in alike.values():
             steps(sorted(batch, key=lambda request: request.place), num_steps)
         queue = [*_rest(ready, num_steps), *queue]

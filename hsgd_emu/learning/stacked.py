@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +15,9 @@ from hsgd_emu.learning.engines import Precision, Way
 from hsgd_emu.learning.evaluation import evaluate
 from hsgd_emu.learning.examine import WHOLE
 from hsgd_emu.learning.graphs import Periods
+from hsgd_emu.learning.loss_sums import LossSums
 from hsgd_emu.learning.network import Network, TrialSetup
-from hsgd_emu.learning.rates import rates_key
+from hsgd_emu.learning.rates import has_one_rate
 from hsgd_emu.learning.registers import Registers
 from hsgd_emu.learning.requests import Combine, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
@@ -53,12 +53,13 @@ class StackedLearner:
         self.engine = self.network.engine(self.choice.way)
         self.stacks = self.network.stacks(self.choice.way, len(setup.slots), num_workers)
         self.registers = Registers(self.stacks)
-        self.loss_sums = torch.zeros(num_workers, dtype=torch.float64, device=data.device)
-        self.num_losses = 0
-        self.taker = Taker(self.network, self.engine, self.stacks, data)
+        self.losses = LossSums(num_workers, data.device)
+        self.taker = Taker(self.network, self.engine, self.stacks, data, setup.taken)
         captures = data.device.type == "cuda" and self.way == "layered" and graphs
         self.periods = Periods(self.taker) if captures else None
         self._can_run_out = data.device.type == "cuda"
+        self._has_one_rate = has_one_rate(setup.train)
+        self._last_asked = self._evaluated = 0
         self._fitting: set[tuple[int, int]] = set()
         self._queue: list[Request] = []
 
@@ -72,7 +73,13 @@ class StackedLearner:
         self.registers.put(version, len(self.setup.worker_names))  # every row has the initial model
 
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
-        self._queue.append(Steps(made, self.setup.slots[worker], version, iteration, num_steps))
+        place, evaluated = self.setup.slots[worker], self._evaluation_of(iteration + num_steps)
+        taken = self.setup.taken.get(place)
+        if taken is not None:
+            end = taken.before(iteration + num_steps)
+            iteration = taken.before(iteration)
+            num_steps = end - iteration
+        self._queue.append(Steps(made, place, version, iteration, num_steps, evaluated))
 
     def combine(
         self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
@@ -81,9 +88,7 @@ class StackedLearner:
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:
         self.flush()
-        train_loss = float(self.loss_sums.sum()) / self.num_losses if self.num_losses else None
-        self.loss_sums.zero_()
-        self.num_losses = 0
+        train_loss = self.losses.mean(self._evaluation_of(iteration))
         source, batch = self.registers.source(version), WHOLE if self.network.findings.mixes else None
         model = self.stacks.model(source)
         found = evaluate(self.engine, [model], self.data, self.setup.evaluation_seed, batch)[0]
@@ -92,7 +97,7 @@ class StackedLearner:
     def flush(self) -> None:
         """Carry out every queued request."""
         queue, self._queue = self._queue, []
-        carry_out(queue, self._take_steps, self._combine, partial(rates_key, self.setup.train))
+        carry_out(queue, self._take_steps, self._combine, self._rates)
 
     # --- state ------------------------------------------------------------------------------------------
 
@@ -100,15 +105,14 @@ class StackedLearner:
         """Return as CPU tensors what a trial needs to go on: live versions, and what is each worker's own."""
         self.flush()
         state = {**self.stacks.state(), "versions": self.registers.state()}
-        return {**state, "loss_sums": self.loss_sums.cpu().clone(), "num_losses": self.num_losses}
+        return {**state, "losses": self.losses.state()}
 
     def restore(self, state: Mapping[str, Any], versions: Mapping[int, Version]) -> None:
         """Go on from a stored state; versions: by number, those it has."""
         self._queue.clear()
         self.stacks.restore(state)
         self.registers.restore(state["versions"], versions)
-        self.loss_sums.copy_(state["loss_sums"])
-        self.num_losses = state["num_losses"]
+        self.losses.restore(state["losses"])
 
     def model_of(self, version: Version) -> Tensors:
         """Return a version's parameters and buffers in the network's order, whole where they were folded."""
@@ -124,39 +128,51 @@ class StackedLearner:
 
     # --- carrying out -----------------------------------------------------------------------------------
 
+    def _evaluation_of(self, iteration: int) -> int:
+        """Return which evaluation the losses of a phase that ends after an iteration count for."""
+        if not self._last_asked <= iteration <= self._evaluated:
+            self._last_asked, self._evaluated = iteration, self.setup.evaluated_at(iteration)
+        return self._evaluated
+
+    def _rates(self, request: Steps, num_steps: int) -> Hashable:
+        """Return what is equal for steps of equal learning rates: these, or nothing where all are the same."""
+        if self._has_one_rate:
+            return ()
+        return tuple(self.taker.rates_of(request.place, request.iteration, num_steps))
+
     def _combine(self, request: Combine) -> None:
         self.registers.combine(request, torch.tensor(request.weights, dtype=self.data.dtype, device=self.data.device))
 
     def _take_steps(self, requests: list[Steps], num_steps: int) -> None:
         self.registers.take(requests)
         order = self.data.order
-        for size in sorted({order.size(request.place) for request in requests}):
-            alike = [request for request in requests if order.size(request.place) == size]
-            begins = [request.iteration for request in alike]
-            self._take_alike([request.place for request in alike], begins, num_steps)
-        self.num_losses += len(requests) * num_steps
+        sizes = {order.size(request.place) for request in requests} if num_steps else ()
+        for size in sorted(sizes):
+            self._take_alike([request for request in requests if order.size(request.place) == size], num_steps)
         for request in requests:
             made = request.made
             if request.num_steps > num_steps:
                 made = request.version = Version(-1 - request.place, b"")  # on the way
             self.registers.put(made, request.place)
 
-    def _take_alike(self, workers: list[int], begins: list[int], num_steps: int) -> None:
+    def _take_alike(self, requests: list[Steps], num_steps: int) -> None:
         """Take steps on workers whose batches have one size."""
+        workers, begins = [request.place for request in requests], [request.iteration for request in requests]
         losses = self.periods.take(workers, self.choice.chunk, begins, num_steps) if self.periods else None
         if losses is not None:
-            self.loss_sums[workers] += losses
+            self.losses.add(requests, losses, num_steps)
             return
         done = 0
         while done < len(workers):
             chunk = workers[done : done + self.choice.chunk]
             try:
-                self.loss_sums[chunk] += self._take_chunk(chunk, begins[done : done + len(chunk)], num_steps)
+                losses = self._take_chunk(chunk, begins[done : done + len(chunk)], num_steps)
             except torch.OutOfMemoryError:
                 if len(chunk) == 1:
                     raise
                 self._shrink(len(chunk) // 2)
             else:
+                self.losses.add(requests[done : done + len(chunk)], losses, num_steps)
                 done += len(chunk)
 
     def _take_chunk(self, chunk: list[int], begins: list[int], num_steps: int) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
+from hsgd_emu.engine.skipped import Taken
 from hsgd_emu.learning.engines import Engine, Step
 from hsgd_emu.learning.iterations import Iterations, each
 from hsgd_emu.learning.network import Network
@@ -28,24 +29,34 @@ class Taker:
     engine: Engine
     stacks: Stacks
     data: ResidentData
+    taken: Mapping[int, Taken] = field(default_factory=dict)
+    """By worker that skips steps."""
 
     def take(self, workers: Sequence[int], iterations: Iterations, num_steps: int) -> torch.Tensor:
         """Take the steps after `iterations` on workers whose batches have one size, and whose rates are alike.
+
+        iterations: of each worker's own, those it skips not counted.
 
         Returns the sum of each worker's mini-batch losses (W,).
         """
         part, begins = self.stacks.part(workers), each(iterations, workers)
         draws = self.data.draws(workers, begins, num_steps)
-        rates = self.rates(begins[0], num_steps)
+        rates = self.rates(workers[0], begins[0], num_steps)
         losses_W = self.run(part, draws, rates, lambda step: self.masks(workers, begins, step), workers[0])
         self.stacks.put(workers, part)
         return losses_W
 
-    def rates(self, iteration: int, num_steps: int) -> Rates:
-        """Return the learning rates of some steps: on CUDA as a tensor, which a captured period reads anew."""
-        found = [learning_rate(self.network.train, t) for t in range(iteration, iteration + num_steps)]
+    def rates(self, worker: int, iteration: int, num_steps: int) -> Rates:
+        """Return the learning rates of a worker's steps: on CUDA as a tensor, which a captured period reads anew."""
+        found = self.rates_of(worker, iteration, num_steps)
         on_cuda = self.data.device.type == "cuda"
         return torch.tensor(found, dtype=self.data.dtype, device=self.data.device) if on_cuda else found
+
+    def rates_of(self, worker: int, iteration: int, num_steps: int) -> list[float]:
+        """Return the learning rates of a worker's steps; they go by the iterations of all, skipped ones too."""
+        taken = self.taken.get(worker)
+        found = taken.iterations(iteration, num_steps) if taken else range(iteration, iteration + num_steps)
+        return [learning_rate(self.network.train, t) for t in found]
 
     def masks(self, workers: Sequence[int], iterations: Iterations, step: int) -> Tensors:
         """Return the dropout masks (W, *shape) of a step of those after `iterations`."""

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
+from hsgd_emu.engine.plan import Plan
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.learning.data import Dataset, partition
 from hsgd_emu.learning.engines import Precision
@@ -160,8 +162,14 @@ class World:
         """Return the size of one model message."""
         return model_bytes(self.build(0))
 
-    def _setup(self, seed: int, slots: dict[int, int], train: TrainSpec | None = None) -> TrialSetup:
-        return TrialSetup(seed, self.worker_names, slots, train or self.train)
+    def _setup(
+        self, seed: int, slots: dict[int, int], train: TrainSpec | None = None, plan: Plan | None = None
+    ) -> TrialSetup:
+        setup = TrialSetup(seed, self.worker_names, slots, train or self.train)
+        if plan is None:
+            return setup
+        taken = {slots[worker]: plan.taken(worker) for worker in plan.step_probability}
+        return replace(setup, taken=taken, evaluated_at=plan.evaluated_at)
 
     def check(self, seeds: Sequence[int]) -> None:
         """Find out before anything runs whether the network takes what each seed's partition gives to it.
@@ -208,18 +216,26 @@ class World:
         for note in network.findings.notes():
             self._warn_once(note)
 
-    def learner(self, seed: int, slots: dict[int, int], train: TrainSpec | None = None) -> StackedLearner:
-        """Return the learner of one trial; slots: see `TrialSetup`; train: of its case (default: the run's)."""
+    def learner(
+        self, seed: int, slots: dict[int, int], train: TrainSpec | None = None, plan: Plan | None = None
+    ) -> StackedLearner:
+        """Return the learner of one trial.
+
+        slots: see `TrialSetup`; train: of its case (default: the run's); plan: tells who skips steps, and what is
+        evaluated.
+        """
         choice = self.choice or self.choose(seed)
-        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots, train)
+        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots, train, plan)
         with self.material.active():
             learner = StackedLearner(model, self.resident(seed), setup, choice, self.precision)
         self._warn_of(learner.network)
         return learner
 
-    def readable_learner(self, seed: int, slots: dict[int, int], train: TrainSpec | None = None) -> ReadableLearner:
+    def readable_learner(
+        self, seed: int, slots: dict[int, int], train: TrainSpec | None = None, plan: Plan | None = None
+    ) -> ReadableLearner:
         """Return the readable twin of the learner."""
-        return ReadableLearner(self.build(seed), self.resident(seed), self._setup(seed, slots, train))
+        return ReadableLearner(self.build(seed), self.resident(seed), self._setup(seed, slots, train, plan))
 
 
 def _check_batch_size(train: TrainSpec, num_samples: int) -> None:

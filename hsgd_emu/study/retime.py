@@ -117,12 +117,19 @@ def check_same_learning(parent: Experiment, experiment: Experiment) -> None:
     elif not problems and parent.schedules != experiment.schedules:
         # The same nodes under other class names: periods given by class mean other servers.
         problems.append(experiment.source.problem(("cases",), f"mean other periods on this topology: this {text}"))
+    elif not problems and _skipping(parent) != _skipping(experiment):
+        text_here = f"means other workers on this topology: this {text}"
+        problems.append(experiment.source.problem(("train", "step_probability"), text_here))
     if parent.message_bytes is not None and experiment.message_bytes is None:
         # How large the model's own would be was never recorded.
         text = f"the run was made with {parent.message_bytes}, so the model's own size is not known; give a number"
         problems.append(experiment.source.problem(("message_bytes",), text))
     if problems:
         raise ConfigError(problems)
+
+
+def _skipping(experiment: Experiment) -> list[dict[int, float]]:
+    return [experiment.step_probability(case.name) for case in experiment.cases]
 
 
 def check_same_operations(folder: Path, before: Experiment, now: Experiment, bytes_before: int, bytes_now: int) -> None:

@@ -59,6 +59,7 @@ class Recursion:
             below.sort()
         self.iterations = experiment.train.iterations
         self.share = experiment.train.participation if spec.participation is None else spec.participation
+        self.skips = experiment.train.step_probability or 1.0
         self.at = {node.index: _START for node in topology.nodes}
         self._streams(experiment, seed)
         self.round = Round(0)
@@ -80,6 +81,7 @@ class Recursion:
                     self.steps[child] = draws(profile.step_s, seed, "compute", names[child])
         self.costs = {s: draws(self.nodes[s].aggregation_s, seed, "aggregation", names[s]) for s in self.period}
         self.rng = {s: stream(seed, "participation", names[s]) for s in self.period}
+        self.uniforms = {w: stream(seed, "steps", names[w]) for w in self.steps}
 
     def rounds(self) -> Iterator[Round]:
         for iteration in range(self.period[0], self.iterations + 1, self.period[0]):
@@ -128,11 +130,21 @@ class Recursion:
                 self.release(server, local)
 
     def compute(self, worker: int, num_steps: int, iteration: int, takes_part: bool) -> None:
-        cost = sum(next(self.steps[worker]) for _ in range(num_steps))
+        cost = 0
+        for _ in range(num_steps):
+            drawn = next(self.steps[worker])
+            cost += drawn if self.uniforms[worker].random() < self.step_probability(worker) else 0
         if takes_part:
             begun = self.at[worker]
             self.at[worker] = begun.later(compute=cost)
             self.row(worker, "compute", begun, iteration)
+
+    def step_probability(self, worker: int) -> float:
+        """Return the probability with which a worker takes a step."""
+        if not isinstance(self.skips, dict):
+            return self.skips
+        node = self.nodes[worker]
+        return self.skips.get(node.name, self.skips.get(node.class_name, 1.0))
 
     def release(self, server: int, iteration: int) -> None:
         """Send the server's model down to every worker below it."""

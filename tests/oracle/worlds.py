@@ -54,6 +54,8 @@ class _Builder:
         self.names: list[str] = ["root"]
         self.periods: dict[str, int | str] = {}
         self.num_workers = 0
+        self.workers: list[str] = []
+        """Their classes."""
 
     def children(self, depth: int, period: int, copies: int) -> list[dict[str, Any]]:
         """Return the specs below a server whose nearest aggregating period is `period`."""
@@ -66,6 +68,7 @@ class _Builder:
         spec: dict[str, Any] = {"name": name, "count": count, "uplink": self.draw(links())}
         if depth <= 1 or self.draw(st.integers(0, 3)) == 0:
             self.num_workers += copies * count
+            self.workers.append(name)
             if self.draw(st.booleans()):
                 spec["compute"] = {"step_s": self.draw(costs())}
             return spec
@@ -104,8 +107,12 @@ def runs(draw: DrawFn) -> dict[str, Any]:
     cases: list[dict[str, Any]] = [{"name": "local", "period": period}]
     cases.append({"name": "H-SGD", "periods": {"root": period, **builder.periods}})
     share = draw(st.sampled_from([1.0, 1.0, 0.5, 0.2]))
-    rounds = draw(st.integers(1, 4))
-    return run_data(topology, cases, period * rounds, draw(costs()), participation=share)
+    rounds, train = draw(st.integers(1, 4)), {"participation": share}
+    skips = draw(st.sampled_from(["no", "no", "all", "named"]))
+    if skips != "no":
+        shares = {name: draw(st.sampled_from([0.1, 0.7, 1.0])) for name in builder.workers[:2]}
+        train["step_probability"] = shares if skips == "named" else 0.5
+    return run_data(topology, cases, period * rounds, draw(costs()), **train)
 
 
 def tied_world(dice: Random) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle.drive import experiment_of, plan_of
+from oracle.drive import experiment_of, plan_of, run_data
 from oracle.worlds import runs, tied_world
 
 from hsgd_emu.engine import fast
@@ -87,6 +87,14 @@ def test_ties_and_constant_costs_with_partial_participation() -> None:
             _make_constant(data)
         experiment = experiment_of(data)
         assert_same([plan_of(experiment, 0, seed) for seed in (1, 2)])
+
+
+def test_workers_on_both_sides_of_a_server_of_whom_none_may_take_part() -> None:
+    site = {"name": "site", "uplink": {"rtt_s": 0}, "children": [{"name": "far", "uplink": {"rtt_s": 0}}]}
+    workers = [{"name": name, "uplink": {"rtt_s": rtt_s}} for name, rtt_s in (("slow", 5), ("fast", 1))]
+    topology = {"root": {"children": [workers[0], site, workers[1]]}}
+    data = run_data(topology, [{"name": "c", "periods": {"root": 1, "site": 1}}], 12, 0, participation=0.5)
+    assert_same([plan_of(experiment_of(data), 0, seed) for seed in (1, 2, 3)])
 
 
 def _make_constant(data: Any) -> None:

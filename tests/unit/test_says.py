@@ -132,6 +132,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "CaseTrainSpec.optimizer": ("cases.0.train.momentum=0", "cases.0.train.optimizer=adam"),
     "CaseTrainSpec.betas": ("cases.0.train={optimizer: adam, momentum: 0}", "cases.0.train.betas=[0.5, 0.9]"),
     "CaseTrainSpec.epsilon": ("cases.0.train={optimizer: adam, momentum: 0}", "cases.0.train.epsilon=0.1"),
+    "TrainSpec.step_probability": ("train.step_probability={worker: 0.5}",),
+    "CaseTrainSpec.step_probability": ("cases.0.train.step_probability=0.5",),
     "TrainSpec.state": ("train.momentum=0.5", "train.state=reset"),
     "CaseTrainSpec.state": ("cases.0.train.state=average",),
     "CaseTrainSpec.proximal": ("cases.0.train.proximal=0.5",),

@@ -121,7 +121,8 @@ class Race:
         plans: list[Plan] = []
         for s, setting in enumerate(made):
             first = replace(setting.plan(schedule), iterations=iterations)
-            for u, seed in enumerate(seeds if setting.is_random or schedule.participation < 1 else seeds[:1]):
+            own_times = setting.is_random or schedule.participation < 1 or bool(first.step_probability)
+            for u, seed in enumerate(seeds if own_times else seeds[:1]):
                 for k in range(self.replications if setting.is_random else 1):
                     # A replication stands for all after it too, until they have their own, and so does a seed.
                     place_SUK[s, u:, k:] = len(plans)

@@ -49,7 +49,7 @@ def test_captured_periods_equal_the_readable_twin(name, chunk, monkeypatch):
     make, shape, options = TRIALS[name]
     trial = Trial(make, synthetic(shape, images=len(shape) == 3), learning_rate=COSINE, **options)
     rates = Taker.rates
-    monkeypatch.setattr(Taker, "rates", lambda self, t, num: torch.tensor(rates(self, t, num), dtype=torch.float64))
+    monkeypatch.setattr(Taker, "rates", lambda self, *of: torch.tensor(rates(self, *of), dtype=torch.float64))
     replays = []
     take = Period.take
     monkeypatch.setattr(Period, "take", lambda self, t: (replays.append(t), take(self, t))[1])

@@ -30,8 +30,8 @@ def log_of(requests: list[Request], rate=lambda iteration: 0.1) -> list[str]:
         done.append(f"combine -> {request.place}")
         request.made.register = "there"
 
-    def rates(iteration: int, num_steps: int) -> Hashable:
-        return tuple(rate(t) for t in range(iteration, iteration + num_steps))
+    def rates(request: Steps, num_steps: int) -> Hashable:
+        return tuple(rate(t) for t in range(request.iteration, request.iteration + num_steps))
 
     carry_out(requests, steps, combine, rates)
     return done

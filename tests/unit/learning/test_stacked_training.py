@@ -79,7 +79,7 @@ def test_train_loss_is_the_mean_over_all_steps_since_the_row_before(evaluate_eve
     found = trial.run(trial.stacked(), evaluate_every=evaluate_every)
     readable = trial.readable()
     trial.run(readable, evaluate_every=99)
-    rows = np.reshape(readable.losses, (-1, 4 * evaluate_every))
+    rows = np.reshape([loss for _, loss in readable.losses], (-1, 4 * evaluate_every))
     assert len(found) == len(rows) == 8 // evaluate_every
     assert [metrics.train_loss for metrics in found] == pytest.approx(rows.mean(1).tolist(), rel=1e-12)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 
 from hsgd_emu.config.run_schema import Augment, TrainSpec
 from hsgd_emu.engine.operations import Learner
+from hsgd_emu.engine.skipped import Taken
 from hsgd_emu.learning.data.dataset import Dataset
 from hsgd_emu.learning.engines import Way
 from hsgd_emu.learning.network import TrialSetup
@@ -58,15 +59,18 @@ class Trial:
         augment: Augment | None = None,
         device: str = "cpu",
         seed: int = 3,
+        skips: Mapping[int, float] | None = None,
         **train: Any,
     ) -> None:
+        """skips: by worker that skips steps, with which probability it takes one."""
         spec = {"batch_size": 3, "learning_rate": 0.1, "iterations": 8, "dtype": "float64"} | train
         self.make_model, self.dataset = make_model, dataset
         num = len(sizes)
         self.groups = [range(num // 2), range(num // 2, num)]
         self.servers, self.root = [num, num + 1], num + 2
         names = [f"worker-{i}" for i in range(num)]
-        self.setup = TrialSetup(seed, names, {i: i for i in range(num + 3)}, TrainSpec(**spec))
+        taken = {worker: Taken(seed, names[worker], share) for worker, share in (skips or {}).items()}
+        self.setup = TrialSetup(seed, names, {i: i for i in range(num + 3)}, TrainSpec(**spec), taken)
         order = BatchOrder(seed, names, shards_of(sizes), self.setup.train.batch_size)
         augmentation = Augmentation(seed, names, augment or Augment(), order)
         dtype = torch.float64 if spec["dtype"] == "float64" else torch.float32
