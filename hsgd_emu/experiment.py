@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +31,10 @@ from hsgd_emu.config.run_schema import (
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, Ref
-from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
+from hsgd_emu.config.server_schema import CompressionSpec, Direction, ServerSpec
 from hsgd_emu.config.train_keys import check_train_keys
 from hsgd_emu.config.writer import to_yaml
+from hsgd_emu.engine.compression import Sender, compressed_bytes, senders
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.gates import gate_of
 from hsgd_emu.engine.messages import Sends
@@ -99,6 +100,11 @@ class Experiment:
         named = [self.data.dataset, self.model.name, *(spec.optimizer for spec in self._server_specs())]
         return tuple(dict.fromkeys(name for name in named if ":" in name))
 
+    @property
+    def own_rules(self) -> tuple[ServerSpec, ...]:
+        """The servers' rules that are the user's own."""
+        return tuple(spec for spec in self._server_specs() if spec.is_own)
+
     def _server_specs(self) -> list[ServerSpec]:
         """Return what servers do with the average, of the run and of all cases."""
         given = [self.servers, *(case.servers for case in self.cases)]
@@ -148,7 +154,20 @@ class Experiment:
     def sends(self, case: str) -> Sends:
         """Return what the messages of a case carry."""
         of = self._case(case)
-        return Sends(copies=copies_sent(train_of(self.train, of)))
+        coded = {key: partial(compressed_bytes, sender.spec) for key, sender in self.senders(case).items()}
+        return Sends(copies=copies_sent(train_of(self.train, of)), coded=coded)
+
+    def senders(self, case: str) -> dict[tuple[int, Direction], Sender]:
+        """Return by node and direction who compresses in a case, and how."""
+        schedule = next(one for one in self.schedules if one.name == case)
+        given = compression_by_name(self.section(self._case(case), "compression") or {}, schedule, self.topology)
+        return senders(given or {}, self.topology)
+
+    def servers_of(self, case: str) -> dict[int, ServerSpec]:
+        """Return by node what servers do with averages in a case, where that is not just sent on."""
+        schedule = next(one for one in self.schedules if one.name == case)
+        given = servers_by_name(self.section(self._case(case), "servers") or {}, schedule, self.topology)
+        return self.topology.by_node(given or {})
 
     @cached_property
     def most_sent(self) -> int:
@@ -196,6 +215,8 @@ class Experiment:
             gate=gate,
             depends_on_time=depends_on_time,
             sends=self.sends(schedule.name),
+            servers=self.servers_of(schedule.name),
+            senders=self.senders(schedule.name),
             step_probability=self.step_probability(case.name),
         )
 
@@ -457,9 +478,13 @@ def _check_together(experiment: Experiment, draft: RunDraft) -> None:
     """Report cases whose sections do not go together."""
     for number, case in enumerate(experiment.cases):
         alone = experiment.alone(case.name)
+        path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
         if alone.compression and alone.train.state == "average":
-            path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
             text = "beside train.state: average, whose momentum would go uncompressed; leave out one of the two"
+            draft.problems.append(draft.source.problem(path, text))
+        if len(alone.schedules[0].stages) > 1 and any(way == "down" and node for node, way in alone.senders(case.name)):
+            # What a server's children know after a phase, those of the next phase's tree do not.
+            text = "beside phases only the global server may compress what it sends down"
             draft.problems.append(draft.source.problem(path, text))
 
 

@@ -328,7 +328,7 @@ def _world(
 
     names, groups = experiment.worker_names, experiment.topology.groups()
     specs = experiment.data, experiment.model, experiment.train
-    return World(*specs, names, groups, experiment.base, device, precision, say, warn)
+    return World(*specs, names, groups, experiment.base, device, precision, say, warn, experiment.own_rules)
 
 
 def known_message_bytes(experiment: Experiment, trust_code: bool) -> int | None:
@@ -380,7 +380,9 @@ def check_learning(experiments: Iterable[Experiment], notes: list[Problem], trus
         elif experiment.own_code:
             text = f"the code of {listed(experiment.own_code)} was not run, so not looked at is whether model and data"
             text += " fit; --trust-code runs it and tries"
-            key = "model" if experiment.model.name in experiment.own_code else "data"
+            known = {experiment.data.dataset: "data", experiment.model.name: "model"}
+            keys = [known.get(name, "servers") for name in experiment.own_code]
+            key = next(one for one in ("model", "data", "servers") if one in keys)
             note = experiment.source.problem((key,), text)
             notes += [] if note in notes else [note]
 

@@ -15,6 +15,7 @@ from typing import Any
 import simpy
 from simpy.events import Event
 
+from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine.gates import Answer, Gate, Ticket
 from hsgd_emu.engine.network import Exchange
 from hsgd_emu.engine.operations import NOTHING, Operations, Version
@@ -64,7 +65,7 @@ class Emulation:
         self.env = Clock()
         self.plan, self.operations, self.schedule = plan, operations, plan.schedule
         self.on_round, self.on_aggregated, self.is_enough = on_round, on_aggregated, is_enough
-        self.draws = plan.draws()
+        self.draws, self._coded = plan.draws(), plan.sends.coded
         self.gates = plan.gates()
         self.recorder = Recorder(keep)
         self.split: dict[int, Split] = dict.fromkeys([*plan.workers, *self.schedule.servers], Split())
@@ -98,7 +99,7 @@ class Emulation:
 
     def _work(self, worker: int, model: Version) -> Process:
         """A worker's life: steps, upload, wait, download, again."""
-        stage = 0
+        stage, received = 0, self._base(worker, "up", model)
         gate, ticket = self._first(stage, worker)
         while ticket is not None:
             phase = ticket.phase
@@ -112,10 +113,12 @@ class Emulation:
                 self.split[worker] = self.split[worker].computed(steps_ns)
                 self.recorder.activity(worker, "compute", start_ns, start_ns + steps_ns, phase)
                 model = self.operations.steps(worker, model, phase.begin, num_steps)
+                model = self._coded_from(worker, "up", model, received)
                 yield from self._upload(gate, ticket, worker, model, exchange)
-            model = NOTHING  # nobody needs it longer than the server does
+            model = received = NOTHING  # nobody needs it longer than the server does
             yield from self._download(worker, ticket, exchange)
             model = ticket.answer.version
+            received = self._base(worker, "up", model)
             if ticket.answer.record is not None:
                 self._holds_global_model(worker, ticket.answer.record)
             ticket = ticket.after or self._opened(gate, gate.after(ticket))  # mostly opened by another child
@@ -127,26 +130,41 @@ class Emulation:
         """A server's life in a stage: gather, aggregate, pass on (from above where its phase there ends too), again."""
         gate, done = self.gates[stage][server], self.schedule.stages[stage].begin
         higher, above = self._first(stage, server) if server else (gate, None)
+        received = self._base(server, "up", model)
         while done < gate.end:
             ticket = yield from self._next_closed(server)
             done = ticket.phase.end
+            sent = self._base(server, "down", model)
             model, record = (yield from self._aggregate(gate, ticket, model)), None
             if server == 0:
                 record = self._global_aggregation(ticket.phase, model)
+                if done >= gate.end and not self._goes_on(stage + 1):
+                    self.operations.final = model
             elif above is not None and done == above.phase.end:
                 exchange = self.draws.exchange(server, above.phase.server)
+                model = self._coded_from(server, "up", model, received)
                 yield from self._upload(higher, above, server, model, exchange)
-                model = NOTHING
+                model = received = NOTHING
                 yield from self._download(server, above, exchange)
                 model, record = above.answer.version, above.answer.record
+                received = self._base(server, "up", model)
                 above = self._opened(higher, higher.after(above))
+            model = self._coded_from(server, "down", model, sent)
+            sent = NOTHING
             ticket.answer = Answer(model, self.env._now, self.split[server], record)
             ticket.signal.succeed()
             del record
         if server == 0 and self._goes_on(stage + 1):
             self._begin(self._serving(stage + 1, model))
-        elif server == 0:
-            self.operations.final = model
+
+    def _base(self, node: int, direction: Direction, model: Version) -> Version:
+        """Return a model where what a node will send is coded by it: nobody else needs it longer."""
+        return model if (node, direction) in self._coded else NOTHING
+
+    def _coded_from(self, node: int, direction: Direction, model: Version, base: Version) -> Version:
+        """Return what is received of a model that a node sends; base: what both ends know."""
+        coded = (node, direction) in self._coded
+        return self.operations.compress(node, direction, model, base) if coded else model
 
     def _goes_on(self, stage: int) -> bool:
         """Return whether there is a stage of this number, and the trial has not come to its end before."""
@@ -285,6 +303,8 @@ class _Walk:
         self.children: Mapping[int, Sequence[int]] = {}
         self.gates: dict[int, Gate] = {}
         self.tickets: dict[int, Ticket | None] = {}
+        self.sent: dict[int, Version] = {}
+        """By server that compresses it: what it sent down last."""
 
     def run(self) -> None:
         model = self.operations.start()
@@ -301,13 +321,27 @@ class _Walk:
         """Return what a server has at iteration `end`, all below it having begun with `model`."""
         gate = self.gates[server]
         while (ticket := self.tickets[server]) is not None and ticket.phase.end <= end:
-            phase = ticket.phase
+            phase, model = ticket.phase, self._sent_down(server, model)
             for child in self.children[server]:
                 if child in self.gates:
-                    gate.arrive(ticket, child, self._gathered(child, model, phase.end), "", 0)
+                    made = self._sent_up(child, self._gathered(child, model, phase.end), model)
+                    gate.arrive(ticket, child, made, "", 0)
                 elif child not in ticket.sits_out:
                     made = self.operations.steps(child, model, phase.begin, phase.num_steps)
+                    made = self._sent_up(child, made, model)
                     gate.arrive(ticket, child, made, "", 0)
             model = self.operations.combine(server, model, *gate.combination(ticket))
             self.tickets[server] = gate.after(ticket)
+        return model
+
+    def _sent_up(self, node: int, model: Version, base: Version) -> Version:
+        coded = (node, "up") in self.plan.sends.coded
+        return self.operations.compress(node, "up", model, base) if coded else model
+
+    def _sent_down(self, server: int, model: Version) -> Version:
+        """Return what all below a server begin with; at first that is the initial model."""
+        if (server, "down") in self.plan.sends.coded:
+            if server in self.sent:
+                model = self.operations.compress(server, "down", model, self.sent[server])
+            self.sent[server] = model
         return model

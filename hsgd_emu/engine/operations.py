@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.errors import RunError
 from hsgd_emu.metrics import Metrics
 
 _STEPS = struct.Struct("<qqq")
+_SENT = struct.Struct("<8sq?q")
 _HASH_BYTES = hashlib.sha256().digest_size
 
 
@@ -55,6 +57,12 @@ class Learner(Protocol):
         """Make a version: the weighted average of versions, at a server; the weights sum to 1.
 
         begun: what the server sent down last, or begins with: the versions came of it.
+        """
+
+    def compress(self, made: Version, node: int, direction: Direction, version: Version, base: Version) -> None:
+        """Make a version: base + C(version - base + e), what is received of a version that a node sends compressed.
+
+        base: what both ends know; e: what the node did not send that way before.
         """
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:
@@ -118,6 +126,17 @@ class Operations:
         learner, made = self.learner, self._version(key)
         if learner is not None:
             learner.combine(made, server, begun, versions, weights)
+        return made
+
+    def compress(self, node: int, direction: Direction, version: Version, base: Version) -> Version:
+        """Return what is received of a version that a node sends compressed; base: what both ends know.
+
+        That is what the node last received from where it sends to (up), or last sent there itself (down).
+        """
+        header = _SENT.pack(b"compress", node, direction == "down", len(version.key))
+        learner, made = self.learner, self._version(hashlib.sha256(header + version.key + base.key).digest())
+        if learner is not None:
+            learner.compress(made, node, direction, version, base)
         return made
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:

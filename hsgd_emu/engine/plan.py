@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
+from hsgd_emu.config.server_schema import Direction, ServerSpec
+from hsgd_emu.engine.compression import Sender
 from hsgd_emu.engine.gates import ClosingGate, Gate
 from hsgd_emu.engine.messages import Both, Sends
 from hsgd_emu.engine.network import Draws, Network
@@ -46,6 +48,10 @@ class Plan:
     """Whether what is averaged depends on when models arrive."""
     sends: Sends = field(default_factory=Sends)
     """What messages carry."""
+    servers: Mapping[int, ServerSpec] = field(default_factory=dict)
+    """What a server does with its average, where that is not just sent on."""
+    senders: Mapping[tuple[int, Direction], Sender] = field(default_factory=dict)
+    """By node and direction: who compresses what it sends."""
     step_probability: Mapping[int, float] = field(default_factory=dict)
     """By worker that may skip steps: with which probability it takes one."""
 

@@ -35,13 +35,6 @@ def compression_by_name(
     return found or None
 
 
-def compressed(
-    given: Mapping[str, CompressionSpec], topology: Topology
-) -> dict[tuple[int, Direction], CompressionSpec]:
-    """Return by sender and direction what is compressed, from what `compression_by_name` returns."""
-    return {(topology.index[name], way): spec for name, spec in given.items() for way in spec.directions}
-
-
 def _ways(node: int, spec: CompressionSpec, schedule: Schedule) -> list[Direction]:
     """Return where a node sends something that is to be compressed."""
     sends: dict[Direction, bool] = {"up": node in schedule.senders, "down": node in schedule.servers}

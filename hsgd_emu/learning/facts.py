@@ -15,12 +15,17 @@ SAW = "saw"
 Facts = Mapping[str, Any]
 DATA = "data"
 LEARNING_CODE = "hsgd-emu's code"
-_MODULE, _MODEL = "own module ", "model of seed "
+_MODULE, _MODEL, _RULE = "own module ", "model of seed ", "own rule "
 
 
 def of_model(seed: int, value: str) -> dict[str, str]:
     """Return the fact of an own model: its initial weights, and what it computes."""
     return {f"{_MODEL}{seed}": value}
+
+
+def of_rules(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the facts of the servers' own rules, by what names them: what they compute."""
+    return {f"{_RULE}{name}": value for name, value in values.items()}
 
 
 def of_modules(hashes: Mapping[str, str]) -> dict[str, str]:

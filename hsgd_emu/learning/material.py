@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import cached_property, lru_cache
@@ -17,14 +17,16 @@ from torch.nn import functional as F
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec
 from hsgd_emu.config.schema import is_factory
+from hsgd_emu.config.server_schema import ServerSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.data import Dataset, load_dataset
 from hsgd_emu.learning.examine import copied
-from hsgd_emu.learning.facts import DATA, FORMAT, LEARNING_CODE, LIBRARIES, differences, of_model, of_modules
+from hsgd_emu.learning.facts import DATA, FORMAT, LEARNING_CODE, LIBRARIES, differences, of_model, of_modules, of_rules
 from hsgd_emu.learning.models import build_model
 from hsgd_emu.learning.outputs import logits_of
 from hsgd_emu.learning.own_code import OwnCode
 from hsgd_emu.learning.seeded import seeded_generators
+from hsgd_emu.learning.servers import Outer, server_rule
 
 _TRIED = 2  # training samples that own models are told apart by; batch normalisation needs two
 
@@ -39,12 +41,15 @@ class Material:
         base: Path,
         progress: Callable[[str], None] | None = None,
         warn: Callable[[str], None] | None = None,
+        rules: Sequence[ServerSpec] = (),
     ) -> None:
+        """rules: the servers' rules that are the user's own."""
         self.model, self.base = model, base
         self.has_own_model = ":" in model.name
-        self._code = OwnCode(base) if self.has_own_model or is_factory(data.dataset) else None
+        self._code = OwnCode(base) if self.has_own_model or is_factory(data.dataset) or rules else None
         with self.active():
             self.dataset: Dataset = load_dataset(data, base, progress, warn)
+            self._rules = {repr(rule): rule_fingerprint(rule, base) for rule in rules}
         self._models: dict[int, str] = {}
         self._told: dict[str, str] = {}
         """The own modules that `facts` told of."""
@@ -109,7 +114,7 @@ class Material:
             for seed in seeds:
                 models |= of_model(seed, self.model_hash(seed))
         self._told = self._modules()
-        return self.loaded() | models
+        return self.loaded() | models | of_rules(self._rules)
 
     def loaded(self) -> dict[str, str]:
         """Return the facts without those of models: versions, the data, and the modules imported so far."""
@@ -175,6 +180,21 @@ def fingerprint(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> str:
     modes = [name for name, module in model.named_modules() if module.training]
     digest.update(repr((trained, modes, _behaviour(model, x, y))).encode())
     return digest.hexdigest()
+
+
+def rule_fingerprint(spec: ServerSpec, base: Path) -> str:
+    """Return the hash of what an own rule of servers makes of a small model in two steps, to six digits.
+
+    Raises:  ConfigError: it does not work.
+    """
+    outer, x = Outer(server_rule(spec, base), spec), {"weight": torch.linspace(-1, 1, 12, dtype=torch.float64)}
+    with _alone():
+        found = []
+        for _ in range(_STEPS):
+            average = {"weight": x["weight"].roll(1) * 0.5}
+            x = {name: tensor.clone() for name, tensor in outer.step(x, average).items()}
+            found += list(x.values())
+    return hashlib.sha256(repr(_figures(found)).encode()).hexdigest()
 
 
 def _content(tensor: torch.Tensor) -> bytes:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from hsgd_emu.config.run_schema import TrainSpec
+from hsgd_emu.config.server_schema import Direction, ServerSpec
+from hsgd_emu.engine.compression import Sender
 from hsgd_emu.engine.skipped import Taken
 from hsgd_emu.learning.chain import find_chain
+from hsgd_emu.learning.compression import Compressor
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule, Engine, Layered, Precision, Step, Way
 from hsgd_emu.learning.examine import (
@@ -35,6 +39,7 @@ from hsgd_emu.learning.layers import Layer
 from hsgd_emu.learning.losses import loss_of
 from hsgd_emu.learning.models import has_convolutions, in_short
 from hsgd_emu.learning.samples import ResidentData
+from hsgd_emu.learning.servers import Outer, server_rule
 from hsgd_emu.learning.stacks import Stacks, Tensors
 from hsgd_emu.learning.updates import rule_of
 from hsgd_emu.rng import seed_of
@@ -60,6 +65,27 @@ class TrialSetup:
     train: TrainSpec
     taken: Mapping[int, Taken] = field(default_factory=dict)
     evaluated_at: Callable[[int], int] = lambda _: 0
+    servers: Mapping[int, ServerSpec] = field(default_factory=dict)
+    """By node: what a server does with its average, where that is not just sent on."""
+    senders: Mapping[tuple[int, Direction], Sender] = field(default_factory=dict)
+    """By node and direction: who compresses what it sends."""
+    base: Path = Path()
+    """Where modules of own rules are sought first."""
+
+    def outers(self) -> dict[int, Outer]:
+        """Return by row what servers do with averages, each with a state of its own."""
+        return {self.slots[node]: Outer(server_rule(spec, self.base), spec) for node, spec in self.servers.items()}
+
+    def compressors(self) -> dict[tuple[int, Direction], Compressor]:
+        """Return by row and direction what compresses, each with a memory of its own."""
+        found = self.senders.items()
+        return {(self.slots[node], way): Compressor(sender, way, self.seed) for (node, way), sender in found}
+
+    @property
+    def may_fold(self) -> bool:
+        """Whether all that is done with parameters may be done with sums of them."""
+        are_linear = all(spec.is_linear for spec in self.servers.values())
+        return is_exact_for(self.train) and are_linear and not self.senders
 
     @property
     def evaluation_seed(self) -> int:
@@ -74,6 +100,7 @@ class Network:
         """Raises:  ConfigError: the network cannot take a step, or depends on what it did before."""
         self.train, self.precision, self.data, self.sample = setup.train, precision, data, data.sample()
         self.loss = loss_of(self.train)
+        self.may_fold = setup.may_fold
         self.device, self.num_workers = data.device, len(setup.worker_names)
         self.model = model.to(data.device, data.dtype).train()
         self.has_convolutions = has_convolutions(model)
@@ -107,7 +134,7 @@ class Network:
         with torch.random.fork_rng(devices=[]):
             links = find_chain(self.model, self.sample)
             layers = layers_of(links, self.sample) if links else None
-            folding = find_fold(links, self.sample) if links and layers and is_exact_for(self.train) else None
+            folding = find_fold(links, self.sample) if links and layers and self.may_fold else None
             if links and folding:
                 links = [link for place, link in enumerate(links) if place != folding[0]]
                 self.model.train()

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from hsgd_emu.config.run_schema import BETAS, EPSILON, is_adam
+from hsgd_emu.config.server_schema import CompressionSpec, Direction, ServerSpec
 from hsgd_emu.engine.operations import Version
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
@@ -25,6 +27,7 @@ from hsgd_emu.learning.rates import learning_rate
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.metrics import Metrics
+from hsgd_emu.rng import stream
 
 
 class ReadableLearner:
@@ -43,6 +46,10 @@ class ReadableLearner:
         self.can_diverge = [name for name, start in tensors_of(model).items() if bool(torch.isfinite(start).all())]
         self.losses: list[tuple[int, float]] = []
         """Of each step: its iteration, and its loss."""
+        self.outers: dict[int, tuple[dict[str, torch.Tensor], torch.optim.Optimizer | _Moments]] = {}
+        """By server with a rule of its own: its copy of what is trained, and what steps it."""
+        self.unsent: dict[tuple[int, Direction], tuple[torch.Tensor, int]] = {}
+        """By sender and direction: e, as one vector, and how often it has sent."""
 
     def _optimiser(self, worker: nn.Module) -> torch.optim.Optimizer:
         """Return a worker's optimiser, its state as PyTorch's would be after a step with gradients of zero."""
@@ -131,7 +138,38 @@ class ReadableLearner:
                 average[name] = sum(w * state[name] for w, state in zip(weights, states, strict=True))
             else:
                 average[name] = torch.stack([state[name] for state in states]).amax(0)
-        made.register = average
+        made.register = average | self._outer_step(server, begun.register, average)
+
+    def _outer_step(
+        self, server: int, before: dict[str, torch.Tensor], average: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Return the trained parameters as the server's own rule makes them; without one, none."""
+        if server not in self.setup.servers:
+            return {}
+        if server not in self.outers:
+            model = copied(self.model)
+            spec = self.setup.servers[server].whole()
+            copies: dict[str, torch.Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            self.outers[server] = copies, _outer_optimiser(spec, list(copies.values()))
+        trained, optimiser = self.outers[server]
+        for name, parameter in trained.items():
+            parameter.data.copy_(before[name])
+            parameter.grad = before[name] - average[name]
+        optimiser.step()
+        return {name: parameter.detach().clone() for name, parameter in trained.items()}
+
+    def compress(self, made: Version, node: int, direction: Direction, version: Version, base: Version) -> None:
+        sender, names = self.setup.senders[node, direction], [n for n, p in self.model.named_parameters()]
+        u = torch.cat([(version.register[n] - base.register[n]).flatten() for n in names])
+        kept, count = self.unsent.get((node, direction), (torch.zeros_like(u), 0))
+        keys = (sender.name,) if direction == "up" else (sender.name, "down")
+        rng = stream(self.setup.seed, "compression", *keys, count + 1)
+        u += kept
+        sizes = [base.register[name].numel() for name in names]
+        sent = _compressed(sender.spec, u, sizes, rng)
+        self.unsent[node, direction] = u - sent if sender.spec.error_feedback else kept, count + 1
+        parts = zip(names, torch.split(sent, sizes), strict=True)
+        made.register = version.register | {n: base.register[n] + c.view_as(base.register[n]) for n, c in parts}
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:
         due = [loss for t, loss in self.losses if t < iteration]
@@ -153,3 +191,65 @@ class ReadableLearner:
 
 def _copy_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def _outer_optimiser(spec: ServerSpec, parameters: list[torch.Tensor]) -> torch.optim.Optimizer | _Moments:
+    """Return what steps a server's parameters along Delta, which is in their `grad`."""
+    if spec.optimizer in ("momentum", "nesterov"):
+        assert spec.learning_rate is not None
+        return torch.optim.SGD(
+            parameters, lr=spec.learning_rate, momentum=spec.momentum or 0.0, nesterov=spec.optimizer == "nesterov"
+        )
+    return _Moments(spec, parameters)
+
+
+class _Moments:
+    """FedAdam, FedYogi, FedAdagrad, written as their formulas are."""
+
+    def __init__(self, spec: ServerSpec, parameters: list[torch.Tensor]) -> None:
+        self.spec, self.parameters = spec, parameters
+        self.m = [torch.zeros_like(p) for p in parameters]
+        self.v = [torch.zeros_like(p) for p in parameters]
+
+    def step(self) -> None:
+        (b1, b2), eta, epsilon = (
+            self.spec.betas or (0.9, 0.99),
+            self.spec.learning_rate or 1.0,
+            self.spec.epsilon or 0.0,
+        )
+        for i, p in enumerate(self.parameters):
+            delta, v = p.grad, self.v[i]
+            assert delta is not None
+            self.m[i] = b1 * self.m[i] + (1 - b1) * delta
+            if self.spec.optimizer == "adam":
+                self.v[i] = b2 * v + (1 - b2) * delta**2
+            elif self.spec.optimizer == "yogi":
+                self.v[i] = v - (1 - b2) * delta**2 * torch.sign(v - delta**2)
+            else:
+                self.v[i] = v + delta**2
+            p.data -= eta * self.m[i] / (torch.sqrt(self.v[i]) + epsilon)
+
+
+def _compressed(spec: CompressionSpec, u: torch.Tensor, sizes: list[int], rng: np.random.Generator) -> torch.Tensor:
+    """Return C(u), u the whole model as one vector of parameters of these sizes."""
+    sent = torch.zeros_like(u)
+    if spec.method == "quantize":
+        steps = 2 ** ((spec.bits or 0) - 1) - 1
+        parts = []
+        for part in torch.split(u, sizes):
+            largest = float(part.abs().max())
+            in_steps = part / (largest or 1.0) * steps
+            if spec.rounding == "nearest":
+                in_steps = in_steps.round()
+            else:
+                in_steps = torch.floor(in_steps + torch.from_numpy(rng.random(len(part))))
+            parts.append(in_steps / steps * largest)
+        return torch.cat(parts)
+    k = max(1, round((spec.fraction or 0) * len(u)))
+    if spec.method == "top_k":
+        places = torch.sort(u.abs(), descending=True, stable=True).indices[:k]
+        sent[places] = u[places]
+    else:
+        places = torch.from_numpy(rng.choice(len(u), k, replace=False))
+        sent[places] = u[places] * (1 if spec.error_feedback else len(u) / k)
+    return sent

@@ -8,7 +8,8 @@ from weakref import WeakValueDictionary, ref
 import torch
 
 from hsgd_emu.engine.operations import NOTHING, Version
-from hsgd_emu.learning.requests import Combine, Steps
+from hsgd_emu.learning.compression import Compressor
+from hsgd_emu.learning.requests import Combine, Compress, Steps
 from hsgd_emu.learning.stacks import Stacks, Tensors
 
 
@@ -75,6 +76,13 @@ class Registers:
         self.free(request.place)
         self.stacks.combine(request.place, begun, sources, weights)
         self.put(request.made, request.place)
+
+    def compress(self, request: Compress, compressor: Compressor) -> None:
+        """Set aside what is received of a version that is sent compressed."""
+        version, base = self.source(request.version), self.source(request.base)
+        register = Register(request.made.number, -1, self.stacks.compressed(version, base, compressor))
+        request.version = request.base = NOTHING
+        request.made.register = self._aside[register.number] = register
 
     def state(self) -> dict[int, Tensors]:
         """Return by number the versions that are still needed, on the CPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine.operations import Version
 
 
@@ -43,13 +44,30 @@ class Combine:
         return all(version.register is not None for version in [self.begun, *self.versions])
 
 
-Request = Steps | Combine
+@dataclass(slots=True)
+class Compress:
+    """A version that is sent compressed, to be made the one that is received; whoever makes it lets go of both."""
+
+    made: Version
+    place: int
+    """The sender's row."""
+    direction: Direction
+    version: Version
+    base: Version
+    """What both ends know."""
+
+    @property
+    def is_ready(self) -> bool:
+        return self.version.register is not None and self.base.register is not None
+
+
+Request = Steps | Combine | Compress
 
 
 def carry_out(
     requests: list[Request],
     steps: Callable[[list[Steps], int], None],
-    combine: Callable[[Combine], None],
+    at_once: Callable[[Combine | Compress], None],
     rates: Callable[[Steps, int], Hashable],
 ) -> None:
     """Carry out requests in an order in which every version is made before it is needed, steps batched over workers.
@@ -57,15 +75,15 @@ def carry_out(
     Takes them out of the list: a request that is done must not keep the version alive that it made.
 
     A request waits for the versions it names, and for the earlier ones of its own place. In each wave all that can be
-    averaged is; then the steps that wait for nothing are taken together as far as the shortest of them goes:
-    `steps(requests, num_steps)`, in ascending order of workers. It makes a request's version where that is all of it,
-    and else lets its `version` be where it has got to. Together go those that have equal learning rates: rates
-    (request, num_steps), whatever their iteration numbers.
+    averaged or compressed is, `at_once`; then the steps that wait for nothing are taken together as far as the
+    shortest of them goes: `steps(requests, num_steps)`, in ascending order of workers. It makes a request's version
+    where that is all of it, and else lets its `version` be where it has got to. Together go those that have equal
+    learning rates: rates (request, num_steps), whatever their iteration numbers.
     """
     queue = requests[:]
     requests.clear()
     while queue:
-        ready, queue = _wave(queue, combine)
+        ready, queue = _wave(queue, at_once)
         num_steps = min((request.num_steps for request in ready), default=0)
         alike: dict[Hashable, list[Steps]] = {}
         for request in sorted(ready, key=lambda request: (request.iteration, request.place)):
@@ -83,8 +101,8 @@ def _rest(taken: Sequence[Steps], num_steps: int) -> list[Request]:
     return [*left]
 
 
-def _wave(queue: list[Request], combine: Callable[[Combine], None]) -> tuple[list[Steps], list[Request]]:
-    """Average what can be without steps; return the steps that are ready, and what is left behind them."""
+def _wave(queue: list[Request], at_once: Callable[[Combine | Compress], None]) -> tuple[list[Steps], list[Request]]:
+    """Do what can be done without steps; return the steps that are ready, and what is left behind them."""
     ready: list[Steps] = []
     waiting: list[Request] = []
     taken: set[int] = set()
@@ -96,5 +114,5 @@ def _wave(queue: list[Request], combine: Callable[[Combine], None]) -> tuple[lis
             taken.add(request.place)
             ready.append(request)
         else:
-            combine(request)
+            at_once(request)
     return ready, waiting

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine.operations import Version
 from hsgd_emu.learning.engines import Precision, Way
 from hsgd_emu.learning.evaluation import evaluate
@@ -19,7 +20,7 @@ from hsgd_emu.learning.loss_sums import LossSums
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.rates import has_one_rate
 from hsgd_emu.learning.registers import Registers
-from hsgd_emu.learning.requests import Combine, Request, Steps, carry_out
+from hsgd_emu.learning.requests import Combine, Compress, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
 from hsgd_emu.learning.steps import Taker
@@ -52,6 +53,7 @@ class StackedLearner:
         self.choice = choice if choice and can_be(choice, self.network) else usual_choice(self.network)
         self.engine = self.network.engine(self.choice.way)
         self.stacks = self.network.stacks(self.choice.way, len(setup.slots), num_workers)
+        self.stacks.outers, self.compressors = setup.outers(), setup.compressors()
         self.registers = Registers(self.stacks)
         self.losses = LossSums(num_workers, data.device)
         self.taker = Taker(self.network, self.engine, self.stacks, data, setup.taken)
@@ -86,6 +88,9 @@ class StackedLearner:
     ) -> None:
         self._queue.append(Combine(made, self.setup.slots[server], begun, list(versions), tuple(weights)))
 
+    def compress(self, made: Version, node: int, direction: Direction, version: Version, base: Version) -> None:
+        self._queue.append(Compress(made, self.setup.slots[node], direction, version, base))
+
     def evaluate(self, version: Version, iteration: int) -> Metrics:
         self.flush()
         train_loss = self.losses.mean(self._evaluation_of(iteration))
@@ -97,7 +102,7 @@ class StackedLearner:
     def flush(self) -> None:
         """Carry out every queued request."""
         queue, self._queue = self._queue, []
-        carry_out(queue, self._take_steps, self._combine, self._rates)
+        carry_out(queue, self._take_steps, self._at_once, self._rates)
 
     # --- state ------------------------------------------------------------------------------------------
 
@@ -105,12 +110,16 @@ class StackedLearner:
         """Return as CPU tensors what a trial needs to go on: live versions, and what is each worker's own."""
         self.flush()
         state = {**self.stacks.state(), "versions": self.registers.state()}
+        if self.compressors:
+            state["sent"] = {key: compressor.state() for key, compressor in self.compressors.items()}
         return {**state, "losses": self.losses.state()}
 
     def restore(self, state: Mapping[str, Any], versions: Mapping[int, Version]) -> None:
         """Go on from a stored state; versions: by number, those it has."""
         self._queue.clear()
         self.stacks.restore(state)
+        for key, compressor in self.compressors.items():
+            compressor.restore(state["sent"][key], self.data.device)
         self.registers.restore(state["versions"], versions)
         self.losses.restore(state["losses"])
 
@@ -140,7 +149,10 @@ class StackedLearner:
             return ()
         return tuple(self.taker.rates_of(request.place, request.iteration, num_steps))
 
-    def _combine(self, request: Combine) -> None:
+    def _at_once(self, request: Combine | Compress) -> None:
+        if isinstance(request, Compress):
+            self.registers.compress(request, self.compressors[request.place, request.direction])
+            return
         self.registers.combine(request, torch.tensor(request.weights, dtype=self.data.dtype, device=self.data.device))
 
     def _take_steps(self, requests: list[Steps], num_steps: int) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from hsgd_emu.config.run_schema import TrainSpec, is_adam
+from hsgd_emu.learning.compression import Compressor
+from hsgd_emu.learning.servers import Outer
 
 Tensors = dict[str, torch.Tensor]
 MOMENTUM, FIRST_MOMENT, SECOND_MOMENT = "momentum", "first moment", "second moment"
@@ -72,6 +74,8 @@ class Stacks:
         self._reset = list(self.kept.values()) if train.state == "reset" else []
         pulled = self.trained if train.proximal else {}
         self.anchors = {name: stack[:num_workers].clone() for name, stack in pulled.items()}
+        self.outers: Mapping[int, Outer] = {}
+        """By row: what a server does with its average, where that is not just sent on."""
         # A mask may hold -inf from the start; that is no divergence.
         self._can_diverge = [n for n, start in (trained | buffers).items() if bool(torch.isfinite(start).all())]
 
@@ -93,6 +97,11 @@ class Stacks:
         return self
 
     @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return next(iter(self.moving.values())).device
+
+    @property
     def moving(self) -> Tensors:
         """What differs between nodes."""
         return self.trained | self.buffers
@@ -105,14 +114,30 @@ class Stacks:
     def combine(self, row: int, begun: int | Tensors, sources: Sequence[int | Tensors], weights: torch.Tensor) -> None:
         """Set a server's row to the weighted mean of models in rows or elsewhere; counters to the largest.
 
-        begun: the model that the server sent down last.
+        begun: the model that the server sent down last, from which its own rule goes.
         """
+        outer = self.outers.get(row)
+        before = self.trained_of(begun) if outer else {}
         rows = [source for source in sources if isinstance(source, int)]
         chosen = rows_of(rows) if len(rows) == len(sources) else None
         for name, stack in self.sent.items():
             flat = _flat(stack)
             below = flat[chosen] if chosen is not None else _flat(_gathered(stack, name, sources))
             flat[row] = weights.to(stack.dtype) @ below if stack.is_floating_point() else below.amax(0)
+        if outer is not None:
+            for name, after in outer.step(before, self.trained_of(row)).items():
+                self.trained[name][row] = after
+
+    def trained_of(self, source: int | Tensors) -> Tensors:
+        """Return a copy of what is trained of a model in a row or elsewhere."""
+        return {name: _of(stack, name, source).clone() for name, stack in self.trained.items()}
+
+    def compressed(self, source: int | Tensors, base: int | Tensors, compressor: Compressor) -> Tensors:
+        """Return what is received of a model that is sent compressed: what is not trained is sent as it is."""
+        sent = {name: _of(stack, name, source).clone() for name, stack in self.sent.items()}
+        model, known = ({name: _of(stack, name, one) for name, stack in self.trained.items()} for one in (source, base))
+        num_fixed = sum(tensor.numel() for tensor in self.fixed.values())
+        return sent | compressor.send(model, known, num_fixed)
 
     def copy(self, source: int | Tensors, rows: Sequence[int]) -> None:
         """Copy what is sent of a model, in a row or elsewhere, to other rows."""
@@ -178,11 +203,16 @@ class Stacks:
             for name, value in values.items():
                 stacks[name][rows] = value
 
-    def state(self) -> dict[str, Tensors]:
+    def state(self) -> dict[str, Any]:
         """Return of every node what is its own, on the CPU."""
         own = {name: _without_repeats(self.buffers[name]).cpu().clone() for name in sorted(self.private)}
         kept = {name: stack.cpu().clone() for name, stack in self.kept.items() if name not in self.extra}
-        return {"kept": kept, **({"own": own} if own else {})}
+        found: dict[str, Any] = {"kept": kept, **({"own": own} if own else {})}
+        if self.outers:
+            found["servers"] = {
+                row: {n: t.cpu().clone() for n, t in outer.state.items()} for row, outer in self.outers.items()
+            }
+        return found
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Give every node back what is its own."""
@@ -190,6 +220,8 @@ class Stacks:
             self.buffers[name].copy_(state["own"][name].expand_as(self.buffers[name]))
         for name, stored in state["kept"].items():
             self.kept[name].copy_(stored)
+        for row, outer in self.outers.items():
+            outer.state = {name: stored.to(self.device) for name, stored in state["servers"][row].items()}
 
 
 def _repeated(start: torch.Tensor, num_rows: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
+from hsgd_emu.config.server_schema import ServerSpec
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.learning.data import Dataset, partition
@@ -119,7 +120,9 @@ class World:
         precision: Precision = "fp32",
         progress: Callable[[str], None] | None = None,
         warn: Callable[[str], None] | None = None,
+        rules: Sequence[ServerSpec] = (),
     ) -> None:
+        """rules: the servers' rules that are the user's own."""
         self.data, self.train = data, train
         self.worker_names, self.groups = worker_names, groups
         self.device, self.precision = device, precision
@@ -128,7 +131,7 @@ class World:
         """What would be chosen by rule."""
         self.dtype = torch.float64 if train.dtype == "float64" else torch.float32
         self._warn, self._warned = warn or (lambda text: None), set[str]()
-        self.material = Material(data, model, base, progress, self._warn_once)
+        self.material = Material(data, model, base, progress, self._warn_once, rules)
         self.dataset = self.material.dataset
         _check_batch_size(train, len(self.dataset.train_y))
         # The seeds of a run come one after the other: what they share is kept for the current one only.
@@ -165,11 +168,12 @@ class World:
     def _setup(
         self, seed: int, slots: dict[int, int], train: TrainSpec | None = None, plan: Plan | None = None
     ) -> TrialSetup:
-        setup = TrialSetup(seed, self.worker_names, slots, train or self.train)
+        setup = TrialSetup(seed, self.worker_names, slots, train or self.train, base=self.material.base)
         if plan is None:
             return setup
         taken = {slots[worker]: plan.taken(worker) for worker in plan.step_probability}
-        return replace(setup, taken=taken, evaluated_at=plan.evaluated_at)
+        setup = replace(setup, taken=taken, evaluated_at=plan.evaluated_at)
+        return replace(setup, servers=plan.servers, senders=plan.senders)
 
     def check(self, seeds: Sequence[int]) -> None:
         """Find out before anything runs whether the network takes what each seed's partition gives to it.
@@ -221,8 +225,8 @@ class World:
     ) -> StackedLearner:
         """Return the learner of one trial.
 
-        slots: see `TrialSetup`; train: of its case (default: the run's); plan: tells who skips steps, and what is
-        evaluated.
+        slots: see `TrialSetup`; train: of its case (default: the run's); plan: tells who skips steps, what is
+        evaluated, and what servers and senders do.
         """
         choice = self.choice or self.choose(seed)
         model, setup = self.material.model_to_learn(seed), self._setup(seed, slots, train, plan)

@@ -191,15 +191,15 @@ def _node(topology: Topology, index: int) -> dict[str, Any]:
 Facts = tuple[tuple[str, str], ...]
 
 
-_materials: dict[tuple[str, str, Path], Material] = {}
+_materials: dict[tuple[str, str, str, Path], Material] = {}
 
 
 def _material(experiment: Experiment) -> Material:
     """Return data and own code as they were first looked at since `resources`."""
     data = experiment.data.model_copy(update={"partition": "iid", "classes_per_worker": None, "alpha": None})
     model = repr(experiment.model) if ":" in experiment.model.name else ""
-    asked = repr(data), model, experiment.base
+    asked = repr(data), model, repr(experiment.own_rules), experiment.base
     if asked not in _materials:
-        _materials[asked] = Material(data, experiment.model, experiment.base)
+        _materials[asked] = Material(data, experiment.model, experiment.base, rules=experiment.own_rules)
         _materials[asked].shrink()
     return _materials[asked]

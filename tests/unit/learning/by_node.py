@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine.operations import Learner, Operations, Version
 from hsgd_emu.metrics import Metrics
 
@@ -16,21 +17,40 @@ class ByNode:
     nodes: Sequence[int]
     operations: Operations
     versions: dict[int, Version]
+    known: dict[tuple[int, str], Version]
+    """What both ends know, by node and direction where it sends compressed."""
 
     def __init__(self, learner: Learner, nodes: Sequence[int]) -> None:
         self.learner, self.nodes = learner, nodes
         self.operations = Operations(learner)
-        self.versions = dict.fromkeys(nodes, self.operations.start())
+        self._begin(self.operations.start())
+
+    def _begin(self, version: Version) -> None:
+        self.versions = dict.fromkeys(self.nodes, version)
+        self.known = dict.fromkeys(getattr(getattr(self.learner, "setup", None), "senders", ()), version)
 
     def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
         self.versions[worker] = self.operations.steps(worker, self.versions[worker], iteration, num_steps)
 
     def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
-        below = [self.versions[child] for child in children]
+        below = [self._coded(child, "up") for child in children]
         self.versions[server] = self.operations.combine(server, self.versions[server], below, weights)
+
+    def _coded(self, node: int, direction: Direction) -> Version:
+        """Return what is received of a node's model, sent compressed where the learner's setup says so."""
+        base = self.known.get((node, direction))
+        return self.operations.compress(node, direction, self.versions[node], base) if base else self.versions[node]
+
+    def send_down(self, server: int) -> None:
+        """Let a server's model be what is received of it; before it is handed down."""
+        self.versions[server] = self._coded(server, "down")
+        if (server, "down") in self.known:
+            self.known[server, "down"] = self.versions[server]
 
     def hand_down(self, server: int, child: int) -> None:
         self.versions[child] = self.versions[server]
+        if (child, "up") in self.known:
+            self.known[child, "up"] = self.versions[child]
 
     def evaluate(self, server: int, iteration: int) -> Metrics:
         return self.operations.evaluate(self.versions[server], iteration)
@@ -49,7 +69,7 @@ class ByNode:
         (number,) = state["versions"]
         version = Version(number, b"")
         self.learner.restore(state, {number: version})
-        self.versions = dict.fromkeys(self.nodes, version)
+        self._begin(version)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.learner, name)

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from hsgd_emu.config.run_schema import Augment, TrainSpec
+from hsgd_emu.config.server_schema import Direction, ServerSpec
+from hsgd_emu.engine.compression import Sender
 from hsgd_emu.engine.operations import Learner
 from hsgd_emu.engine.skipped import Taken
 from hsgd_emu.learning.data.dataset import Dataset
@@ -60,9 +62,14 @@ class Trial:
         device: str = "cpu",
         seed: int = 3,
         skips: Mapping[int, float] | None = None,
+        servers: Mapping[int, ServerSpec] | None = None,
+        senders: Mapping[tuple[int, Direction], Sender] | None = None,
         **train: Any,
     ) -> None:
-        """skips: by worker that skips steps, with which probability it takes one."""
+        """skips: by worker that skips steps, with which probability it takes one.
+
+        servers, senders: as in `TrialSetup`.
+        """
         spec = {"batch_size": 3, "learning_rate": 0.1, "iterations": 8, "dtype": "float64"} | train
         self.make_model, self.dataset = make_model, dataset
         num = len(sizes)
@@ -70,7 +77,8 @@ class Trial:
         self.servers, self.root = [num, num + 1], num + 2
         names = [f"worker-{i}" for i in range(num)]
         taken = {worker: Taken(seed, names[worker], share) for worker, share in (skips or {}).items()}
-        self.setup = TrialSetup(seed, names, {i: i for i in range(num + 3)}, TrainSpec(**spec), taken)
+        slots, own = {i: i for i in range(num + 3)}, {"servers": servers or {}, "senders": senders or {}}
+        self.setup = TrialSetup(seed, names, slots, TrainSpec(**spec), taken, **own)
         order = BatchOrder(seed, names, shards_of(sizes), self.setup.train.batch_size)
         augmentation = Augmentation(seed, names, augment or Augment(), order)
         dtype = torch.float64 if spec["dtype"] == "float64" else torch.float32
@@ -113,9 +121,11 @@ class Trial:
                 learner.aggregate(self.root, self.servers, [0.5, 0.5])
                 if (t + local) % evaluate_every == 0:
                     found.append(learner.evaluate(self.root, t + local))
+                learner.send_down(self.root)
                 for server in self.servers:
                     learner.hand_down(self.root, server)
             for group, server in zip(self.groups, self.servers, strict=True):
+                learner.send_down(server)
                 for worker in group:
                     learner.hand_down(server, worker)
         return found
