@@ -31,13 +31,14 @@ from hsgd_emu.config.run_schema import (
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, Ref
-from hsgd_emu.config.server_schema import CompressionSpec, Direction, ServerSpec
+from hsgd_emu.config.server_schema import CompressionSpec, Direction, MixingSpec, ServerSpec
 from hsgd_emu.config.train_keys import check_train_keys
 from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.compression import Sender, compressed_bytes, senders
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.gates import gate_of
 from hsgd_emu.engine.messages import Sends
+from hsgd_emu.engine.mixing import build_graph
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
@@ -73,6 +74,7 @@ class Experiment:
     schedules: tuple[Schedule, ...]
     averaging: AveragingSpec
     servers: Mapping[str, ServerSpec] | None
+    mixing: MixingSpec | None
     compression: Mapping[str, CompressionSpec] | None
     evaluation: EvaluationSpec
     targets: TargetSpec
@@ -328,7 +330,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
     if draft.topology is not None:
         topology = build_topology(draft.topology, problems)
     if topology is not None and draft.topology is not None:
-        schedules = _schedules(draft, topology)
+        schedules = [_mixed(draft, topology, *one) for one in enumerate(_schedules(draft, topology))]
         _check_step_probability(draft, topology)
         _check_compute(draft, topology)
         bound = [*draft.topology.links.items(), *draft.topology.computes.items(), (None, draft.compute)]
@@ -354,6 +356,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
     }
     experiment = Experiment(**sections | given)
     _check_together(experiment, draft)
+    _check_mixing(experiment, draft)
     _check_clock(experiment, draft)
     draft.raise_problems()
     return experiment
@@ -396,6 +399,41 @@ def _schedules(draft: RunDraft, topology: Topology) -> list[Schedule | None]:
         draft.problems += [draft.source.problem(("cases", number, *path), text) for path, text in mistakes]
         schedules.append(schedule)
     return schedules
+
+
+def _mixed(draft: RunDraft, topology: Topology, number: int, schedule: Schedule | None) -> Schedule | None:
+    """Return a case's schedule with the graph of its hubs, where they mix; None where there is a mistake in that."""
+    case, path = draft.cases[number], _mixing_path(draft.cases[number], number)
+    spec = case.mixing if case is not None and case.mixing is not None else draft.sections["mixing"]
+    if spec is None or schedule is None:
+        return schedule
+
+    def mistake(key: str, text: str) -> None:
+        where = f" (case '{schedule.name}')" if len(path) == 1 else ""
+        draft.problems.append(draft.source.problem((*path, key) if key else path, text + where))
+
+    if len(schedule.stages) > 1:
+        mistake("", "beside phases, whose servers need not be the same in each; leave out one of the two")
+        return None
+    graph = build_graph(spec, schedule.stages[0].children[0], topology, mistake)
+    return None if graph is None else replace(schedule, graph=graph)
+
+
+def _mixing_path(case: CaseSpec | None, number: int) -> Path_:
+    """Return where the mixing of a case is given."""
+    return ("cases", number, "mixing") if case is not None and case.mixing is not None else ("mixing",)
+
+
+def _check_mixing(experiment: Experiment, draft: RunDraft) -> None:
+    """Report matrices that move the mean of all hubs, as far as it is known what they weigh."""
+    for number, (case, schedule) in enumerate(zip(experiment.cases, experiment.schedules, strict=True)):
+        if schedule.graph is None or experiment.section(case, "averaging").by == "samples":
+            continue
+        try:
+            _ = experiment.plan(schedule, {}, 1, experiment.seeds[0]).mixing
+        except ConfigError as error:
+            path = (*_mixing_path(case, number), "weights")
+            draft.problems += [draft.source.problem(path, one.message) for one in error.problems]
 
 
 _Check = Callable[[Any, list[Schedule], Topology], Mistakes]
@@ -486,6 +524,23 @@ def _check_together(experiment: Experiment, draft: RunDraft) -> None:
             # What a server's children know after a phase, those of the next phase's tree do not.
             text = "beside phases only the global server may compress what it sends down"
             draft.problems.append(draft.source.problem(path, text))
+        wrong = _beside_mixing(alone)
+        draft.problems += [draft.source.problem(_mixing_path(case, number), text) for text in wrong]
+
+
+def _beside_mixing(alone: Experiment) -> Iterator[str]:
+    """Yield what a case has that does not go together with its mixing."""
+    (schedule,), topology = alone.schedules, alone.topology
+    if schedule.graph is None:
+        return
+    named = [name for name in alone.servers or () if 0 in topology.named(name)]
+    if named:
+        yield f"beside servers.{named[0]}, which aggregates nothing where hubs mix; leave out one of the two"
+    if alone.train.state == "average":
+        yield "beside train.state: average, which would have to be mixed too; leave out one of the two"
+    for name in alone.compression or ():
+        if set(topology.named(name)).intersection(schedule.graph.hubs):
+            yield f"beside compression.{name}: what hubs send one another is not compressed; leave out one of the two"
 
 
 def _check_clock(experiment: Experiment, draft: RunDraft) -> None:

@@ -26,7 +26,7 @@ from hsgd_emu.config.schema import (
     Strict,
     TopologySpec,
 )
-from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
+from hsgd_emu.config.server_schema import CompressionSpec, MixingSpec, ServerSpec
 from hsgd_emu.metrics import METRICS, TARGETS
 
 MOST_ITERATIONS = 10**8
@@ -336,7 +336,7 @@ Servers = Annotated[dict[str, ServerSpec], Field(min_length=1)]
 """By server or class of servers."""
 Compression = Annotated[dict[str, CompressionSpec], Field(min_length=1)]
 """By sender or class of senders."""
-WHOLE_SECTIONS = ("averaging", "servers", "compression")
+WHOLE_SECTIONS = ("averaging", "servers", "mixing", "compression")
 """Sections that a case may have instead of the run's; `train` is merged with the run's key by key."""
 
 
@@ -363,6 +363,8 @@ class CaseSpec(Strict):
     """Instead of the run's servers."""
     compression: Annotated[Compression | None, LEARNED] = None
     """Instead of the run's compression."""
+    mixing: Annotated[MixingSpec | None, LEARNED] = None
+    """Instead of the run's mixing."""
 
     @model_validator(mode="after")
     def _has_one_schedule(self) -> Self:
@@ -456,6 +458,8 @@ class RunSpec(Strict):
     """What servers do with the average, by server or class of servers (default: they send it on)."""
     compression: Annotated[Compression | None, LEARNED] = None
     """What senders send instead of their whole model, by sender or class of senders."""
+    mixing: Annotated[MixingSpec | None, LEARNED] = None
+    """With whom the servers below the global one average."""
     evaluation: Annotated[EvaluationSpec, LEARNED | SCHEDULED] = EvaluationSpec()
     targets: Annotated[TargetSpec, SHOWN | ENDS] = TargetSpec()
     published: Annotated[Either[str, PublishedSpec] | None, SHOWN] = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from hsgd_emu.config.schema import Positive, StepSize, Strict, is_factory
+from hsgd_emu.config.schema import NonEmpty, Positive, StepSize, Strict, is_factory
 from hsgd_emu.errors import listed, nearest
 
 _WITH_MOMENTUM = ("momentum", "nesterov")
@@ -138,3 +138,24 @@ class CompressionSpec(Strict):
         """Return it with every default of its method written out."""
         rounding = self.rounding or ("stochastic" if self.method == "quantize" else None)
         return self.model_copy(update={"rounding": rounding})
+
+
+_Names = Annotated[
+    NonEmpty[Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=2)]], Tag("<pairs>")
+]
+
+
+class MixingSpec(Strict):
+    """Servers below the global one average with neighbours, instead of all together there (MLL-SGD)."""
+
+    graph: Annotated[
+        Annotated[Literal["links", "complete", "ring"], Tag("<word>")] | _Names,
+        Discriminator(lambda value: "<word>" if isinstance(value, str) else "<pairs>"),
+    ] = "links"
+    """Who are neighbours: by the further links of the topology, all, the next ones in node order, or pairs of names."""
+    weights: Annotated[
+        Annotated[Literal["metropolis"], Tag("<word>")]
+        | Annotated[NonEmpty[NonEmpty[Annotated[float, Field(ge=0, le=1)]]], Tag("<matrix>")],
+        Discriminator(lambda value: "<word>" if isinstance(value, str) else "<matrix>"),
+    ] = "metropolis"
+    """What each takes of each: by Metropolis's rule, or a matrix in node order."""

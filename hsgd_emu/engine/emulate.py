@@ -17,6 +17,7 @@ from simpy.events import Event
 
 from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine.gates import Answer, Gate, Ticket
+from hsgd_emu.engine.hubs import Mixing, Result
 from hsgd_emu.engine.network import Exchange
 from hsgd_emu.engine.operations import NOTHING, Operations, Version
 from hsgd_emu.engine.plan import Plan
@@ -73,6 +74,10 @@ class Emulation:
         self._idle: dict[int, Event] = {}
         """By server that waits for a ticket to be closed."""
         self._still_to_hold: dict[int, int] = {}
+        self._mixing: dict[int, Mixing] = {}
+        """By round, those that some hub has not mixed in yet."""
+        self._over = self.env.event()
+        """The last round is over; a hub that is ahead of it, in a trial that ends early, is left where it is."""
         self._processes: list[simpy.Process] = []
         self._to_begin: dict[tuple[int, int], tuple[Ticket | None, int]] = {}
         """By stage and server: the ticket that its children begin with, and how many have still to."""
@@ -83,19 +88,21 @@ class Emulation:
         self._begin(self._serving(0, start) + [self._work(worker, start) for worker in self.plan.workers])
         del start
         try:
-            self.env.run()
+            self.env.run(until=None if self.schedule.graph is None else self._over)
         except Exception as error:
             # SimPy raises a copy made from the arguments; the process has what really happened.
             failed: list[Any] = [process.value for process in self._processes if process.triggered and not process.ok]
             raise (failed[0] if failed else error) from None
-        assert all(process.triggered for process in self._processes), "somebody waits for a message that never comes"
+        is_done = self._over.triggered or all(process.triggered for process in self._processes)
+        assert is_done, "somebody waits for a message that never comes"
         return self.recorder.digest()
 
     def _begin(self, lives: Sequence[Process]) -> None:
         self._processes += map(self.env.process, lives)
 
     def _serving(self, stage: int, model: Version) -> list[Process]:
-        return [self._serve(stage, server, model) for server in self.gates[stage]]
+        servers = [server for server in self.gates[stage] if server or self.schedule.graph is None]
+        return [self._serve(stage, server, model) for server in servers]
 
     def _work(self, worker: int, model: Version) -> Process:
         """A worker's life: steps, upload, wait, download, again."""
@@ -137,9 +144,10 @@ class Emulation:
             sent = self._base(server, "down", model)
             model, record = (yield from self._aggregate(gate, ticket, model)), None
             if server == 0:
-                record = self._global_aggregation(ticket.phase, model)
-                if done >= gate.end and not self._goes_on(stage + 1):
-                    self.operations.final = model
+                record = self._global_aggregation(self._record(ticket.phase), model)
+            elif above is not None and done == above.phase.end and server in self.plan.mixing:
+                model, record = yield from self._mix(server, above.phase, model)
+                above = self._opened(higher, higher.after(above))
             elif above is not None and done == above.phase.end:
                 exchange = self.draws.exchange(server, above.phase.server)
                 model = self._coded_from(server, "up", model, received)
@@ -249,15 +257,58 @@ class Emulation:
         self.recorder.activity(server, "aggregate", start_ns, start_ns + cost_ns, phase, peer=ticket.blamed)
         return self.operations.combine(server, begun, *gate.combination(ticket))
 
-    def _global_aggregation(self, phase: Phase, model: Version) -> RoundRecord:
-        metrics = self.operations.evaluate(model, phase.end) if self.plan.is_evaluated(phase.end) else None
-        if metrics is not None and self.is_enough is not None and self.is_enough(phase.end, metrics):
+    def _mix(self, hub: int, phase: Phase, model: Version) -> Generator[Event, Any, tuple[Version, RoundRecord]]:
+        """Send a hub's result to its neighbours, wait for theirs, and return the mean of them that it takes."""
+        mixing = self._mixing.get(phase.round)
+        if mixing is None:
+            mixing = self._mixing[phase.round] = Mixing(self.plan, self._record(phase), phase, self.env.event)
+        result = Result(self.env._now, hub, model, self.split[hub], "")
+        mixing.arrive(hub, result)
+        for other in mixing.neighbours[hub]:
+            self.env.process(self._send(result, other, mixing))
+        del result
+        model = NOTHING
+        start_ns = self.env._now
+        yield mixing.complete[hub]
+        last, barrier = mixing.last(hub)
+        if last.hub != hub:
+            self.recorder.activity(hub, "wait", start_ns, self.env._now, phase, peer=last.hub)
+            self.recorder.barrier(barrier, phase)
+        self.split[hub] = last.split
+        mixed = self.operations.combine(hub, NOTHING, *mixing.taken(hub))
+        if not mixing.still_to_mix:
+            del self._mixing[phase.round]
+            self._global_aggregation(mixing.record, self.operations.combine(0, NOTHING, *mixing.combination()))
+        return mixed, mixing.record
+
+    def _send(self, result: Result, other: int, mixing: Mixing) -> Process:
+        """Send a hub's result to a neighbour."""
+        start_ns, hub, model, split, _ = result
+        exchange, phase = self.draws.exchange(hub, other), mixing.phase
+        yield Delay(self.env, exchange.up_ns, hub)
+        end_ns = start_ns + exchange.up_ns
+        self.recorder.activity(hub, "upload", start_ns, end_ns, phase, exchange.up_bytes, other)
+        self.recorder.uploaded[phase.round] += exchange.up_bytes
+        mixing.arrive(other, Result(end_ns, hub, model, split.communicated(exchange.up_ns), exchange.costliest))
+
+    def _global_aggregation(self, record: RoundRecord, model: Version) -> RoundRecord:
+        """There is a new global model: evaluate it, and return the record."""
+        end = record.iteration
+        record.aggregated_ns = self.env._now
+        record.metrics = self.operations.evaluate(model, end) if self.plan.is_evaluated(end) else None
+        if record.metrics is not None and self.is_enough is not None and self.is_enough(end, record.metrics):
             for gate in (gate for gates in self.gates for gate in gates.values()):
-                gate.end = min(gate.end, phase.end)
+                gate.end = min(gate.end, end)
+        if end == max(gates[0].end for gates in self.gates):
+            self.operations.final = model
         if self.on_aggregated is not None:
-            self.on_aggregated(phase.end)
+            self.on_aggregated(end)
+        return record
+
+    def _record(self, phase: Phase) -> RoundRecord:
+        """Return the record of a global aggregation that all workers are still to hold."""
         self._still_to_hold[phase.round] = len(self.plan.workers)
-        return RoundRecord(phase.round, phase.end, -1, self.env._now, Split(), metrics)
+        return RoundRecord(phase.round, phase.end, -1, -1, Split(), None)
 
     def _holds_global_model(self, worker: int, record: RoundRecord) -> None:
         """A worker has the new global model; with the last one the round is over (DESIGN 4.5)."""
@@ -268,6 +319,8 @@ class Emulation:
         if not self._still_to_hold[record.round]:
             del self._still_to_hold[record.round]
             self.on_round(self.recorder.finish(record))
+            if self.schedule.graph is not None and record.iteration == self.gates[0][0].end:
+                self._over.succeed()
 
 
 def emulate(
@@ -308,14 +361,24 @@ class _Walk:
 
     def run(self) -> None:
         model = self.operations.start()
+        self.of_hubs = dict.fromkeys(self.plan.mixing, model)
         for stage, gates in zip(self.plan.schedule.stages, self.plan.gates(), strict=True):
             self.children, self.gates = stage.children, gates
             self.tickets = {server: gate.first() for server, gate in gates.items()}
             for number in range(stage.rounds_before, stage.num_rounds(self.plan.iterations)):
                 end = stage.end_of(number + 1)
-                model = self._gathered(0, model, end)
+                model = self._gathered(0, model, end) if self.plan.schedule.graph is None else self._mixed(end)
                 if self.plan.is_evaluated(end):
                     self.operations.evaluate(model, end)
+
+    def _mixed(self, end: int) -> Version:
+        """Return the global model where hubs mix; each goes on with what it takes."""
+        own, combine, graph = self.of_hubs, self.operations.combine, self.plan.schedule.graph
+        assert graph is not None
+        results = {hub: self._gathered(hub, model, end) for hub, model in own.items()}
+        for hub in own:
+            own[hub] = combine(hub, NOTHING, [results[one] for one in graph.members(hub)], self.plan.mixing[hub])
+        return combine(0, NOTHING, list(results.values()), self.plan.hub_weights)
 
     def _gathered(self, server: int, model: Version, end: int) -> Version:
         """Return what a server has at iteration `end`, all below it having begun with `model`."""

@@ -211,7 +211,7 @@ class ScenarioCosts:
             return Same(num_phases, *(_added(one) for one in zip(*same, strict=True)))
 
         def open_(number: int) -> Draw:
-            both, legs = messages.of[number], self.plans[number].network.legs(node, route, self.seeds[number])
+            both, legs = messages.of[number], self.plans[number].network.legs(pair, route, self.seeds[number])
 
             def draw(num: int) -> tuple[Ints, ...]:
                 turns = [1 if leg.forward else -1 for leg in legs]

@@ -60,15 +60,23 @@ class Network:
         """Return the expected cost of an exchange over a route."""
         return sum(self.transfers[hop.link.profile].expected_ns(message) for hop in route)
 
-    def legs(self, node: int, route: Route, seed: int) -> list[Leg]:
+    def legs(self, pair: Pair, route: Route, seed: int) -> list[Leg]:
         """Return a node's exchanges over its route, link by link.
 
         A link may lie on the routes of several nodes; each has its own streams, so that the order in which they use it
         does not matter.
         """
-        name = self.topology.nodes[node].name
+        name = self.user(*pair)
         streams = (self.transfers[hop.link.profile].stream(seed, hop.link.name, name) for hop in route)
         return [Leg(hop.link.name, hop.forward, stream) for hop, stream in zip(route, streams, strict=True)]
+
+    def user(self, node: int, server: int) -> str:
+        """Return by what name a node's streams of links are known; a hub has some for each one that it sends to."""
+        nodes = self.topology.nodes
+        above = nodes[node].parent
+        while above is not None and above != server:
+            above = nodes[above].parent
+        return nodes[node].name if above is not None else f"{nodes[node].name} to {nodes[server].name}"
 
     def links(self, message: Message) -> Links:
         """Return the links by their two ends, as routes are found over them."""
@@ -108,11 +116,13 @@ class Exchange(NamedTuple):
     down_bytes: int
 
 
-def _shared(legs: Mapping[Pair, list[Leg]]) -> dict[Pair, list[Leg]]:
+def _shared(legs: Mapping[Pair, list[Leg]], network: Network) -> dict[Pair, list[Leg]]:
     """Return routes on which a node's streams of a link are one, whichever server it goes to."""
-    first: dict[tuple[int, str], Exchanges] = {}
+    first: dict[tuple[str, str], Exchanges] = {}
     return {
-        pair: [leg._replace(exchanges=first.setdefault((pair[0], leg.link), leg.exchanges)) for leg in route]
+        pair: [
+            leg._replace(exchanges=first.setdefault((network.user(*pair), leg.link), leg.exchanges)) for leg in route
+        ]
         for pair, route in legs.items()
     }
 
@@ -131,9 +141,9 @@ class Draws:
         """steps: by worker, what its iterations cost."""
         nodes = network.topology.nodes
         self._messages, self._steps = messages, steps
-        self._legs = {pair: network.legs(pair[0], route, seed) for pair, route in routes.items()}
+        self._legs = {pair: network.legs(pair, route, seed) for pair, route in routes.items()}
         if len({node for node, _ in routes}) < len(routes):
-            self._legs = _shared(self._legs)
+            self._legs = _shared(self._legs, network)
         self._same = {
             pair: self._next_exchange(*pair)
             for pair, route in routes.items()

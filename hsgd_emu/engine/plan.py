@@ -10,6 +10,7 @@ from hsgd_emu.config.server_schema import Direction, ServerSpec
 from hsgd_emu.engine.compression import Sender
 from hsgd_emu.engine.gates import ClosingGate, Gate
 from hsgd_emu.engine.messages import Both, Sends
+from hsgd_emu.engine.mixing import drift
 from hsgd_emu.engine.network import Draws, Network
 from hsgd_emu.engine.schedule import Schedule, Stage
 from hsgd_emu.engine.skipped import Taken, TakenOnly
@@ -54,6 +55,26 @@ class Plan:
     """By node and direction: who compresses what it sends."""
     step_probability: Mapping[int, float] = field(default_factory=dict)
     """By worker that may skip steps: with which probability it takes one."""
+
+    @cached_property
+    def mixing(self) -> dict[int, list[float]]:
+        """By hub: what it takes of itself and its neighbours, in node order; empty where no hubs mix.
+
+        Raises:  ConfigError: a matrix that is given moves the mean of all.
+        """
+        graph = self.schedule.graph
+        if graph is None:
+            return {}
+        moves = drift(graph, self.hub_weights, [self.network.topology.nodes[hub].name for hub in graph.hubs])
+        if moves:
+            raise ConfigError.of("", "mixing.weights", moves)
+        return graph.rows(self.hub_weights)
+
+    @cached_property
+    def hub_weights(self) -> list[float]:
+        """What each child of the global server weighs, all of them together 1."""
+        (stage,) = self.schedule.stages
+        return weights(self, stage.children[0], self.sizes(stage))
 
     @cached_property
     def messages(self) -> Mapping[Pair, Both]:

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from hsgd_emu.config.reader import Path_
 from hsgd_emu.config.run_schema import MOST_ITERATIONS, CaseSpec, LevelPeriod, PhaseSpec, RoundsSpec
+from hsgd_emu.engine.mixing import Graph
 from hsgd_emu.errors import listed, nearest
 from hsgd_emu.topology.tree import Topology
 
@@ -153,6 +154,8 @@ class Schedule:
 
     name: str
     stages: tuple[Stage, ...]
+    graph: Graph | None = None
+    """Of hubs, where the children of the global server mix with neighbours, and it aggregates nothing."""
 
     @cached_property
     def servers(self) -> tuple[int, ...]:
@@ -161,8 +164,11 @@ class Schedule:
 
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
-        """(node, server that aggregates it) of all nodes, in every stage."""
-        return tuple(dict.fromkeys(pair for stage in self.stages for pair in stage.parent.items()))
+        """(node, server that aggregates it) of all nodes, in every stage; (sender, receiver) of hubs."""
+        pairs = dict.fromkeys(pair for stage in self.stages for pair in stage.parent.items())
+        if self.graph is None:
+            return tuple(pairs)
+        return (*self.graph.pairs(), *(pair for pair in pairs if pair[1]))
 
     @cached_property
     def senders(self) -> frozenset[int]:

@@ -71,7 +71,8 @@ class Registers:
 
     def combine(self, request: Combine, weights: torch.Tensor) -> None:
         """Make an average in the server's row."""
-        begun, sources = self.source(request.begun), [self.source(version) for version in request.versions]
+        begun = None if request.begun is NOTHING else self.source(request.begun)
+        sources = [self.source(version) for version in request.versions]
         request.begun, request.versions = NOTHING, []
         self.free(request.place)
         self.stacks.combine(request.place, begun, sources, weights)

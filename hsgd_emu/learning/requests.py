@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from hsgd_emu.config.server_schema import Direction
-from hsgd_emu.engine.operations import Version
+from hsgd_emu.engine.operations import NOTHING, Version
 
 
 @dataclass(slots=True)
@@ -35,13 +35,13 @@ class Combine:
     place: int
     """The server's row."""
     begun: Version
-    """What the server sent down last."""
+    """What the server sent down last; nothing where hubs mix."""
     versions: list[Version]
     weights: tuple[float, ...]
 
     @property
     def is_ready(self) -> bool:
-        return all(version.register is not None for version in [self.begun, *self.versions])
+        return all(one.register is not None for one in [self.begun, *self.versions] if one is not NOTHING)
 
 
 @dataclass(slots=True)

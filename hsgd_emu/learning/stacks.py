@@ -111,13 +111,15 @@ class Stacks:
         """What is sent and averaged."""
         return {name: stack for name, stack in self.moving.items() if name not in self.private} | self.extra
 
-    def combine(self, row: int, begun: int | Tensors, sources: Sequence[int | Tensors], weights: torch.Tensor) -> None:
+    def combine(
+        self, row: int, begun: int | Tensors | None, sources: Sequence[int | Tensors], weights: torch.Tensor
+    ) -> None:
         """Set a server's row to the weighted mean of models in rows or elsewhere; counters to the largest.
 
-        begun: the model that the server sent down last, from which its own rule goes.
+        begun: the model that the server sent down last, from which its own rule goes; None where hubs mix.
         """
-        outer = self.outers.get(row)
-        before = self.trained_of(begun) if outer else {}
+        outer = None if begun is None else self.outers.get(row)
+        before = {} if begun is None or outer is None else self.trained_of(begun)
         rows = [source for source in sources if isinstance(source, int)]
         chosen = rows_of(rows) if len(rows) == len(sources) else None
         for name, stack in self.sent.items():

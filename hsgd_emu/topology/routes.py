@@ -50,10 +50,10 @@ class Links:
         return self._least_cost(pairs) if self.topology.routing == "least_cost" else self._tree(pairs)
 
     def _tree(self, pairs: Pairs) -> dict[tuple[int, int], Route]:
-        """Return routes up the tree, or over a link straight to the server where that is expected to cost less."""
+        """Return routes over the tree, or over a link straight to the server where that is expected to cost less."""
         routes = {}
         for node, server in pairs:
-            way = self._up(node, server)
+            way = self._over_tree(node, server)
             straight = [(node, server)] if self._of(node, server) is not None else None
             if way is None or (straight is not None and self._cost_ns(straight) < self._cost_ns(way)):
                 way = straight
@@ -61,16 +61,19 @@ class Links:
                 routes[node, server] = self._hops(way)
         return routes
 
-    def _up(self, node: int, server: int) -> list[tuple[int, int]] | None:
-        """Return the ends of the links from parent to parent, or None where one is missing."""
-        way = []
+    def _over_tree(self, node: int, server: int) -> list[tuple[int, int]] | None:
+        """Return the ends of the links from parent to parent, and from where the two meet down again, or None where one
+        is missing."""
+        nodes, up, down = self.topology.nodes, list[tuple[int, int]](), list[tuple[int, int]]()
         while node != server:
-            above = self.topology.nodes[node].parent or 0
-            if self._of(node, above) is None:
-                return None
-            way.append((node, above))
-            node = above
-        return way
+            if nodes[node].level >= nodes[server].level:
+                up.append((node, nodes[node].parent or 0))
+                node = up[-1][1]
+            else:
+                down.append((nodes[server].parent or 0, server))
+                server = down[-1][0]
+        way = up + down[::-1]
+        return way if all(self._of(*ends) is not None for ends in way) else None
 
     def _least_cost(self, pairs: Pairs) -> dict[tuple[int, int], Route]:
         """Return routes of least expected cost through any nodes.

@@ -55,6 +55,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "CaseTrainSpec": ("cases.0.train", "cases.0.train={momentum: 0.5, weight_decay: 0.1, participation: 0.9}"),
     "AveragingSpec": ("averaging",),
     "ServerSpec": ("servers.root", "servers={root: {optimizer: adam, learning_rate: 0.1}}"),
+    "MixingSpec": ("mixing", "cases=[{name: even, periods: [12, 4]}]", "mixing={}"),
     "CompressionSpec": ("compression.site", "compression={site: {method: top_k, fraction: 0.5}}"),
     "EvaluationSpec": ("evaluation",),
     "TargetSpec": ("targets",),
@@ -118,6 +119,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "ServerSpec.momentum": ("servers.root={optimizer: momentum, momentum: 0.5, learning_rate: 1}",),
     "ServerSpec.betas": ("servers.root.betas=[0.5, 0.5]",),
     "ServerSpec.options": ("servers={root: {optimizer: 'own:make'}}", "servers.root.options={a: 1}"),
+    "MixingSpec.graph": ("mixing.graph=ring",),
+    "MixingSpec.weights": ("mixing.weights=[[0.6, 0.4], [0.4, 0.6]]",),
     "CompressionSpec.method": ("compression.site.method=random_k",),
     "CompressionSpec.bits": ("compression={site: {method: quantize, bits: 4}}", "compression.site.bits=8"),
     "CompressionSpec.rounding": (
