@@ -56,7 +56,8 @@ def check_file(
         experiment = build_experiment(draft_run(document))
         notes += experiment.notes
         check_learning([experiment], notes, trust_code)
-        return f"a run of {_counted(experiment)} on {described(experiment.topology)}"
+        mixing = "".join(f"; {text}" for text in experiment.mixing_in_words())
+        return f"a run of {_counted(experiment)} on {described(experiment.topology)}{mixing}"
     if kind == "topology":
         problems = Problems()
         text = described(open_topology(document, problems)[1])

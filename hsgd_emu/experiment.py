@@ -234,7 +234,17 @@ class Experiment:
         found["topology"] = with_profiles(plain(draft.spec), draft)
         if profiles:
             found["profiles"] = profiles
-        return to_yaml({key: found[key] for key in RunSpec.model_fields if key in found})
+        text = to_yaml({key: found[key] for key in RunSpec.model_fields if key in found})
+        return text + "".join(f"# {one}\n" for one in self.mixing_in_words())
+
+    def mixing_in_words(self) -> list[str]:
+        """Return for each case in which hubs mix how fast their models come together, as far as it is known."""
+        found = []
+        for case, schedule in zip(self.cases, self.schedules, strict=True):
+            if schedule.graph is not None and self.section(case, "averaging").by != "samples":
+                zeta = schedule.graph.zeta(self.plan(schedule, {}, 1, self.seeds[0]).hub_weights)
+                found.append(f"mixing of '{case.name}': zeta = {zeta:.6g}")
+        return found
 
     def operations_hash(self, schedule: Schedule, seed: int, message_bytes: int) -> str:
         """Return the hash of all that the trial of a case and seed does, from sections that are not `learned` alone.

@@ -70,7 +70,7 @@ def fast_times(plans: Sequence[Plan]) -> Times:
 
 def applies(plan: Plan) -> bool:
     """Return whether the recursion has a plan's times: servers wait for all who take part, and rounds are alike."""
-    return not plan.depends_on_time and plan.schedule.rounds_are_alike
+    return not plan.depends_on_time and plan.schedule.graph is None and plan.schedule.rounds_are_alike
 
 
 def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,11 @@ class Graph:
     def pairs(self) -> list[tuple[int, int]]:
         """Return (sender, receiver) of every model that hubs send at a global aggregation."""
         return [(hub, other) for hub, others in self.neighbours.items() for other in others]
+
+    def by_name(self, topology: Topology) -> dict[str, Any]:
+        """Return the keys of a mixing with this graph, whatever links there are."""
+        names = [[topology.nodes[hub].name for hub in pair] for pair in self.pairs() if pair[0] < pair[1]]
+        return self.spec.model_dump(mode="json") | {"graph": names}
 
     def matrix(self, shares: Sequence[float]) -> Matrix:
         """Return H (N, N): row s tells what hub s takes of each; shares: b, the hubs' weights, which sum to 1.

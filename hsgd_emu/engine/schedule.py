@@ -187,6 +187,8 @@ class Schedule:
 
     def by_name(self, topology: Topology) -> dict[str, Any]:
         """Return the keys of a case with this schedule in which every server stands under its own name."""
+        if self.graph is not None:
+            return self.stages[0].by_name(topology) | {"mixing": self.graph.by_name(topology)}
         if len(self.stages) == 1:
             return self.stages[0].by_name(topology)
         phases = [stage.by_name(topology) | {"participation": stage.participation} for stage in self.stages]

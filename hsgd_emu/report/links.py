@@ -138,7 +138,7 @@ def _sent(case: Case, name: str, links: Sequence[LinkTraffic]) -> _Sent:
         profile=links[0].profile if len({link.profile for link in links}) == 1 else "several",
         num_links=len(links),
         num_messages=round(num_messages) if abs(num_messages - round(num_messages)) < 1e-6 else num_messages,
-        num_bytes=round(num_messages * case.traffic.message.num_bytes),
+        num_bytes=round(sum(link.num_bytes for link in links) * num_times),
         busy_share=sum(shares) / len(shares),
         busiest=links[busiest].link,
         most_share=shares[busiest],
@@ -287,8 +287,7 @@ def _over_the_top(case: Case) -> int:
     assert case.traffic is not None
     assert case.run.experiment is not None
     root = case.run.experiment.topology.nodes[0].class_name
-    num = sum(link.num_messages for link in _links(case) if root in link.ends)
-    return round(num * _num_times(case) * case.traffic.message.num_bytes)
+    return round(sum(link.num_bytes for link in _links(case) if root in link.ends) * _num_times(case))
 
 
 def _most_sentence(rows: Sequence[_Sent]) -> str:

@@ -1,6 +1,7 @@
 """What a case sends over each link, out of the schedule: no simulation.
 
-Every node exchanges one model, up and down, with the server that aggregates it, every phase of that server. Where only
+Every node exchanges one model, up and down, with the server that aggregates it, every phase of that server; hubs that
+mix send theirs to their neighbours. Where only
 part of a server's workers take part, the others upload nothing but receive every model; who they are is drawn, so that
 the messages of a single link are then an expectation, while those of a server's workers together are not.
 """
@@ -14,10 +15,12 @@ from fractions import Fraction
 
 from hsgd_emu.config.schema import LinkProfile, Ref
 from hsgd_emu.engine.network import Network
+from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.experiment import Experiment
 from hsgd_emu.results.wording import number
 from hsgd_emu.timing.transfers import Message
+from hsgd_emu.topology.routes import Route
 from hsgd_emu.topology.tree import Link
 
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
@@ -37,6 +40,7 @@ class LinkTraffic:
     num_up: float
     num_down: float
     busy_s: float
+    num_bytes: float
     ends: tuple[str, str] = ("", "")
     """Names in the topology file, which may stand for several nodes, of its lower and upper end."""
 
@@ -48,8 +52,8 @@ class LinkTraffic:
 
 Sender = tuple[int, int]
 """A stage, by its number, and a server that aggregates in it."""
-Sent = dict[Link, dict[Sender, list[Fraction]]]
-"""By link: messages towards its upper and its lower end in one phase of each server."""
+Sent = dict[Link, dict[tuple[Sender, Message], list[Fraction]]]
+"""By link: messages of one size towards its upper and its lower end in one phase of each server."""
 
 
 @dataclass(frozen=True)
@@ -57,49 +61,50 @@ class Traffic:
     """What a case sends."""
 
     schedule: Schedule
-    message: Message
     network: Network = field(repr=False)
-    num_messages: Mapping[Sender, Fraction]
+    num_bytes: Mapping[Sender, Fraction]
     """In one phase of each server over all links, a message that crosses two counts twice. A whole number, the same in
-    every phase, unless only part of the server's workers take part and their routes have unlike numbers of links: then
-    the expectation."""
+    every phase, unless only part of the server's workers take part and they are not alike: then the expectation."""
     sent: Sent = field(repr=False)
 
     def bytes_until(self, iteration: float) -> int:
         """Return the bytes sent over all links until the global aggregation at `iteration`, which may be a mean, is
         received everywhere."""
         until = self.schedule.phases_until(iteration)
-        num = sum(num * until[sender] for sender, num in self.num_messages.items())
-        return round(num * self.message.num_bytes)
+        return round(sum(num * until[sender] for sender, num in self.num_bytes.items()))
 
     def links_until(self, iteration: float) -> tuple[LinkTraffic, ...]:
         """Return what links that carry something carry until an iteration, in topology order."""
-        return tuple(_links(self.network, self.message, self.sent, self.schedule.phases_until(iteration)))
+        return tuple(_links(self.network, self.sent, self.schedule.phases_until(iteration)))
 
 
 def traffic_of(experiment: Experiment, schedule: Schedule, message_bytes: int) -> Traffic:
     """Return the traffic of one case."""
-    nodes = experiment.topology.nodes
-    routes = experiment.routes(schedule, message_bytes)
-    sent: defaultdict[Link, dict[Sender, list[Fraction]]] = defaultdict(dict)
-    num_messages: dict[Sender, Fraction] = {}
-    all_children = (
-        ((number, server), children, stage.participation)
-        for number, stage in enumerate(schedule.stages)
-        for server, children in stage.children.items()
-    )
-    for sender, children, participation in all_children:
-        share = _share(participation, sum(nodes[child].is_worker for child in children))
-        num_messages[sender] = Fraction(0)
-        for child in children:
-            uploads, route = share if nodes[child].is_worker else Fraction(1), routes[child, sender[1]]
-            num_messages[sender] += len(route) * (uploads + 1)
-            for hop in route:
-                # Travelled backwards, uploads go to the lower end.
-                messages = sent[hop.link].setdefault(sender, [Fraction(0), Fraction(0)])
-                messages[0] += uploads if hop.forward else 1
-                messages[1] += 1 if hop.forward else uploads
-    return Traffic(schedule, Message(message_bytes), experiment.network, num_messages, sent)
+    plan = experiment.plan(schedule, experiment.routes(schedule, message_bytes), message_bytes, experiment.seeds[0])
+    sent: Sent = {}
+    num_bytes: defaultdict[Sender, Fraction] = defaultdict(Fraction)
+    for sender, route, message, num, is_upload in _messages(plan):
+        num_bytes[sender] += len(route) * num * message.num_bytes
+        for hop in route:
+            # Travelled backwards, uploads go to the lower end.
+            crossing = sent.setdefault(hop.link, {}).setdefault((sender, message), [Fraction(0), Fraction(0)])
+            crossing[0 if hop.forward == is_upload else 1] += num
+    return Traffic(schedule, experiment.network, num_bytes, sent)
+
+
+def _messages(plan: Plan) -> Iterator[tuple[Sender, Route, Message, Fraction, bool]]:
+    """Yield of each message of a phase: of whom, its way, itself, how often it is sent, and whether it goes up."""
+    nodes, graph = plan.network.topology.nodes, plan.schedule.graph
+    for place, stage in enumerate(plan.schedule.stages):
+        for server, children in stage.children.items():
+            share = _share(stage.participation, sum(nodes[child].is_worker for child in children))
+            for child in () if graph is not None and server == 0 else children:
+                uploads, route = share if nodes[child].is_worker else Fraction(1), plan.routes[child, server]
+                up, down = plan.messages[child, server]
+                yield (place, server), route, up, uploads, True
+                yield (place, server), route, down, Fraction(1), False
+    for pair in () if graph is None else graph.pairs():
+        yield (0, 0), plan.routes[pair], plan.messages[pair].up, Fraction(1), True
 
 
 def profile_name(ref: Ref, profile: LinkProfile, expected_rtt_s: float) -> str:
@@ -123,17 +128,18 @@ def _share(participation: float, num_workers: int) -> Fraction:
     return Fraction(max(1, round(participation * num_workers)), num_workers)
 
 
-def _links(
-    network: Network, message: Message, sent: Sent, num_phases: Mapping[Sender, Fraction]
-) -> Iterator[LinkTraffic]:
+def _links(network: Network, sent: Sent, num_phases: Mapping[Sender, Fraction]) -> Iterator[LinkTraffic]:
     nodes = network.topology.nodes
-    expected_s = {ref: transfer.expected_s(message) for ref, transfer in network.transfers.items()}
     for link in network.topology.links:
         if link not in sent:
             continue
-        up_s, down_s = expected_s[link.profile]
-        by_server = sent[link].items()
-        num_up, num_down = (float(sum(one[i] * num_phases[server] for server, one in by_server)) for i in (0, 1))
+        transfer, num_up, num_down, num_bytes, busy_s = network.transfers[link.profile], 0.0, 0.0, 0.0, 0.0
+        for message in dict.fromkeys(message for _, message in sent[link]):
+            alike = [(sender, num) for (sender, one), num in sent[link].items() if one == message]
+            up, down = (float(sum(num[way] * num_phases[sender] for sender, num in alike)) for way in (0, 1))
+            up_s, down_s = transfer.expected_s(message)
+            num_up, num_down, num_bytes = num_up + up, num_down + down, num_bytes + (up + down) * message.num_bytes
+            busy_s += up * up_s + down * down_s
         ends = (nodes[link.lower].class_name, nodes[link.upper].class_name)
-        name = profile_name(link.profile, network.transfers[link.profile].profile, up_s + down_s)
-        yield LinkTraffic(link.name, name, num_up, num_down, num_up * up_s + num_down * down_s, ends)
+        name = profile_name(link.profile, transfer.profile, up_s + down_s)
+        yield LinkTraffic(link.name, name, num_up, num_down, busy_s, num_bytes, ends)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from oracle.drive import experiment_of, plan_of
 
+from hsgd_emu.check import check_file
 from hsgd_emu.engine.emulate import emulate, operations_hash
 from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.record import RoundRecord
@@ -91,6 +92,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(path: Path, out: Path, sets: Sequence[str] = (), **options: Any) -> None:
     run_experiment(load_experiment(path, sets), out, Options("cpu", engine="usual", threads=1, **options))
+
+
+def test_zeta_is_told(folder: Path) -> None:
+    """The second largest |eigenvalue| of H: by check, and in run.yaml."""
+    graph = experiment_of(RUN).schedules[0].graph
+    assert graph is not None
+    text = f"mixing of 'line': zeta = {graph.zeta([1 / 6, 2 / 6, 1 / 6, 2 / 6]):.6g}"
+    assert text in check_file(folder / "run.yaml")
+    assert f"# {text}\n" in (folder / "out" / "run.yaml").read_text()
 
 
 def test_a_matrix_of_the_weights_is_h_sgd(folder: Path) -> None:

@@ -74,10 +74,16 @@ def test_two_levels_by_hand() -> None:
     # G=10, I=5: two exchanges of each worker and one of each site in a global period.
     found = traffic(described(sites(2, 1), [{"name": "c", "periods": [10, 5]}], 10))
     assert of_link(found, "w-0--site0") == LinkTraffic(
-        "w-0--site0", "RTT 0.7500 s", num_up=2, num_down=2, busy_s=2 * 0.25 + 2 * 0.5, ends=("w", "site0")
+        "w-0--site0",
+        "RTT 0.7500 s",
+        num_up=2,
+        num_down=2,
+        busy_s=2 * 0.25 + 2 * 0.5,
+        num_bytes=4_000,
+        ends=("w", "site0"),
     )
     assert of_link(found, "site0--root") == LinkTraffic(
-        "site0--root", "RTT 4.000 s", num_up=1, num_down=1, busy_s=4, ends=("site0", "root")
+        "site0--root", "RTT 4.000 s", num_up=1, num_down=1, busy_s=4, num_bytes=2_000, ends=("site0", "root")
     )
     assert [link.link for link in in_a_round(found)] == [
         "site0--root", "w-0--site0", "w-1--site0", "site1--root", "w-2--site1"
