@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hsgd_emu.config.run_schema import BETAS, EPSILON, is_adam
 from hsgd_emu.config.server_schema import CompressionSpec, Direction, ServerSpec
-from hsgd_emu.engine.operations import Version
+from hsgd_emu.engine.operations import NOTHING, Version
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
 from hsgd_emu.learning.evaluation import evaluate
@@ -138,7 +138,8 @@ class ReadableLearner:
                 average[name] = sum(w * state[name] for w, state in zip(weights, states, strict=True))
             else:
                 average[name] = torch.stack([state[name] for state in states]).amax(0)
-        made.register = average | self._outer_step(server, begun.register, average)
+        mixed = begun is NOTHING  # among hubs, whose rules have been followed before
+        made.register = average if mixed else average | self._outer_step(server, begun.register, average)
 
     def _outer_step(
         self, server: int, before: dict[str, torch.Tensor], average: dict[str, torch.Tensor]
