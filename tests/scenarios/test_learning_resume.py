@@ -135,6 +135,24 @@ def test_a_resumed_trial_goes_on_where_it_was(tmp_path):
     assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "momentum: 0.9, state: reset",
+        "momentum: 0.9, state: average",
+        "optimizer: adam, state: keep",
+        "optimizer: adamw, state: average, weight_decay: 0.1",
+        "momentum: 0.5, proximal: 0.1, clip_norm: 0.5, loss: squared",
+    ],
+)
+def test_what_workers_keep_goes_on_as_it_was(tmp_path, step):
+    path = tmp_path / "run.yaml"
+    path.write_text((RUN % 24).replace("momentum: 0.9", step).replace("seeds: [1, 2]", "seeds: [1]"))
+    assert interrupted(path, tmp_path / "out", 4) == [0]
+    assert interrupted(path, tmp_path / "out", 5, resume=True) == [16, 0]
+    assert_same(run(path, tmp_path / "out", device="cpu", resume=True), run(path, tmp_path / "whole", device="cpu"))
+
+
 def test_a_kill_between_the_last_round_and_the_end_of_a_trial_loses_nothing(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(RUN % 48)  # 12 rounds for each of four trials

@@ -105,10 +105,13 @@ def test_one_worker_alone_learns_the_same_whatever_the_period():
     assert len({alone(state, period) for state in STATES for period in (1, 2, 8)}) == 1
 
 
-def test_what_is_sent_beside_a_model_is_no_part_of_it():
+@pytest.mark.parametrize("way", ["layered", "vmap", "one_by_one"])
+def test_what_is_sent_beside_a_model_is_no_part_of_it(way):
     trial = Trial(MLP, synthetic((6,)), momentum=0.9, state="average")
-    learner = trial.stacked()
-    before = learner.versions[trial.root]
+    learner = trial.stacked(way)
+    start, figures = learner.versions[trial.root], learner.evaluate(trial.root, 0)
     trial.run(learner)  # the start is set aside, with its momentum
-    assert list(learner.learner.model_of(before)) == list(learner.model_of(0)) == list(trial.model().state_dict())
-    assert learner.stacks.is_finite(learner.registers.source(before))
+    assert not isinstance(learner.registers.source(start), int)
+    assert list(learner.learner.model_of(start)) == list(learner.model_of(0)) == list(trial.model().state_dict())
+    assert list(learner.stacks.model(learner.registers.source(start))) == list(learner.stacks.model(0))
+    assert learner.learner.evaluate(start, 0).test_loss == figures.test_loss
