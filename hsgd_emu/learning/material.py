@@ -49,7 +49,7 @@ class Material:
         self._code = OwnCode(base) if self.has_own_model or is_factory(data.dataset) or rules else None
         with self.active():
             self.dataset: Dataset = load_dataset(data, base, progress, warn)
-            self._rules = {repr(rule): rule_fingerprint(rule, base) for rule in rules}
+        self._own_rules = rules
         self._models: dict[int, str] = {}
         self._told: dict[str, str] = {}
         """The own modules that `facts` told of."""
@@ -113,8 +113,18 @@ class Material:
         if self.has_own_model:
             for seed in seeds:
                 models |= of_model(seed, self.model_hash(seed))
+        rules = of_rules(self._rules)
         self._told = self._modules()
-        return self.loaded() | models | of_rules(self._rules)
+        return self.loaded() | models | rules
+
+    @cached_property
+    def _rules(self) -> dict[str, str]:
+        """By what names it in the run file: the hash of what each own rule of servers computes."""
+        if not self._own_rules:
+            return {}
+        model = self.build(0)
+        with self.active():
+            return {repr(rule): rule_fingerprint(rule, self.base, model) for rule in self._own_rules}
 
     def loaded(self) -> dict[str, str]:
         """Return the facts without those of models: versions, the data, and the modules imported so far."""
@@ -182,18 +192,19 @@ def fingerprint(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def rule_fingerprint(spec: ServerSpec, base: Path) -> str:
-    """Return the hash of what an own rule of servers makes of a small model in two steps, to six digits.
+def rule_fingerprint(spec: ServerSpec, base: Path, model: nn.Module) -> str:
+    """Return the hash of what an own rule of servers makes of a network's parameters in two steps, to six digits.
 
     Raises:  ConfigError: it does not work.
     """
-    outer, x = Outer(server_rule(spec, base), spec), {"weight": torch.linspace(-1, 1, 12, dtype=torch.float64)}
+    outer = Outer(server_rule(spec, base), spec)
+    x = {name: p.detach().double() for name, p in model.named_parameters() if p.requires_grad}
+    found: list[torch.Tensor] = []
     with _alone():
-        found = []
         for _ in range(_STEPS):
-            average = {"weight": x["weight"].roll(1) * 0.5}
+            average = {name: tensor.flatten().roll(1).view_as(tensor) / 2 for name, tensor in x.items()}
             x = {name: tensor.clone() for name, tensor in outer.step(x, average).items()}
-            found += list(x.values())
+            found += x.values()
     return hashlib.sha256(repr(_figures(found)).encode()).hexdigest()
 
 
