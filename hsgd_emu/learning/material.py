@@ -198,7 +198,7 @@ def rule_fingerprint(spec: ServerSpec, base: Path, model: nn.Module) -> str:
     Raises:  ConfigError: it does not work.
     """
     outer = Outer(server_rule(spec, base), spec)
-    x = {name: p.detach().double() for name, p in model.named_parameters() if p.requires_grad}
+    x = {name: p.detach().double().clone() for name, p in model.named_parameters() if p.requires_grad}
     found: list[torch.Tensor] = []
     with _alone():
         for _ in range(_STEPS):

@@ -11,6 +11,8 @@ from torch import nn
 from torchvision.models import vgg
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
+from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
+from hsgd_emu.engine.compression import Sender
 from hsgd_emu.engine.operations import Operations
 from hsgd_emu.learning.chain import find_chain
 from hsgd_emu.learning.checkpoint import Checkpoints
@@ -155,6 +157,25 @@ def assert_equals_whole(trial: Trial, way="layered", chunk=None, relative=RELATI
 @pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d])
 def test_folded_training_is_whole_training(pool, setting, chunk):
     assert_equals_whole(trial_of(partial(enlarging, pool), **SETTINGS[setting]), chunk=chunk)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "nesterov"])
+def test_servers_with_momentum_step_folded_as_whole(optimizer):
+    rule = ServerSpec(optimizer=optimizer, momentum=0.8, learning_rate=0.9)
+    own = {"servers": {4: rule, 6: rule}, **SETTINGS["both"]}
+    assert_equals_whole(trial_of(partial(enlarging, nn.AdaptiveAvgPool2d), **own))
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"servers": {6: ServerSpec(optimizer="adam", learning_rate=0.1)}},
+        {"senders": {(0, "up"): Sender("worker-0", CompressionSpec(method="random_k", fraction=0.3))}},
+    ],
+)
+def test_what_looks_at_each_parameter_sees_all_of_them(own):
+    learner = trial_of(partial(enlarging, nn.AdaptiveAvgPool2d), **own).assert_twins("layered")
+    assert learner.network.fold is None
 
 
 FROZEN = {"weight": ["4.weight"], "bias": ["4.bias"], "all_below": ["0.weight", "0.bias", "4.weight", "4.bias"]}

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec
+from hsgd_emu.config.server_schema import ServerSpec
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.learning.facts import differences
 from hsgd_emu.learning.material import Material
@@ -289,3 +290,33 @@ def test_whose_a_file_is(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(target))
     assert is_own_file(str(target / "mine.py"))
     assert not is_own_file(str(target / "given.py"))
+
+
+RULE = """
+from helper import RATE
+
+class Rule:
+    def step(self, state, x, average):
+        return {name: before + RATE * (average[name] - before) for name, before in x.items()}
+
+def make(**options):
+    return Rule()
+"""
+
+
+def test_a_rule_of_servers_is_told_by_its_modules_and_by_what_it_computes(tmp_path):
+    def seen(**options) -> dict[str, str]:
+        rule = ServerSpec(optimizer="rule:make", options=options or None)
+        return Material(DataSpec(), ModelSpec(name="mlp"), tmp_path, rules=[rule]).facts([1])
+
+    write(tmp_path, rule=RULE, helper="RATE = 0.5")
+    first = seen()
+    assert {"own module rule", "own module helper"} < set(first)
+    assert differences(first, seen()) == []
+    write(tmp_path, helper="RATE = 0.4")
+    changed = differences(first, seen())
+    assert "own module helper has changed" in changed
+    assert any(text.startswith("own rule ") for text in changed)
+    write(tmp_path, rule="def make():\n    return 3\n")
+    with pytest.raises(ConfigError, match="does not work: TypeError: the factory returned a int without step"):
+        seen()
