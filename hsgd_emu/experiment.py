@@ -48,6 +48,7 @@ from hsgd_emu.engine.skipped import by_own_names, mistakes_in, probabilities
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
+from hsgd_emu.metrics import AVERAGED
 from hsgd_emu.timing.transfers import Message
 from hsgd_emu.topology.routes import Routes
 from hsgd_emu.topology.tree import Topology, build_topology
@@ -335,6 +336,7 @@ def build_experiment(draft: RunDraft) -> Experiment:
         text = "found true, but there are no targets; give some, as in targets: {test_accuracy: [0.8]}"
         problems.append(source.problem(("train", "until_targets"), text))
     check_train_keys(draft)
+    _check_averaged(draft)
     topology = network = None
     schedules: list[Schedule | None] = []
     if draft.topology is not None:
@@ -462,6 +464,20 @@ def _check_whole_sections(draft: RunDraft, topology: Topology, schedules: Sequen
             if given and known and len(known) == len(these):
                 mistakes = check(given, known, topology)
                 draft.problems += [draft.source.problem((*path, *inner), text) for inner, text in mistakes]
+
+
+def _check_averaged(draft: RunDraft) -> None:
+    """Report targets of an averaged model that there is none of, and iterations left out beyond the last one."""
+    evaluation, targets, train = (draft.sections[key] for key in ("evaluation", "targets", "train"))
+    if evaluation is None:
+        return
+    for metric in AVERAGED if targets is not None and evaluation.averaged is None else ():
+        if getattr(targets, metric):
+            text = "is of the averaged model, which `evaluation: {averaged: {after: 0}}` asks for"
+            draft.problems.append(draft.source.problem(("targets", metric), text))
+    if evaluation.averaged is not None and train is not None and evaluation.averaged.after >= train.iterations:
+        text = f"found {evaluation.averaged.after}, and train.iterations is {train.iterations}: nothing is left"
+        draft.problems.append(draft.source.problem(("evaluation", "averaged", "after"), text))
 
 
 def _check_step_probability(draft: RunDraft, topology: Topology) -> None:

@@ -23,6 +23,8 @@ class Metric(NamedTuple):
     """1: more is better, -1: less is, 0: neither, so that no target can name it."""
     is_share: bool = False
     """From 0 to 1 and written in percent; else a plain number, from 0 on."""
+    is_beside: bool = False
+    """Of another model than the global one: whatever is of that one goes before it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Metrics:
     """Of the global model on the whole test set; NaN where it has a weight or buffer that is NaN or infinite."""
     test_accuracy: Annotated[float | None, Metric("test accuracy", 1, is_share=True)] = None
     """Of the global model on the whole test set."""
+    averaged_test_loss: Annotated[float | None, Metric("averaged model's test loss", -1, is_beside=True)] = None
+    """Of the mean of the models after all iterations (Polyak-Ruppert), where the run asks for it."""
+    averaged_test_accuracy: Annotated[
+        float | None, Metric("averaged model's test accuracy", 1, is_share=True, is_beside=True)
+    ] = None
 
     def __iter__(self) -> Iterator[float | None]:
         return iter(vars(self).values())
@@ -53,10 +60,13 @@ class Metrics:
         return replace(self, test_loss=math.nan)
 
 
-METRICS: dict[str, Metric] = {
+_FOUND: dict[str, Metric] = {
     name: hint.__metadata__[0] for name, hint in reversed(get_type_hints(Metrics, include_extras=True).items())
 }
+METRICS = dict(sorted(_FOUND.items(), key=lambda item: item[1].is_beside))
 """By name, the most telling first; of two targets, that on the former is the harder one."""
+AVERAGED = tuple(name for name, metric in METRICS.items() if metric.is_beside)
+"""What is of the averaged model."""
 TARGETS = tuple(name for name, metric in METRICS.items() if metric.sign)
 """What a target can be about."""
 SHARES = tuple(name for name, metric in METRICS.items() if metric.is_share)

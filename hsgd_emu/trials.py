@@ -309,7 +309,10 @@ class _Trial:
         self.checkpoints = Checkpoints(self.store.folder / CHECKPOINTS, _file_name(self.key), ledger)
         servers = self.plan.schedule.servers
         slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
-        self.real = world.learner(self.key.seed, slots, self.session.experiment.alone(self.key.case).train, self.plan)
+        experiment = self.session.experiment
+        averaged = experiment.evaluation.averaged
+        after = None if averaged is None else averaged.after
+        self.real = world.learner(self.key.seed, slots, experiment.alone(self.key.case).train, self.plan, after)
         if not self.done:
             return Operations(self.real)
         rows = self.store.curve_rows(self.key)

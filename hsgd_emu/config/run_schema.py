@@ -388,11 +388,20 @@ def train_of(train: TrainSpec, case: CaseSpec) -> TrainSpec:
     return train.model_copy(update={key: value for key, value in case.train or () if value is not None})
 
 
+class AveragedSpec(Strict):
+    """The mean of the models after all iterations (Polyak-Ruppert averaging), before they are averaged with others."""
+
+    after: Annotated[int, Field(ge=0, le=MOST_ITERATIONS)] = 0
+    """Iterations that are left out at the beginning."""
+
+
 class EvaluationSpec(Strict):
     """Which global aggregations are evaluated."""
 
     every_iterations: Count = 1
     """The first global aggregation at or after each multiple of this (and always the last one)."""
+    averaged: Annotated[AveragedSpec | None, LEARNED] = None
+    """Evaluate the averaged model too."""
 
 
 Target = Annotated[float, Field(ge=0)]

@@ -29,6 +29,7 @@ _FORMS = {
     "periods": "a list with one period per level, as in [50, 5], or a mapping of servers to periods",
     "averaging": "a mapping, as in {by: workers}",
     "evaluation": "a mapping, as in {every_iterations: 50}",
+    "averaged": "a mapping, as in {after: 0}",
     "targets": "a mapping, as in {test_accuracy: [0.8]}",
     "published": "the path of a file, or a mapping, as in {source: Table 2, times: [{case: P=5, time_s: 673.5}]}",
     "times": "a list of times, as in [{case: P=5, metric: test_accuracy, target: 0.5, time_s: 673.5}]",

@@ -255,7 +255,7 @@ class Emulation:
             yield Delay(self.env, cost_ns, server)
         self.split[server] = self.split[ticket.blamed].aggregated(cost_ns)
         self.recorder.activity(server, "aggregate", start_ns, start_ns + cost_ns, phase, peer=ticket.blamed)
-        return self.operations.combine(server, begun, *gate.combination(ticket))
+        return self.operations.combine(server, begun, *gate.combination(ticket), gate.held(ticket))
 
     def _mix(self, hub: int, phase: Phase, model: Version) -> Generator[Event, Any, tuple[Version, RoundRecord]]:
         """Send a hub's result to its neighbours, wait for theirs, and return the mean of them that it takes."""
@@ -393,7 +393,7 @@ class _Walk:
                     made = self.operations.steps(child, model, phase.begin, phase.num_steps)
                     made = self._sent_up(child, made, model)
                     gate.arrive(ticket, child, made, "", 0)
-            model = self.operations.combine(server, model, *gate.combination(ticket))
+            model = self.operations.combine(server, model, *gate.combination(ticket), gate.held(ticket))
             self.tickets[server] = gate.after(ticket)
         return model
 

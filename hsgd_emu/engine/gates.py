@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from hsgd_emu.config.run_schema import CaseSpec
-from hsgd_emu.engine.operations import NOTHING, Version
+from hsgd_emu.engine.operations import NOBODY, NOTHING, Held, Version
 from hsgd_emu.engine.record import RoundRecord, Split
 from hsgd_emu.engine.schedule import Phase
 
@@ -100,6 +100,9 @@ class Gate(Protocol):
     def combination(self, ticket: Ticket) -> tuple[list[Version], list[float]]:
         """Return what to average when a ticket is closed, with weights that sum to 1, and keep none of it."""
 
+    def held(self, ticket: Ticket) -> Held:
+        """Return what those who sit out would weigh."""
+
 
 class ClosingGate:
     """Waits for all who take part in a phase: Algorithm 1."""
@@ -136,6 +139,13 @@ class ClosingGate:
     def combination(self, ticket: Ticket) -> tuple[list[Version], list[float]]:
         arrived, ticket.arrived = ticket.arrived, {}
         return list(arrived.values()), self._weigh(tuple(arrived))
+
+    def held(self, ticket: Ticket) -> Held:
+        if not ticket.sits_out:
+            return NOBODY
+        children = tuple(self._children)
+        share = sum(w for child, w in zip(children, self._weigh(children), strict=True) if child in ticket.sits_out)
+        return Held(share, ticket.phase.begin, ticket.phase.end)
 
 
 def gate_of(case: CaseSpec) -> tuple[Callable[..., Gate], bool]:

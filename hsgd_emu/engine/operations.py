@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from hsgd_emu.config.server_schema import Direction
@@ -35,6 +35,16 @@ class Version:
         self.register: Any = None
 
 
+class Held(NamedTuple):
+    """What the models of those who sit out a phase, and so hold what they received last, weigh in a server's average
+    over all its children; the phase is the iterations begin + 1 ... end."""
+
+    share: float
+    begin: int
+    end: int
+
+
+NOBODY = Held(0.0, 0, 0)
 NOTHING = Version(-1, b"")
 """Stands where no version is."""
 
@@ -52,11 +62,17 @@ class Learner(Protocol):
         """Make a version: steps iteration + 1 ... iteration + num_steps of a worker from a version (equation (4))."""
 
     def combine(
-        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+        self,
+        made: Version,
+        server: int,
+        begun: Version,
+        versions: Sequence[Version],
+        weights: Sequence[float],
+        held: Held = NOBODY,
     ) -> None:
         """Make a version: the weighted average of versions, at a server; the weights sum to 1.
 
-        begun: what the server sent down last, or begins with: the versions came of it.
+        begun: what the server sent down last, or begins with: the versions came of it; held: by those who sit out.
         """
 
     def compress(self, made: Version, node: int, direction: Direction, version: Version, base: Version) -> None:
@@ -116,7 +132,14 @@ class Operations:
             learner.steps(made, worker, version, iteration, num_steps)
         return made
 
-    def combine(self, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]) -> Version:
+    def combine(
+        self,
+        server: int,
+        begun: Version,
+        versions: Sequence[Version],
+        weights: Sequence[float],
+        held: Held = NOBODY,
+    ) -> Version:
         """Return the weighted average of versions, made at a server that has sent down `begun`."""
         known, header = self._headers.get(server, (None, b""))
         if known is not weights:  # mostly the same list again
@@ -125,7 +148,7 @@ class Operations:
         key = hashlib.sha256(header + b"".join([version.key for version in versions])).digest()
         learner, made = self.learner, self._version(key)
         if learner is not None:
-            learner.combine(made, server, begun, versions, weights)
+            learner.combine(made, server, begun, versions, weights, held)
         return made
 
     def compress(self, node: int, direction: Direction, version: Version, base: Version) -> Version:

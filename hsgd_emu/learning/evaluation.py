@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -41,3 +42,10 @@ def evaluate(
         Metrics(test_loss=loss / num, test_accuracy=right / num)
         for loss, right in zip(losses.tolist(), correct.tolist(), strict=True)
     ]
+
+
+def with_averaged(found: Metrics, averaged: Metrics | None = None) -> Metrics:
+    """Return a global model's figures with those of the averaged one, if there is one yet."""
+    if averaged is None:
+        return found
+    return replace(found, averaged_test_loss=averaged.test_loss, averaged_test_accuracy=averaged.test_accuracy)

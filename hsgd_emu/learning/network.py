@@ -56,7 +56,7 @@ class TrialSetup:
 
     slots: by node index of the topology, its row: workers 0..n-1 (depth first), then the aggregating servers;
     taken: by row of a worker that skips steps, those it takes; evaluated_at: gives the first evaluated iteration at or
-    after one.
+    after one; averaged_after: the iteration after which iterates are averaged, None where they are not.
     """
 
     seed: int
@@ -65,6 +65,7 @@ class TrialSetup:
     train: TrainSpec
     taken: Mapping[int, Taken] = field(default_factory=dict)
     evaluated_at: Callable[[int], int] = lambda _: 0
+    averaged_after: int | None = None
     servers: Mapping[int, ServerSpec] = field(default_factory=dict)
     """By node: what a server does with its average, where that is not just sent on."""
     senders: Mapping[tuple[int, Direction], Sender] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Network:
 
     def __init__(self, model: nn.Module, data: ResidentData, setup: TrialSetup, precision: Precision = "fp32") -> None:
         """Raises:  ConfigError: the network cannot take a step, or depends on what it did before."""
+        self.averaged_after = setup.averaged_after
         self.train, self.precision, self.data, self.sample = setup.train, precision, data, data.sample()
         self.loss = loss_of(self.train)
         self.may_fold = setup.may_fold
@@ -261,7 +263,7 @@ class Network:
                     tensors[self.fold.weight] = self.fold.folded()
             if self.train.weight_decay and self.fold.weight in trained:
                 trained[self.fold.kept] = self.fold.full.new_ones(1)
-        return Stacks(trained, fixed, buffers, num_rows, num_workers, self.train, private)
+        return Stacks(trained, fixed, buffers, num_rows, num_workers, self.train, private, self.averaged_after)
 
     def whole(self, way: Way, model: Tensors) -> Tensors:
         """Return a node's model as the network has it, in its own order: what was folded is unfolded."""

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from hsgd_emu.config.run_schema import BETAS, EPSILON, is_adam
 from hsgd_emu.config.server_schema import CompressionSpec, Direction, ServerSpec
-from hsgd_emu.engine.operations import NOTHING, Version
+from hsgd_emu.engine.operations import NOBODY, NOTHING, Held, Version
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
-from hsgd_emu.learning.evaluation import evaluate
+from hsgd_emu.learning.evaluation import evaluate, with_averaged
 from hsgd_emu.learning.examine import WHOLE, copied, examine, tensors_of
 from hsgd_emu.learning.losses import loss_of
 from hsgd_emu.learning.network import TrialSetup
@@ -77,30 +77,41 @@ class ReadableLearner:
         return F.cross_entropy(outputs, y)
 
     def start(self, version: Version) -> None:
-        version.register = _copy_of(self.model) | self._sent_beside(0)
+        start = _copy_of(self.model)
+        version.register = start | self._sent_beside(0) | {n: torch.zeros_like(start[its]) for n, its in self._sums()}
 
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         slot = self.setup.slots[worker]
-        model, optimiser = self.workers[slot], self.optimisers[slot]
+        model = self.workers[slot]
         self._receive(slot, version.register)
-        for t in self._taken(slot, range(iteration, iteration + num_steps)):
-            n = len(self._taken(slot, range(t)))  # the batch is the worker's own n-th
-            ((x, y),) = self.data.batches(self.data.draws([slot], n, 1))
-            for name, mask in self.masks.draw(len(y[0]), [slot], n).items():
-                model.get_submodule(name.removesuffix(".mask")).mask = mask[0]
-            with seeded_generators(self.masks.seed(slot, n)):
-                loss = self._loss(logits_of(model(x[0])), y[0])
-            optimiser.param_groups[0]["lr"] = learning_rate(self.train, t)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # PyTorch ships it without types
-            for name, parameter in model.named_parameters():
-                if parameter.grad is not None and self.train.proximal:
-                    parameter.grad += self.train.proximal * (parameter.detach() - version.register[name])
-            if self.train.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), self.train.clip_norm)
-            optimiser.step()
-            self.losses.append((t, float(loss.detach())))
-        made.register = _copy_of(model) | self._sent_beside(slot)
+        totals = {name: version.register[name].clone() for name, _ in self._sums()}
+        for t in range(iteration, iteration + num_steps):
+            if self._takes(slot, t):
+                self._step(slot, t, version.register)
+            if self.setup.averaged_after is not None and t >= self.setup.averaged_after:
+                for name, its in self._sums():
+                    totals[name] += model.state_dict()[its]
+        made.register = _copy_of(model) | self._sent_beside(slot) | totals
+
+    def _step(self, slot: int, t: int, received: dict[str, torch.Tensor]) -> None:
+        """Let a worker take the step after iteration t."""
+        model, optimiser = self.workers[slot], self.optimisers[slot]
+        n = sum(self._takes(slot, earlier) for earlier in range(t))  # the batch is the worker's own n-th
+        ((x, y),) = self.data.batches(self.data.draws([slot], n, 1))
+        for name, mask in self.masks.draw(len(y[0]), [slot], n).items():
+            model.get_submodule(name.removesuffix(".mask")).mask = mask[0]
+        with seeded_generators(self.masks.seed(slot, n)):
+            loss = self._loss(logits_of(model(x[0])), y[0])
+        optimiser.param_groups[0]["lr"] = learning_rate(self.train, t)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch ships it without types
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and self.train.proximal:
+                parameter.grad += self.train.proximal * (parameter.detach() - received[name])
+        if self.train.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), self.train.clip_norm)
+        optimiser.step()
+        self.losses.append((t, float(loss.detach())))
 
     def _receive(self, worker: int, register: dict[str, torch.Tensor]) -> None:
         """Load a model; the optimiser's state is the worker's own, as new, or what was sent with the model."""
@@ -121,15 +132,24 @@ class ReadableLearner:
         state, named = self.optimisers[worker].state, self.workers[worker].named_parameters()
         return [(f"{key} of {name}", value) for name, p in named for key, value in state[p].items()]
 
-    def _taken(self, slot: int, iterations: range) -> Sequence[int]:
-        """Return those iterations in which a worker takes its step."""
-        if slot not in self.setup.taken:
-            return iterations
-        taken = self.setup.taken[slot]
-        return [t for t in iterations if taken.before(t + 1) > taken.before(t)]
+    def _takes(self, slot: int, t: int) -> bool:
+        """Return whether a worker takes the step after iteration t."""
+        taken = self.setup.taken.get(slot)
+        return taken is None or taken.before(t + 1) > taken.before(t)
+
+    def _sums(self) -> list[tuple[str, str]]:
+        """Return what is summed over iterations, where iterates are averaged: the name of the sum, and its own."""
+        state = self.model.state_dict().items() if self.setup.averaged_after is not None else ()
+        return [(f"sum of {name}", name) for name, tensor in state if tensor.is_floating_point()]
 
     def combine(
-        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+        self,
+        made: Version,
+        server: int,
+        begun: Version,
+        versions: Sequence[Version],
+        weights: Sequence[float],
+        held: Held = NOBODY,
     ) -> None:
         states = [version.register for version in versions]
         average = {}
@@ -138,6 +158,11 @@ class ReadableLearner:
                 average[name] = sum(w * state[name] for w, state in zip(weights, states, strict=True))
             else:
                 average[name] = torch.stack([state[name] for state in states]).amax(0)
+        num = len([t for t in range(held.begin, held.end) if t >= (self.setup.averaged_after or 0)])
+        for name, its in self._sums() if held.share else ():
+            # Who sits out has the model received after each iteration.
+            other = begun.register[name] + num * begun.register[its]
+            average[name] = (1 - held.share) * average[name] + held.share * other
         mixed = begun is NOTHING  # among hubs, whose rules have been followed before
         made.register = average if mixed else average | self._outer_step(server, begun.register, average)
 
@@ -176,12 +201,21 @@ class ReadableLearner:
         due = [loss for t, loss in self.losses if t < iteration]
         self.losses = [(t, loss) for t, loss in self.losses if t >= iteration]
         train_loss = sum(due) / len(due) if due else None
-        model = self.model_of(version)
+        found = self._evaluated(self.model_of(version))
+        num = 0 if self.setup.averaged_after is None else iteration - self.setup.averaged_after
+        averaged = None
+        if num > 0:
+            model = self.model_of(version)
+            model.load_state_dict(model.state_dict() | {its: version.register[n] / num for n, its in self._sums()})
+            averaged = self._evaluated(model)
+        return with_averaged(replace(found, train_loss=train_loss), averaged)
+
+    def _evaluated(self, model: nn.Module) -> Metrics:
         tensors = tensors_of(model)
         finite = all(bool(torch.isfinite(tensors[name]).all()) for name in self.can_diverge)
         engine, seed = ByModule(model, batched=False, loss=loss_of(self.train)), self.setup.evaluation_seed
         found = evaluate(engine, [tensors], self.data, seed, self.batch)[0]
-        return replace(found if finite else found.diverged(), train_loss=train_loss)
+        return found if finite else found.diverged()
 
     def model_of(self, version: Version) -> nn.Module:
         """Return a version as a network."""

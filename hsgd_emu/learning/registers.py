@@ -75,7 +75,7 @@ class Registers:
         sources = [self.source(version) for version in request.versions]
         request.begun, request.versions = NOTHING, []
         self.free(request.place)
-        self.stacks.combine(request.place, begun, sources, weights)
+        self.stacks.combine(request.place, begun, sources, weights, request.held)
         self.put(request.made, request.place)
 
     def compress(self, request: Compress, compressor: Compressor) -> None:

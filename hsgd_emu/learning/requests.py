@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from hsgd_emu.config.server_schema import Direction
-from hsgd_emu.engine.operations import NOTHING, Version
+from hsgd_emu.engine.operations import NOBODY, NOTHING, Held, Version
 
 
 @dataclass(slots=True)
@@ -21,6 +21,8 @@ class Steps:
     num_steps: int
     evaluated: int = 0
     """The evaluation that the losses count for."""
+    holds: Sequence[int] = ()
+    """Where iterates are averaged: for how many iterations the model received counts, and that after each step."""
 
     @property
     def is_ready(self) -> bool:
@@ -38,6 +40,8 @@ class Combine:
     """What the server sent down last; nothing where hubs mix."""
     versions: list[Version]
     weights: tuple[float, ...]
+    held: Held = NOBODY
+    """By those who sit out."""
 
     @property
     def is_ready(self) -> bool:

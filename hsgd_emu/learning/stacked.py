@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
 from hsgd_emu.config.server_schema import Direction
-from hsgd_emu.engine.operations import Version
+from hsgd_emu.engine.operations import NOBODY, Held, Version
 from hsgd_emu.learning.engines import Precision, Way
-from hsgd_emu.learning.evaluation import evaluate
+from hsgd_emu.learning.evaluation import evaluate, with_averaged
 from hsgd_emu.learning.examine import WHOLE
 from hsgd_emu.learning.graphs import Periods
 from hsgd_emu.learning.loss_sums import LossSums
@@ -57,7 +58,9 @@ class StackedLearner:
         self.registers = Registers(self.stacks)
         self.losses = LossSums(num_workers, data.device)
         self.taker = Taker(self.network, self.engine, self.stacks, data, setup.taken)
-        captures = data.device.type == "cuda" and self.way == "layered" and graphs
+        self._after = setup.averaged_after
+        # Which iterates count is not known when a period is captured.
+        captures = data.device.type == "cuda" and self.way == "layered" and graphs and self._after is None
         self.periods = Periods(self.taker) if captures else None
         self._can_run_out = data.device.type == "cuda"
         self._has_one_rate = has_one_rate(setup.train)
@@ -76,17 +79,26 @@ class StackedLearner:
 
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         place, evaluated = self.setup.slots[worker], self._evaluation_of(iteration + num_steps)
-        taken = self.setup.taken.get(place)
+        taken, begin, end = self.setup.taken.get(place), iteration, iteration + num_steps
         if taken is not None:
-            end = taken.before(iteration + num_steps)
-            iteration = taken.before(iteration)
-            num_steps = end - iteration
-        self._queue.append(Steps(made, place, version, iteration, num_steps, evaluated))
+            iteration = taken.before(begin)
+            num_steps = taken.before(end) - iteration
+        request = Steps(made, place, version, iteration, num_steps, evaluated)
+        if self._after is not None:
+            at = taken.iterations(iteration, num_steps) if taken is not None else range(begin, end)
+            request.holds = [max(0, to - max(since, self._after)) for since, to in pairwise([begin, *at, end])]
+        self._queue.append(request)
 
     def combine(
-        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+        self,
+        made: Version,
+        server: int,
+        begun: Version,
+        versions: Sequence[Version],
+        weights: Sequence[float],
+        held: Held = NOBODY,
     ) -> None:
-        self._queue.append(Combine(made, self.setup.slots[server], begun, list(versions), tuple(weights)))
+        self._queue.append(Combine(made, self.setup.slots[server], begun, list(versions), tuple(weights), held))
 
     def compress(self, made: Version, node: int, direction: Direction, version: Version, base: Version) -> None:
         self._queue.append(Compress(made, self.setup.slots[node], direction, version, base))
@@ -95,9 +107,16 @@ class StackedLearner:
         self.flush()
         train_loss = self.losses.mean(self._evaluation_of(iteration))
         source, batch = self.registers.source(version), WHOLE if self.network.findings.mixes else None
-        model = self.stacks.model(source)
-        found = evaluate(self.engine, [model], self.data, self.setup.evaluation_seed, batch)[0]
-        return replace(found if self.stacks.is_finite(source) else found.diverged(), train_loss=train_loss)
+        models, num = [self.stacks.model(source)], 0 if self._after is None else iteration - self._after
+        if num > 0:
+            models.append(self.stacks.averaged(source, num))
+        found = [
+            one if self.stacks.is_finite(model) else one.diverged()
+            for one, model in zip(
+                evaluate(self.engine, models, self.data, self.setup.evaluation_seed, batch), models, strict=True
+            )
+        ]
+        return with_averaged(replace(found[0], train_loss=train_loss), *found[1:])
 
     def flush(self) -> None:
         """Carry out every queued request."""
@@ -153,10 +172,14 @@ class StackedLearner:
         if isinstance(request, Compress):
             self.registers.compress(request, self.compressors[request.place, request.direction])
             return
-        self.registers.combine(request, torch.tensor(request.weights, dtype=self.data.dtype, device=self.data.device))
+        # Sums over many iterations need weights that sum to 1 as exactly as may be.
+        dtype = self.data.dtype if self._after is None else torch.float64
+        self.registers.combine(request, torch.tensor(request.weights, dtype=dtype, device=self.data.device))
 
     def _take_steps(self, requests: list[Steps], num_steps: int) -> None:
         self.registers.take(requests)
+        if self._after is not None:
+            self._hold_received(requests)
         order = self.data.order
         sizes = {order.size(request.place) for request in requests} if num_steps else ()
         for size in sorted(sizes):
@@ -165,7 +188,15 @@ class StackedLearner:
             made = request.made
             if request.num_steps > num_steps:
                 made = request.version = Version(-1 - request.place, b"")  # on the way
+                request.holds = [0, *request.holds[num_steps + 1 :]]
             self.registers.put(made, request.place)
+
+    def _hold_received(self, requests: list[Steps]) -> None:
+        """Let the models that workers have received count for the iterations before their first step."""
+        places = [request.place for request in requests]
+        part = self.stacks.part(places)
+        part.hold([request.holds[0] for request in requests])
+        self.stacks.put(places, part)
 
     def _take_alike(self, requests: list[Steps], num_steps: int) -> None:
         """Take steps on workers whose batches have one size."""
@@ -178,7 +209,7 @@ class StackedLearner:
         while done < len(workers):
             chunk = workers[done : done + self.choice.chunk]
             try:
-                losses = self._take_chunk(chunk, begins[done : done + len(chunk)], num_steps)
+                losses = self._take_chunk(requests[done : done + len(chunk)], num_steps)
             except torch.OutOfMemoryError:
                 if len(chunk) == 1:
                     raise
@@ -187,14 +218,18 @@ class StackedLearner:
                 self.losses.add(requests[done : done + len(chunk)], losses, num_steps)
                 done += len(chunk)
 
-    def _take_chunk(self, chunk: list[int], begins: list[int], num_steps: int) -> torch.Tensor:
+    def _take_chunk(self, requests: list[Steps], num_steps: int) -> torch.Tensor:
         """Take steps on a chunk; if the device's memory does not suffice, leave its models as they were."""
+        chunk, begins = [request.place for request in requests], [request.iteration for request in requests]
+        holds: list[tuple[int, ...]] = []
+        if self._after is not None:
+            holds = list(zip(*(request.holds[1 : num_steps + 1] for request in requests), strict=True))
         key = len(chunk), num_steps
         if not self._can_run_out or key in self._fitting:
-            return self.taker.take(chunk, begins, num_steps)
+            return self.taker.take(chunk, begins, num_steps, holds)
         backup = self.stacks.backup(chunk)
         try:
-            losses = self.taker.take(chunk, begins, num_steps)
+            losses = self.taker.take(chunk, begins, num_steps, holds)
             losses.sum().item()  # waits for the device, which may say only now that its memory is full
         except torch.OutOfMemoryError:
             self.stacks.put(chunk, backup)

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from hsgd_emu.config.run_schema import TrainSpec, is_adam
+from hsgd_emu.engine.operations import NOBODY, Held
 from hsgd_emu.learning.compression import Compressor
 from hsgd_emu.learning.servers import Outer
 
 Tensors = dict[str, torch.Tensor]
+SUM = "sum"
+"""Of iterates, where they are averaged (Polyak-Ruppert)."""
 MOMENTUM, FIRST_MOMENT, SECOND_MOMENT = "momentum", "first moment", "second moment"
 STEPS = "number of steps"
 
@@ -31,6 +34,18 @@ class Part:
     is_view: bool
     anchors: Tensors = field(default_factory=dict)
     """What each worker received last, where its steps are pulled there."""
+
+    def hold(self, times: Sequence[int]) -> None:
+        """Add each worker's model so many times to its sum of iterates."""
+        if not any(times):
+            return
+        once = times[0] if len(set(times)) == 1 else None
+        for name, model in (self.trained | self.buffers).items():
+            total = self.kept.get(of(SUM, name))
+            if total is not None and once is not None:
+                total.add_(model, alpha=once)
+            elif total is not None:
+                total += model * total.new_tensor(times).view(-1, *(1,) * (model.dim() - 1))
 
 
 def kinds_of(train: TrainSpec) -> tuple[str, ...]:
@@ -60,10 +75,12 @@ class Stacks:
         num_workers: int,
         train: TrainSpec,
         private: Collection[str] = (),
+        averaged_after: int | None = None,
     ) -> None:
         """trained, fixed, buffers: the initial model by name; num_workers: those that keep what is
         their own from step to step; private:
-        buffers that are no part of a model's state: each node keeps its own."""
+        buffers that are no part of a model's state: each node keeps its own; averaged_after: the iteration after which
+        iterates are averaged."""
         self.fixed, self.private = fixed, frozenset(private)
         self.trained = {name: _repeated(start, num_rows) for name, start in trained.items()}
         self.buffers = {name: _repeated(start, num_rows) for name, start in buffers.items()}
@@ -72,12 +89,20 @@ class Stacks:
         self.extra = dict(self.kept) if is_sent else {}
         """What goes with a model and is averaged with it, and is no part of it; by names that no tensor of it has."""
         self._reset = list(self.kept.values()) if train.state == "reset" else []
+        self.averaged_after = averaged_after
+        self._sums = {of(SUM, name): name for name in self._averaged()} if averaged_after is not None else {}
+        sums = {name: torch.zeros_like(self.moving[its], dtype=torch.float64) for name, its in self._sums.items()}
+        self.kept, self.extra = self.kept | sums, self.extra | sums
         pulled = self.trained if train.proximal else {}
         self.anchors = {name: stack[:num_workers].clone() for name, stack in pulled.items()}
         self.outers: Mapping[int, Outer] = {}
         """By row: what a server does with its average, where that is not just sent on."""
         # A mask may hold -inf from the start; that is no divergence.
         self._can_diverge = [n for n, start in (trained | buffers).items() if bool(torch.isfinite(start).all())]
+
+    def _averaged(self) -> list[str]:
+        """Return what has a mean over iterations."""
+        return [name for name, stack in self.moving.items() if stack.is_floating_point() and name not in self.private]
 
     def _kept(self, train: TrainSpec, num_rows: int) -> Tensors:
         """Return what nodes keep from step to step as it is at first."""
@@ -112,12 +137,19 @@ class Stacks:
         return {name: stack for name, stack in self.moving.items() if name not in self.private} | self.extra
 
     def combine(
-        self, row: int, begun: int | Tensors | None, sources: Sequence[int | Tensors], weights: torch.Tensor
+        self,
+        row: int,
+        begun: int | Tensors | None,
+        sources: Sequence[int | Tensors],
+        weights: torch.Tensor,
+        held: Held = NOBODY,
     ) -> None:
         """Set a server's row to the weighted mean of models in rows or elsewhere; counters to the largest.
 
-        begun: the model that the server sent down last, from which its own rule goes; None where hubs mix.
+        begun: the model that the server sent down last, from which its own rule goes; None where hubs mix; held: by
+        those who sit out, whose iterates it has been.
         """
+        iterates = self._iterates(begun, held) if held.share and begun is not None else {}
         outer = None if begun is None else self.outers.get(row)
         before = {} if begun is None or outer is None else self.trained_of(begun)
         rows = [source for source in sources if isinstance(source, int)]
@@ -129,6 +161,8 @@ class Stacks:
         if outer is not None:
             for name, after in outer.step(before, self.trained_of(row)).items():
                 self.trained[name][row] = after
+        for name, total in iterates.items():
+            self.extra[name][row].mul_(1 - held.share).add_(total, alpha=held.share)
 
     def trained_of(self, source: int | Tensors) -> Tensors:
         """Return a copy of what is trained of a model in a row or elsewhere."""
@@ -140,6 +174,20 @@ class Stacks:
         model, known = ({name: _of(stack, name, one) for name, stack in self.trained.items()} for one in (source, base))
         num_fixed = sum(tensor.numel() for tensor in self.fixed.values())
         return sent | compressor.send(model, known, num_fixed)
+
+    def _iterates(self, begun: int | Tensors, held: Held) -> Tensors:
+        """Return the sums of iterates of a worker that holds the model it has received during a phase."""
+        num = max(0, held.end - max(held.begin, self.averaged_after or 0))
+        return {
+            name: _of(self.extra[name], name, begun) + num * _of(self.moving[its], its, begun)
+            for name, its in self._sums.items()
+        }
+
+    def averaged(self, source: int | Tensors, num_iterations: int) -> Tensors:
+        """Return a model's mean over so many iterations: parameters and buffers that are no counters."""
+        found = self.model(source)
+        sums = {its: _of(self.extra[name], name, source) for name, its in self._sums.items()}
+        return found | {name: (total / num_iterations).to(found[name].dtype) for name, total in sums.items()}
 
     def copy(self, source: int | Tensors, rows: Sequence[int]) -> None:
         """Copy what is sent of a model, in a row or elsewhere, to other rows."""
@@ -169,9 +217,8 @@ class Stacks:
         trained, buffers = ({n: stack[source] for n, stack in part.items()} for part in (self.trained, self.buffers))
         return trained | self.fixed | buffers
 
-    def is_finite(self, source: int | Tensors) -> bool:
+    def is_finite(self, model: Tensors) -> bool:
         """Tell whether no weight or buffer of a model is NaN or infinite that was finite at the start."""
-        model = self.model(source)
         finite = [torch.isfinite(model[name]).all() for name in self._can_diverge]
         return bool(torch.stack(finite).all()) if finite else True
 

@@ -32,17 +32,20 @@ class Taker:
     taken: Mapping[int, Taken] = field(default_factory=dict)
     """By worker that skips steps."""
 
-    def take(self, workers: Sequence[int], iterations: Iterations, num_steps: int) -> torch.Tensor:
+    def take(
+        self, workers: Sequence[int], iterations: Iterations, num_steps: int, holds: Sequence[Sequence[int]] = ()
+    ) -> torch.Tensor:
         """Take the steps after `iterations` on workers whose batches have one size, and whose rates are alike.
 
-        iterations: of each worker's own, those it skips not counted.
+        iterations: of each worker's own, those it skips not counted; holds: by step, for how many iterations each
+        worker's model counts after it, where iterates are averaged.
 
         Returns the sum of each worker's mini-batch losses (W,).
         """
         part, begins = self.stacks.part(workers), each(iterations, workers)
         draws = self.data.draws(workers, begins, num_steps)
         rates = self.rates(workers[0], begins[0], num_steps)
-        losses_W = self.run(part, draws, rates, lambda step: self.masks(workers, begins, step), workers[0])
+        losses_W = self.run(part, draws, rates, lambda step: self.masks(workers, begins, step), workers[0], holds)
         self.stacks.put(workers, part)
         return losses_W
 
@@ -63,11 +66,21 @@ class Taker:
         at = [iteration + step for iteration in each(iterations, workers)]
         return self.network.masks.draw(self.data.order.size(workers[0]), workers, at)
 
-    def run(self, part: Part, draws: Draws, rates: Rates, masks: Masks, first: int) -> torch.Tensor:
+    def run(
+        self,
+        part: Part,
+        draws: Draws,
+        rates: Rates,
+        masks: Masks,
+        first: int,
+        holds: Sequence[Sequence[int]] = (),
+    ) -> torch.Tensor:
         """Take steps from what was drawn; first: the first worker, whose seed is for all other randomness."""
         rule = rule_of(part, self.network.train)
         losses_W = torch.zeros(draws.indices.shape[2], dtype=torch.float64, device=self.data.device)
         for step, (x, y) in enumerate(self.data.batches(draws, self.engine.grouped)):
             seed = self.network.masks.seed(first, draws.iteration + step)
             losses_W += self.engine.step(part, rule, Step(x, y, masks(step), rates[step], seed))
+            if holds:
+                part.hold(holds[step])
         return losses_W

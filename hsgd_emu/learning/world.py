@@ -166,9 +166,21 @@ class World:
         return model_bytes(self.build(0))
 
     def _setup(
-        self, seed: int, slots: dict[int, int], train: TrainSpec | None = None, plan: Plan | None = None
+        self,
+        seed: int,
+        slots: dict[int, int],
+        train: TrainSpec | None = None,
+        plan: Plan | None = None,
+        averaged_after: int | None = None,
     ) -> TrialSetup:
-        setup = TrialSetup(seed, self.worker_names, slots, train or self.train, base=self.material.base)
+        setup = TrialSetup(
+            seed,
+            self.worker_names,
+            slots,
+            train or self.train,
+            averaged_after=averaged_after,
+            base=self.material.base,
+        )
         if plan is None:
             return setup
         taken = {slots[worker]: plan.taken(worker) for worker in plan.step_probability}
@@ -221,15 +233,20 @@ class World:
             self._warn_once(note)
 
     def learner(
-        self, seed: int, slots: dict[int, int], train: TrainSpec | None = None, plan: Plan | None = None
+        self,
+        seed: int,
+        slots: dict[int, int],
+        train: TrainSpec | None = None,
+        plan: Plan | None = None,
+        averaged_after: int | None = None,
     ) -> StackedLearner:
         """Return the learner of one trial.
 
         slots: see `TrialSetup`; train: of its case (default: the run's); plan: tells who skips steps, what is
-        evaluated, and what servers and senders do.
+        evaluated, and what servers and senders do; averaged_after: see `TrialSetup`.
         """
         choice = self.choice or self.choose(seed)
-        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots, train, plan)
+        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots, train, plan, averaged_after)
         with self.material.active():
             learner = StackedLearner(model, self.resident(seed), setup, choice, self.precision)
         self._warn_of(learner.network)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsgd_emu.config.run_schema import TrainSpec
-from hsgd_emu.engine.operations import Operations, Version
+from hsgd_emu.engine.operations import NOBODY, Held, Operations, Version
 from hsgd_emu.learning.registers import Registers
 from hsgd_emu.learning.requests import Combine, Steps, carry_out
 from hsgd_emu.learning.stacks import Stacks
@@ -34,7 +34,13 @@ class Book:
         self.queue.append(Steps(made, worker, version, iteration, num_steps))
 
     def combine(
-        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+        self,
+        made: Version,
+        server: int,
+        begun: Version,
+        versions: Sequence[Version],
+        weights: Sequence[float],
+        held: Held = NOBODY,
     ) -> None:
         self.queue.append(Combine(made, server, begun, list(versions), tuple(weights)))
 
@@ -83,7 +89,13 @@ class Plain:
         self.values[made.number] = value
 
     def combine(
-        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+        self,
+        made: Version,
+        server: int,
+        begun: Version,
+        versions: Sequence[Version],
+        weights: Sequence[float],
+        held: Held = NOBODY,
     ) -> None:
         below = [self.values[version.number] for version in versions]
         self.values[made.number] = sum(w * value for w, value in zip(weights, below, strict=True))

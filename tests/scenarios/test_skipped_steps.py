@@ -42,7 +42,7 @@ BASE: dict[str, Any] = {
         "participation": 0.7,
         "learning_rate": {"schedule": "power", "initial": 0.1, "exponent": 0.5},
     },
-    "evaluation": {"every_iterations": 20},
+    "evaluation": {"every_iterations": 20, "averaged": {"after": 12}},
     "cases": [{"name": "c", "periods": [10, 5]}],
 }
 
@@ -71,6 +71,7 @@ def assert_same(one: RunResults, other: RunResults) -> None:
 def test_retimed_is_fresh_and_so_is_one_that_was_stopped(tmp_path: Path) -> None:
     path, changed = written(tmp_path), ["profiles.near.rtt_s=0.5", "compute.step_s.median=0.1"]
     whole = learned(path, tmp_path / "whole")
+    assert whole.curve["averaged_test_loss"].notna().all()
     fresh = learned(path, tmp_path / "fresh", sets=changed)
     retime(tmp_path / "whole", tmp_path / "retimed", sets=changed)
     assert_same(RunResults(tmp_path / "retimed"), fresh)
@@ -104,7 +105,15 @@ def test_a_trial_of_the_library_has_its_workers_by_name(tmp_path: Path) -> None:
     assert names == {**dict.fromkeys([f"fast-{n}" for n in range(4)], 0.9), "slow-0": 0.3, "slow-1": 0.3}
 
 
+def test_a_trial_of_the_library_has_the_averaged_model_too(tmp_path: Path) -> None:
+    path, resources = written(tmp_path), Resources("cpu", "cpu", "fp32")
+    found = experiment_of(wanted(load_experiment(path), "c", 1, resources, look=False))
+    assert found.evaluation == load_experiment(path).evaluation
+    other = load_experiment(path, ["evaluation.averaged.after=5"])
+    assert wanted(other, "c", 1, resources, look=False).key != key(path)
+
+
 def test_other_probabilities_are_other_learning(tmp_path: Path) -> None:
-    learned(written(tmp_path, train=BASE["train"] | {"iterations": 10}), tmp_path / "out")
+    learned(written(tmp_path, train=BASE["train"] | {"iterations": 20}), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"train\.step_probability.*changes what is learned"):
         retime(tmp_path / "out", tmp_path / "retimed", sets=["train.step_probability.slow=0.4"])

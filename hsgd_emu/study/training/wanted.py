@@ -113,7 +113,7 @@ def wanted(
     experiment = experiment.alone(case)
     (schedule,) = experiment.schedules
     alike, own = _TIMING | learned(experiment), scheduled(experiment, schedule, seed)
-    run = alike | own | {"train": alike["train"] | own["train"]}
+    run = alike | own | {key: alike.get(key, {}) | own[key] for key in ("train", "evaluation")}
     num_bytes = experiment.message_bytes or UNKNOWN_BYTES
     if experiment.plan(schedule, {}, num_bytes, seed).depends_on_time:
         num_bytes = experiment.message_bytes or timing_message_bytes(experiment)

@@ -9,7 +9,7 @@ import pytest
 from oracle.drive import engine, experiment_of, plan_of, run_data
 
 from hsgd_emu.engine.emulate import emulate
-from hsgd_emu.engine.operations import Operations, Version
+from hsgd_emu.engine.operations import NOBODY, Held, Operations, Version
 from hsgd_emu.metrics import Metrics
 
 
@@ -28,7 +28,13 @@ class Diary:
         self.asked.append(("steps", worker, iteration, num_steps, self.made_at[version.number]))
 
     def combine(
-        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+        self,
+        made: Version,
+        server: int,
+        begun: Version,
+        versions: Sequence[Version],
+        weights: Sequence[float],
+        held: Held = NOBODY,
     ) -> None:
         self.made_at[made.number] = server
         self.asked.append(("combine", server, tuple(self.made_at[v.number] for v in versions), tuple(weights)))

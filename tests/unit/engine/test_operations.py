@@ -14,7 +14,7 @@ from oracle.gates import DeadlineGate, WakingGate
 from hsgd_emu.engine.emulate import emulate, operations_hash
 from hsgd_emu.engine.fast import applies
 from hsgd_emu.engine.gates import ClosingGate
-from hsgd_emu.engine.operations import Operations, Version
+from hsgd_emu.engine.operations import NOBODY, Held, Operations, Version
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.errors import RunError
 from hsgd_emu.metrics import Metrics
@@ -116,7 +116,13 @@ class Summing:
         made.register = version.register * 1.5 + worker + iteration / 7 + num_steps
 
     def combine(
-        self, made: Version, server: int, begun: Version, versions: Sequence[Version], weights: Sequence[float]
+        self,
+        made: Version,
+        server: int,
+        begun: Version,
+        versions: Sequence[Version],
+        weights: Sequence[float],
+        held: Held = NOBODY,
     ) -> None:
         self.asked += 1
         made.register = sum(w * v.register for w, v in zip(weights, versions, strict=True))

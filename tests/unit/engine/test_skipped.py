@@ -84,6 +84,20 @@ def test_mistakes(given: object, field: str, text: str) -> None:
     assert text in problem.message
 
 
+def test_mistakes_in_what_is_averaged() -> None:
+    data = world()
+    data["targets"] = {"averaged_test_loss": [0.5], "averaged_test_accuracy": [0.5]}
+    with pytest.raises(ConfigError) as caught:
+        experiment_of(data)
+    assert {problem.field for problem in caught.value.problems} == {f"targets.{name}" for name in data["targets"]}
+    assert "asks for" in caught.value.problems[0].message
+    data["evaluation"] = {"averaged": {"after": 12}}
+    with pytest.raises(ConfigError, match=r"found 12, .* is 12: nothing is left"):
+        experiment_of(data)
+    data["evaluation"] = {"averaged": {"after": 11}}
+    experiment_of(data)
+
+
 def test_mistakes_of_a_case_are_told_too() -> None:
     data = world(step_probability={"x": 1})
     data["cases"][0]["train"] = {"step_probability": {"y": 1}}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hsgd_emu.config.server_schema import Direction
-from hsgd_emu.engine.operations import Learner, Operations, Version
+from hsgd_emu.engine.operations import NOBODY, Held, Learner, Operations, Version
 from hsgd_emu.metrics import Metrics
 
 
@@ -32,9 +32,9 @@ class ByNode:
     def local_steps(self, worker: int, iteration: int, num_steps: int) -> None:
         self.versions[worker] = self.operations.steps(worker, self.versions[worker], iteration, num_steps)
 
-    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
+    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float], held: Held = NOBODY) -> None:
         below = [self._coded(child, "up") for child in children]
-        self.versions[server] = self.operations.combine(server, self.versions[server], below, weights)
+        self.versions[server] = self.operations.combine(server, self.versions[server], below, weights, held)
 
     def _coded(self, node: int, direction: Direction) -> Version:
         """Return what is received of a node's model, sent compressed where the learner's setup says so."""

@@ -160,7 +160,11 @@ def test_requests_wait_until_a_value_is_needed(monkeypatch):
     learner = trial.stacked()
     batches = []
     take = learner._take_chunk
-    monkeypatch.setattr(learner, "_take_chunk", lambda *args: (batches.append(args), take(*args))[1])
+
+    def noted(requests, num_steps):
+        return [request.place for request in requests], [request.iteration for request in requests], num_steps
+
+    monkeypatch.setattr(learner, "_take_chunk", lambda *args: (batches.append(noted(*args)), take(*args))[1])
     trial.run(learner, evaluate_every=99)
     assert batches == []
     learner.evaluate(trial.root, 8)
