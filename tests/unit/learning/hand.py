@@ -46,6 +46,9 @@ class Hand:
             average[name] = mean if first.is_floating_point() else torch.stack(below).amax(0)
         self.models[server].load_state_dict(average)
 
+    def send_down(self, server: int) -> None:
+        """Nothing is compressed here: what is received is the server's model."""
+
     def hand_down(self, server: int, child: int) -> None:
         self.models[child].load_state_dict(self.models[server].state_dict())
 
