@@ -37,7 +37,7 @@ from hsgd_emu.config.writer import to_yaml
 from hsgd_emu.engine.compression import Sender, compressed_bytes, senders
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.gates import gate_of
-from hsgd_emu.engine.messages import Sends
+from hsgd_emu.engine.messages import ModelShape, Sends
 from hsgd_emu.engine.mixing import build_graph
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
@@ -56,6 +56,10 @@ from hsgd_emu.topology.tree import Topology, build_topology
 _SMALL_TIMELINE_ROWS = 250_000
 UNKNOWN_BYTES = 1_000_000
 """Stands for the message size where it is not known and only the form of things is looked at."""
+
+
+_SHAPES: dict[str, ModelShape] = {}
+"""By data and model: building one takes longer than all that is asked of it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Experiment:
     seeds: tuple[int, ...]
     timeline: Keep
     message_bytes: int | None
+    shape: ModelShape | None = field(default=None, compare=False)
+    """What the model is made of, where that is known."""
     published: PublishedSpec | None = None
     """Times that others measured; each has a target or iterations. Nothing that is learned or timed depends on it."""
     notes: tuple[Problem, ...] = field(default=(), compare=False)
@@ -158,7 +164,27 @@ class Experiment:
         """Return what the messages of a case carry."""
         of = self._case(case)
         coded = {key: partial(compressed_bytes, sender.spec) for key, sender in self.senders(case).items()}
-        return Sends(copies=copies_sent(train_of(self.train, of)), coded=coded)
+        return Sends(copies=copies_sent(train_of(self.train, of)), coded=coded, shape=self.known_shape)
+
+    @cached_property
+    def compresses(self) -> bool:
+        """Whether some message depends on what the model is made of."""
+        return any(self.senders(case.name) for case in self.cases)
+
+    def of_shape(self, shape: ModelShape | None) -> Experiment:
+        """Return the run with what is known of its model."""
+        return self if shape is None else replace(self, shape=shape)
+
+    def known_shape(self) -> ModelShape:
+        """Return what the model is made of; where that is not known, a model is built."""
+        if self.shape is not None:
+            return self.shape
+        from hsgd_emu.learning.models import model_shape, sized_model
+
+        key = repr((self.data, self.model, self.base))
+        if key not in _SHAPES:
+            _SHAPES[key] = model_shape(sized_model(self.data, self.model, self.base))
+        return _SHAPES[key]
 
     def senders(self, case: str) -> dict[tuple[int, Direction], Sender]:
         """Return by node and direction who compresses in a case, and how."""

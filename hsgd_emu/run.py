@@ -19,6 +19,7 @@ from hsgd_emu.growth import as_recorded, other_than_added
 from hsgd_emu.learning.facts import SAW, Facts, differences, require_alike
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
+    MODEL_SHAPE,
     check_free,
     check_inputs,
     is_run_folder,
@@ -269,6 +270,8 @@ def _environment(session: Session, timing_only: bool) -> dict[str, Any]:
     found: dict[str, Any] = dict(versions(_LIBRARIES))
     found |= {"python": sys.version.split()[0], "platform": platform.platform(), "processor": _processor()}
     found |= {"timing_only": timing_only, "message_bytes": session.message_bytes}
+    if session.experiment.compresses:
+        found |= {MODEL_SHAPE: session.experiment.known_shape().text}
     return found | session.environment | origin()
 
 
@@ -318,6 +321,7 @@ def session_of(
     progress.say("choosing how to learn")
     engine = world.choose(experiment.seeds[0], options.engine)
     environment = worlds.environment(device, threads, precision, engine) | {SAW: saw}
+    experiment = experiment.of_shape(world.model_shape() if experiment.compresses else None)
     return Session.of(experiment, progress, experiment.message_bytes or world.message_bytes(), environment, world)
 
 
@@ -336,26 +340,17 @@ def known_message_bytes(experiment: Experiment, trust_code: bool) -> int | None:
 
     trust_code: that code may be run.
     """
+    knows = trust_code or not experiment.own_code
     if experiment.message_bytes is not None:
-        return experiment.message_bytes
-    return timing_message_bytes(experiment) if trust_code or not experiment.own_code else None
+        return experiment.message_bytes if knows or not experiment.compresses else None
+    return timing_message_bytes(experiment) if knows else None
 
 
 def timing_message_bytes(experiment: Experiment) -> int:
-    """Return the size of a message without training; the data are loaded only where their shape is not known.
+    """Return the size of a message without training; see `sized_model`."""
+    from hsgd_emu.learning.models import model_bytes, sized_model
 
-    Runs the code of a `module:factory`.
-    """
-    from hsgd_emu.learning.data import load_dataset
-    from hsgd_emu.learning.models import message_bytes
-    from hsgd_emu.learning.world import SHAPES
-
-    if experiment.data.dataset in SHAPES:
-        shape, num_classes = SHAPES[experiment.data.dataset]
-    else:
-        dataset = load_dataset(experiment.data, experiment.base)
-        shape, num_classes = dataset.train_x.shape[1:], dataset.num_classes
-    return message_bytes(experiment.model, shape, num_classes, experiment.base)
+    return model_bytes(sized_model(experiment.data, experiment.model, experiment.base))
 
 
 # --- whether model and data fit each other ------------------------------------------------------------

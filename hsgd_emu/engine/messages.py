@@ -23,6 +23,17 @@ class ModelShape(NamedTuple):
         """Of the whole model, 4 for each number of a parameter."""
         return 4 * sum(self.tensors) + self.buffer_bytes
 
+    @property
+    def text(self) -> str:
+        """It in one line, for `of_text`."""
+        return f"{' '.join(map(str, self.tensors))}, buffers {self.buffer_bytes}"
+
+    @classmethod
+    def of_text(cls, text: str) -> ModelShape:
+        """Raises:  ValueError: the text says no shape."""
+        tensors, _, buffers = text.partition(", buffers ")
+        return cls(tuple(map(int, tensors.split())), int(buffers))
+
 
 class Both(NamedTuple):
     """What a node sends to the server that aggregates it, and what it is sent back."""

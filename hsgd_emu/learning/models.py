@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
-from hsgd_emu.config.run_schema import ModelSpec
+from hsgd_emu.config.run_schema import DataSpec, ModelSpec
+from hsgd_emu.engine.messages import ModelShape
 from hsgd_emu.errors import ConfigError, listed
+from hsgd_emu.learning.data import load_dataset
+from hsgd_emu.learning.data.builtin import SHAPES
 from hsgd_emu.learning.examine import copied
 from hsgd_emu.learning.factory import import_factory
 from hsgd_emu.learning.outputs import Choose, Key, OutputError, described, is_first, logits_of, parts_of
@@ -241,15 +244,22 @@ def femnist_cnn(num_outputs: int) -> nn.Module:
     )
 
 
-def message_bytes(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, base: Path) -> int:
-    """Return the size of one model message: parameters and buffers as float32 (counters as they are)."""
+def sized_model(data: DataSpec, spec: ModelSpec, base: Path) -> nn.Module:
+    """Return a model of which only the sizes mean something; the data are loaded only where their shape is not known.
+
+    Runs the code of a `module:factory`.
+    """
+    if data.dataset in SHAPES:
+        input_shape, num_classes = SHAPES[data.dataset]
+    else:
+        dataset = load_dataset(data, base)
+        input_shape, num_classes = dataset.train_x.shape[1:], dataset.num_classes
     if ":" in spec.name:
         # Of what its own code makes nothing is known: lazy modules have no size before a sample went through.
-        return model_bytes(build_model(spec, input_shape, num_classes, 0, base))
+        return build_model(spec, input_shape, num_classes, 0, base)
     num_outputs = _num_outputs(spec, num_classes)
     with seeded_generators(0), _explained(spec, input_shape, base), torch.device("meta"):
-        model = _maker(spec, tuple(input_shape), num_outputs, base)()
-    return model_bytes(model)
+        return _maker(spec, tuple(input_shape), num_outputs, base)()
 
 
 def has_convolutions(model: nn.Module) -> bool:
@@ -259,5 +269,13 @@ def has_convolutions(model: nn.Module) -> bool:
 
 def model_bytes(model: nn.Module) -> int:
     """Return the bytes of a model's parameters and buffers."""
-    tensors = [*model.parameters(), *model.buffers()]
+    return _bytes([*model.parameters(), *model.buffers()])
+
+
+def model_shape(model: nn.Module) -> ModelShape:
+    """Return what a model is made of."""
+    return ModelShape(tuple(tensor.numel() for tensor in model.parameters()), _bytes(model.buffers()))
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

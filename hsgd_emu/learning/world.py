@@ -16,13 +16,14 @@ import torch
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.config.server_schema import ServerSpec
+from hsgd_emu.engine.messages import ModelShape
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.learning.data import Dataset, partition
 from hsgd_emu.learning.engines import Precision
 from hsgd_emu.learning.examine import copied
 from hsgd_emu.learning.material import Material
-from hsgd_emu.learning.models import model_bytes
+from hsgd_emu.learning.models import model_bytes, model_shape
 from hsgd_emu.learning.names import torchvision_version
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.readable import ReadableLearner
@@ -30,14 +31,6 @@ from hsgd_emu.learning.samples import Augmentation, BatchOrder, ResidentData
 from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.learning.stacked import StackedLearner
 from hsgd_emu.learning.tuning import Choice, choice_of, tuned_choice, usual_choice
-
-SHAPES = {
-    "digits": ((64,), 10),
-    "cifar10": ((3, 32, 32), 10),
-    "mnist": ((1, 28, 28), 10),
-    "fashion_mnist": ((1, 28, 28), 10),
-}
-"""Shape of a sample and number of classes of the data sets for which both are known without loading them."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -164,6 +157,10 @@ class World:
     def message_bytes(self) -> int:
         """Return the size of one model message."""
         return model_bytes(self.build(0))
+
+    def model_shape(self) -> ModelShape:
+        """Return what the model is made of."""
+        return model_shape(self.build(0))
 
     def _setup(
         self,

@@ -17,7 +17,14 @@ from hsgd_emu.experiment import Experiment, load_experiment
 from hsgd_emu.metrics import METRICS, is_beyond
 from hsgd_emu.report.looks import colours
 from hsgd_emu.report.traffic import Traffic, traffic_of
-from hsgd_emu.results.folder import RUN_FILE, read_environment, read_run_file, read_run_text, require_run_folder
+from hsgd_emu.results.folder import (
+    RUN_FILE,
+    read_environment,
+    read_run_file,
+    read_run_text,
+    recorded_shape,
+    require_run_folder,
+)
 from hsgd_emu.results.rows import CurveRow, TrialRow, row_reaching
 from hsgd_emu.results.summary import curves_of, median_reached, middle, summarise_from
 from hsgd_emu.results.tables import connect_to_read, trial_rows
@@ -173,7 +180,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _run(name: str, folder: Path, connection: sqlite3.Connection) -> Run:
     experiment, not_read = None, ""
     try:
-        experiment = load_experiment(folder / RUN_FILE)
+        experiment = load_experiment(folder / RUN_FILE).of_shape(recorded_shape(folder))
     except ConfigError as error:
         not_read = str(error.problems[0])
     run, text, environment = read_run_file(folder), read_run_text(folder), read_environment(folder)

@@ -22,6 +22,7 @@ from hsgd_emu.results.database import Format, connect_to_write, fold, has_tables
 
 if TYPE_CHECKING:
     from hsgd_emu.config.reader import Source
+    from hsgd_emu.engine.messages import ModelShape
 
 RUN_FILE = "run.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -35,7 +36,8 @@ LOCK_FILE = "lock"
 STUDY_DATABASE = "study.sqlite"
 _OURS = {DATABASE_FILE: ("curve", "trials", "targets"), STUDY_DATABASE: ("scenarios", "trials", "times")}
 """By database: tables that one of any version has."""
-_KINDS: dict[str, type] = {"timing_only": bool, "message_bytes": int, "threads": int}
+MODEL_SHAPE = "model_shape"
+_KINDS: dict[str, type] = {MODEL_SHAPE: str, "timing_only": bool, "message_bytes": int, "threads": int}
 _KINDS |= dict.fromkeys(("parent", "retimed_with", "saw", "weights"), dict)
 _KINDS |= dict.fromkeys(
     ("name", "run_sha256", "precision", "engine", "device", "command", "commit", "python", "platform"), str
@@ -307,6 +309,20 @@ def recorded_message_bytes(folder: Path) -> int:
     if found is None:
         raise ConfigError.of(str(folder / ENVIRONMENT_FILE), "message_bytes", "is missing; every run has it")
     return int(found)
+
+
+def recorded_shape(folder: Path) -> ModelShape | None:
+    """Return what the model of the run in a folder is made of; only runs that compress messages tell.
+
+    Raises:  ConfigError: it is not what hsgd-emu wrote.
+    """
+    from hsgd_emu.engine.messages import ModelShape
+
+    text = read_environment(folder).get(MODEL_SHAPE)
+    try:
+        return None if text is None else ModelShape.of_text(text)
+    except ValueError:
+        raise ConfigError.of(str(folder / ENVIRONMENT_FILE), MODEL_SHAPE, "is not what hsgd-emu wrote") from None
 
 
 def read_run_text(folder: Path) -> str:

@@ -15,7 +15,13 @@ from hsgd_emu.engine.times import Nanoseconds_SR
 from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.experiment import Experiment, load_experiment
 from hsgd_emu.metrics import METRICS, TARGETS, Target, first_reaching, hardness
-from hsgd_emu.results.folder import RUN_FILE, read_environment, recorded_message_bytes, require_run_folder
+from hsgd_emu.results.folder import (
+    RUN_FILE,
+    read_environment,
+    recorded_message_bytes,
+    recorded_shape,
+    require_run_folder,
+)
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.summary import median_reached
 from hsgd_emu.results.wording import number, target_label
@@ -69,7 +75,7 @@ def finished_run(folder: Path | str) -> FinishedRun:
     """
     folder = Path(folder)
     require_run_folder(folder)
-    experiment = load_experiment(folder / RUN_FILE)
+    experiment = load_experiment(folder / RUN_FILE).of_shape(recorded_shape(folder))
     num_bytes = experiment.message_bytes or recorded_message_bytes(folder)
     return FinishedRun(folder, experiment, num_bytes)
 

@@ -26,6 +26,7 @@ from hsgd_emu.results.folder import (
     read_environment,
     read_run_text,
     recorded_message_bytes,
+    recorded_shape,
     remove_run,
     require_run_folder,
 )
@@ -61,7 +62,8 @@ def retime(
     require_run_folder(folder)
     parent = load_experiment(folder / RUN_FILE)
     recorded = read_recorded(folder, parent)
-    experiment = changed_experiment(folder / RUN_FILE, Changes(topology, profiles, sets, scales))
+    changes = Changes(topology, profiles, sets, scales)
+    experiment = changed_experiment(folder / RUN_FILE, changes).of_shape(recorded_shape(folder))
     check_same_learning(parent, experiment)
     size = recorded_message_bytes(folder)
     num_bytes = experiment.message_bytes or size

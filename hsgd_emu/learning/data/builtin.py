@@ -18,6 +18,14 @@ from hsgd_emu.learning.data.cache import Told
 from hsgd_emu.learning.data.dataset import Dataset, from_arrays
 from hsgd_emu.learning.data.spec import candidates, missing
 
+SHAPES = {
+    "digits": ((64,), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "mnist": ((1, 28, 28), 10),
+    "fashion_mnist": ((1, 28, 28), 10),
+}
+"""Shape of a sample and number of classes of the data sets for which both are known without loading them."""
+
 NUM_DIGITS_TRAIN = 1437
 DOWNLOAD_TIMEOUT_S = 30.0
 

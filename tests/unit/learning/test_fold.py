@@ -13,11 +13,12 @@ from torchvision.models import vgg
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
 from hsgd_emu.engine.compression import Sender
+from hsgd_emu.engine.messages import ModelShape
 from hsgd_emu.engine.operations import Operations
 from hsgd_emu.learning.chain import find_chain
 from hsgd_emu.learning.checkpoint import Checkpoints
 from hsgd_emu.learning.fold import Fold, find_fold
-from hsgd_emu.learning.models import message_bytes
+from hsgd_emu.learning.models import model_bytes, sized_model
 from hsgd_emu.learning.world import World
 
 from .test_chain import slim, slimmed
@@ -281,7 +282,9 @@ def test_messages_are_as_large_as_the_full_model(tmp_path):
     world = World(data, model, train, ["a", "b"], [[0, 1]], tmp_path, torch.device("cpu"))
     full = 4 * (5 * 3 * 64 + 5 + 4 * 245 + 4)
     assert world.message_bytes() == full
-    assert message_bytes(model, IMAGE, 4, tmp_path) == full
+    assert model_bytes(sized_model(data, model, tmp_path)) == full
+    assert world.model_shape() == ModelShape((5 * 3 * 64, 5, 4 * 245, 4), 0)
+    assert ModelShape.of_text(world.model_shape().text) == world.model_shape()
     learner = world.learner(0, {0: 0, 1: 1, 2: 2})
     start = Operations(learner).start()
     assert learner.stacks.trained["3.weight"].shape == (3, 4, 5)
