@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from hsgd_emu.engine.operations import NOBODY, Held
 from hsgd_emu.learning.seeded import seeded_generators
 from hsgd_emu.metrics import Metrics
 from hsgd_emu.rng import seed_of
@@ -37,7 +38,8 @@ class Hand:
             self.optimisers[worker].step()
             self.losses.append(loss.item())
 
-    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float]) -> None:
+    def aggregate(self, server: int, children: Sequence[int], weights: Sequence[float], held: Held = NOBODY) -> None:
+        """held: of averaged iterates, which nobody asks for here."""
         states = [self.models[child].state_dict() for child in children]
         average = {}
         for name, first in states[0].items():
