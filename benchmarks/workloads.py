@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from hsgd_emu.config.run_schema import Augment, DataSpec, ModelSpec, TrainSpec
-from hsgd_emu.engine.operations import Learner, Operations
+from hsgd_emu.engine.operations import Learner, Operations, Version
 from hsgd_emu.learning.engines import Precision
 from hsgd_emu.learning.world import World, choose_precision, make_deterministic
 from hsgd_emu.metrics import Metrics
@@ -125,10 +125,17 @@ class Driver:
         self.operations = Operations(learner)
         self.model = self.operations.start()
 
+    def sent(self, worker: int, version: Version) -> Version:
+        """Return what arrives of what a worker sends."""
+        return version
+
     def round(self, evaluated: bool) -> Metrics | None:
         """Take one round and wait until all of it is done; return the figures if it is evaluated."""
         workers, operations = self.workers, self.operations
-        made = [operations.steps(worker, self.model, self.iteration, self.num_steps) for worker in workers]
+        made = [
+            self.sent(worker, operations.steps(worker, self.model, self.iteration, self.num_steps))
+            for worker in workers
+        ]
         self.iteration += self.num_steps
         self.model = operations.combine(ROOT, self.model, made, [1 / len(workers)] * len(workers))
         metrics = operations.evaluate(self.model, self.iteration) if evaluated else None

@@ -397,7 +397,9 @@ def build_experiment(draft: RunDraft) -> Experiment:
     _check_mixing(experiment, draft)
     _check_clock(experiment, draft)
     draft.raise_problems()
-    return experiment
+    for note in _of_no_use(experiment):
+        problems.note(note)
+    return replace(experiment, notes=tuple(problems.notes))
 
 
 def _levels(targets: TargetSpec) -> list[tuple[str, float]]:
@@ -578,6 +580,26 @@ def _check_together(experiment: Experiment, draft: RunDraft) -> None:
             draft.problems.append(draft.source.problem(path, text))
         wrong = _beside_mixing(alone)
         draft.problems += [draft.source.problem(_mixing_path(case, number), text) for text in wrong]
+
+
+def _of_no_use(experiment: Experiment) -> Iterator[Problem]:
+    """Yield a note for each case whose compression saves no time, for a message of any size costs the same."""
+    for number, (case, schedule) in enumerate(zip(experiment.cases, experiment.schedules, strict=True)):
+        coded = experiment.senders(case.name)
+        if not coded:
+            continue
+        routes = experiment.routes(schedule, experiment.message_bytes or UNKNOWN_BYTES)
+        ways = [route for (node, server), route in routes.items() if (node, "up") in coded or (server, "down") in coded]
+        links = {hop.link.profile: hop.link.name for route in ways for hop in route}
+        names = [
+            str(ref) if isinstance(ref, str) else name
+            for ref, name in links.items()
+            if not experiment.network.transfers[ref].needs_bytes
+        ]
+        if names:
+            path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
+            text = f"saves bytes, but no time over {listed(names)}, where a message of any size takes as long"
+            yield experiment.source.problem(path, f"{text}; latency_s and bandwidth_bps would tell them apart")
 
 
 def _beside_mixing(alone: Experiment) -> Iterator[str]:

@@ -289,3 +289,12 @@ def test_a_rule_that_does_not_work_is_told_in_a_line(tmp_path: Path) -> None:
         )
         with pytest.raises(ConfigError, match=f"the own rule 'rules:{name}' does not work: .*{why}"):
             learned(path, tmp_path / name)
+
+
+def test_compression_that_saves_no_time_is_noted(tmp_path: Path) -> None:
+    notes = load_experiment(written(tmp_path, cases=[case("plain"), case("up")])).notes
+    text = "saves bytes, but no time over near, far, where a message of any size takes as long"
+    assert [(note.field, text in note.message) for note in notes] == [("cases.1.compression", True)], notes
+    sized = {"latency_s": 0.01, "bandwidth_bps": 1e6, "model": "raw"}
+    both = {"near": sized, "far": sized}
+    assert load_experiment(written(tmp_path, cases=[case("up")], profiles=both)).notes == ()
