@@ -19,7 +19,9 @@ lr_schedule lr_scheduler scheduler lr_decay lr_gamma gamma milestones step_lr co
     here it is part of train.learning_rate, as in {schedule: step, initial: 0.1, milestones: [1000], factor: 0.1}; or
     schedule: cosine (with warmup), inverse_sqrt or power
 server_lr global_lr server_optimizer server_momentum server_learning_rate
-    servers only average: there is no optimizer at a server yet
+    what a server does with the average is servers, by server, as in {root: {optimizer: momentum, momentum: 0.9}}
+compressor sparsification sparsity topk top_k quantization quantize compression_ratio
+    what a sender compresses is compression, by sender, as in {worker: {method: top_k, fraction: 0.05}}
 epochs num_epochs n_epochs epoch max_epochs global_epochs global_ep
     here it is train.iterations; one epoch of a worker with n samples is n / train.batch_size iterations
 rounds num_rounds n_rounds round comm_rounds comm_round communication_rounds global_rounds max_rounds

@@ -100,6 +100,8 @@ def test_a_file_of_another_kind_is_named_in_one_line(place, monkeypatch, args, w
         ("random_seed", "seeds: [1, 2, 3]"),
         ("device", "--device"),
         ("prox_mu", "train.proximal"),
+        ("server_lr", "servers, by server, as in {root: {optimizer: momentum"),
+        ("compression_ratio", "{worker: {method: top_k, fraction: 0.05}}"),
         ("eval_every", "evaluation.every_iterations"),
         ("output_dir", "--out"),
     ],
