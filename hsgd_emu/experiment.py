@@ -578,6 +578,9 @@ def _check_together(experiment: Experiment, draft: RunDraft) -> None:
             # What a server's children know after a phase, those of the next phase's tree do not.
             text = "beside phases only the global server may compress what it sends down"
             draft.problems.append(draft.source.problem(path, text))
+        at: Path_ = ("cases", number) if getattr(case.train, "correction", None) else ()
+        for text in _beside_scaffold(alone) if alone.train.correction else ():
+            draft.problems.append(draft.source.problem((*at, "train", "correction"), f"found scaffold {text}"))
         wrong = _beside_mixing(alone)
         draft.problems += [draft.source.problem(_mixing_path(case, number), text) for text in wrong]
 
@@ -600,6 +603,22 @@ def _of_no_use(experiment: Experiment) -> Iterator[Problem]:
             path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
             text = f"saves bytes, but no time over {listed(names)}, where a message of any size takes as long"
             yield experiment.source.problem(path, f"{text}; latency_s and bandwidth_bps would tell them apart")
+
+
+def _beside_scaffold(alone: Experiment) -> Iterator[str]:
+    """Yield what a case has that SCAFFOLD is not defined for."""
+    (schedule,), train = alone.schedules, alone.train
+    if not schedule.is_local_sgd:
+        yield "with servers that average below the global one; it is of one level: give `period` instead of `periods`"
+    if train.momentum or train.optimizer:
+        other = f"momentum {train.momentum:g}" if train.momentum else f"optimizer {train.optimizer}"
+        yield f"with {other}; its steps are plain SGD"
+    if schedule.participation < 1:
+        yield f"with participation {schedule.participation:g}; all workers take part in it"
+    if train.step_probability:
+        yield "with step_probability; all workers take all steps in it"
+    if alone.compression:
+        yield "with compression; its control variates would go uncompressed: leave out one of the two"
 
 
 def _beside_mixing(alone: Experiment) -> Iterator[str]:

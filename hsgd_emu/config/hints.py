@@ -40,8 +40,8 @@ loss criterion loss_fn loss_function
     here it is train.loss: cross_entropy or squared, the same for all cases; as a target it is test_loss or train_loss
 mu prox_mu fedprox_mu proximal_mu fedprox prox
     here it is train.proximal
-scaffold control_variates
-    local steps are SGD, with momentum and train.proximal: SCAFFOLD and the like are not there yet
+scaffold control_variates drift_correction
+    here it is train.correction: scaffold
 algorithm strategy aggregator method fl_algorithm fedavg
     servers average, weighed as in averaging: {by: samples}; how often is a case's period or periods
 clip grad_clip max_grad_norm gradient_clipping clip_norm max_norm

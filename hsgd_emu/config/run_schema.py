@@ -191,6 +191,8 @@ class TrainSpec(Strict):
     weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 0.0
     proximal: Annotated[float, Field(ge=0, le=MOST_RATE)] | None = None
     """FedProx's mu: each gradient + mu (w - r), r the model that the worker received last."""
+    correction: Literal["none", "scaffold"] | None = None
+    """SCAFFOLD: each gradient - c_j + c, control variates that travel with the models."""
     participation: Annotated[float, Field(gt=0, le=1), SCHEDULED] = 1.0
     """Fraction of each group's workers, drawn anew every local period, that take part."""
     step_probability: StepProbability | None = None
@@ -207,6 +209,7 @@ NEUTRAL = {
     "epsilon": EPSILON,
     "state": "keep",
     "proximal": 0.0,
+    "correction": "none",
 }
 """Values of keys of `train` that are as without the key."""
 
@@ -225,7 +228,10 @@ def normal(train: TrainSpec) -> TrainSpec:
 
 
 def copies_sent(train: TrainSpec) -> int:
-    """Return how many times as large as the model a message is: momentum that is averaged, or both moments, go too."""
+    """Return how many times as large as the model a message is: control variates go too, momentum that is averaged, or
+    both moments."""
+    if train.correction == "scaffold":
+        return 2
     if normal(train).state != "average":
         return 1
     return 3 if is_adam(train) else 2

@@ -23,7 +23,7 @@ from hsgd_emu.config.run_schema import TrainSpec, is_adam
 
 def is_exact_for(train: TrainSpec) -> bool:
     """Return whether a folded layer learns as the whole one does."""
-    return not is_adam(train) and not train.clip_norm
+    return not is_adam(train) and not train.clip_norm and not train.correction
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class ReadableLearner:
         self.workers = [copied(model) for _ in setup.worker_names]
         self.optimisers = [self._optimiser(worker) for worker in self.workers]
         self.can_diverge = [name for name, start in tensors_of(model).items() if bool(torch.isfinite(start).all())]
+        self.controls = [self._controls() for _ in self.workers]
+        """SCAFFOLD's c_j of each worker."""
         self.losses: list[tuple[int, float]] = []
         """Of each step: its iteration, and its loss."""
         self.outers: dict[int, tuple[dict[str, torch.Tensor], torch.optim.Optimizer | _Moments]] = {}
@@ -78,7 +80,8 @@ class ReadableLearner:
 
     def start(self, version: Version) -> None:
         start = _copy_of(self.model)
-        version.register = start | self._sent_beside(0) | {n: torch.zeros_like(start[its]) for n, its in self._sums()}
+        sums = {name: torch.zeros_like(start[its]) for name, its in self._sums()}
+        version.register = start | self._sent_beside(0) | self._controls() | sums
 
     def steps(self, made: Version, worker: int, version: Version, iteration: int, num_steps: int) -> None:
         slot = self.setup.slots[worker]
@@ -91,7 +94,17 @@ class ReadableLearner:
             if self.setup.averaged_after is not None and t >= self.setup.averaged_after:
                 for name, its in self._sums():
                     totals[name] += model.state_dict()[its]
-        made.register = _copy_of(model) | self._sent_beside(slot) | totals
+        rates = sum(learning_rate(self.train, t) for t in range(iteration, iteration + num_steps))
+        for name, weight in model.named_parameters() if self.train.correction else ():
+            own, c = self.controls[slot], version.register[f"control of {name}"]
+            own[f"control of {name}"] += (version.register[name] - weight.detach()) / rates - c
+        sent = {name: control.clone() for name, control in self.controls[slot].items()}
+        made.register = _copy_of(model) | self._sent_beside(slot) | totals | sent
+
+    def _controls(self) -> dict[str, torch.Tensor]:
+        """Return SCAFFOLD's control variates as they are at first; none without it."""
+        named = self.model.named_parameters() if self.train.correction else ()
+        return {f"control of {name}": torch.zeros_like(p.detach()) for name, p in named}
 
     def _step(self, slot: int, t: int, received: dict[str, torch.Tensor]) -> None:
         """Let a worker take the step after iteration t."""
@@ -110,6 +123,10 @@ class ReadableLearner:
                 parameter.grad += self.train.proximal * (parameter.detach() - received[name])
         if self.train.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), self.train.clip_norm)
+        for name, parameter in model.named_parameters() if self.train.correction else ():
+            if parameter.grad is not None:
+                name = f"control of {name}"
+                parameter.grad += received[name] - self.controls[slot][name]
         optimiser.step()
         self.losses.append((t, float(loss.detach())))
 

@@ -23,6 +23,8 @@ class Steps:
     """The evaluation that the losses count for."""
     holds: Sequence[int] = ()
     """Where iterates are averaged: for how many iterations the model received counts, and that after each step."""
+    rate_sum: float = 0.0
+    """Of the learning rates of the whole phase, where new control variates follow from it."""
 
     @property
     def is_ready(self) -> bool:

@@ -19,7 +19,7 @@ from hsgd_emu.learning.examine import WHOLE
 from hsgd_emu.learning.graphs import Periods
 from hsgd_emu.learning.loss_sums import LossSums
 from hsgd_emu.learning.network import Network, TrialSetup
-from hsgd_emu.learning.rates import has_one_rate
+from hsgd_emu.learning.rates import has_one_rate, learning_rate
 from hsgd_emu.learning.registers import Registers
 from hsgd_emu.learning.requests import Combine, Compress, Request, Steps, carry_out
 from hsgd_emu.learning.samples import ResidentData
@@ -87,6 +87,8 @@ class StackedLearner:
         if self._after is not None:
             at = taken.iterations(iteration, num_steps) if taken is not None else range(begin, end)
             request.holds = [max(0, to - max(since, self._after)) for since, to in pairwise([begin, *at, end])]
+        if self.setup.train.correction:
+            request.rate_sum = sum(learning_rate(self.setup.train, t) for t in range(begin, end))
         self._queue.append(request)
 
     def combine(
@@ -184,6 +186,9 @@ class StackedLearner:
         sizes = {order.size(request.place) for request in requests} if num_steps else ()
         for size in sorted(sizes):
             self._take_alike([request for request in requests if order.size(request.place) == size], num_steps)
+        done = [request for request in requests if request.num_steps == num_steps]
+        if self.setup.train.correction and done:
+            self.stacks.end_phase([request.place for request in done], [request.rate_sum for request in done])
         for request in requests:
             made = request.made
             if request.num_steps > num_steps:

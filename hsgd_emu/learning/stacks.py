@@ -14,6 +14,8 @@ from hsgd_emu.learning.compression import Compressor
 from hsgd_emu.learning.servers import Outer
 
 Tensors = dict[str, torch.Tensor]
+CONTROL, OWN_CONTROL = "control", "own control"
+"""SCAFFOLD's c, which travels with a model, and c_j."""
 SUM = "sum"
 """Of iterates, where they are averaged (Polyak-Ruppert)."""
 MOMENTUM, FIRST_MOMENT, SECOND_MOMENT = "momentum", "first moment", "second moment"
@@ -34,6 +36,8 @@ class Part:
     is_view: bool
     anchors: Tensors = field(default_factory=dict)
     """What each worker received last, where its steps are pulled there."""
+    corrections: Tensors = field(default_factory=dict)
+    """SCAFFOLD's c - c_j."""
 
     def hold(self, times: Sequence[int]) -> None:
         """Add each worker's model so many times to its sum of iterates."""
@@ -93,7 +97,10 @@ class Stacks:
         self._sums = {of(SUM, name): name for name in self._averaged()} if averaged_after is not None else {}
         sums = {name: torch.zeros_like(self.moving[its], dtype=torch.float64) for name, its in self._sums.items()}
         self.kept, self.extra = self.kept | sums, self.extra | sums
-        pulled = self.trained if train.proximal else {}
+        self._corrected = list(self.trained) if train.correction and num_workers else []
+        self.kept |= {of(OWN_CONTROL, n): torch.zeros_like(self.trained[n][:num_workers]) for n in self._corrected}
+        self.extra |= {of(CONTROL, n): torch.zeros_like(self.trained[n]) for n in self._corrected}
+        pulled = self.trained if train.proximal or train.correction else {}
         self.anchors = {name: stack[:num_workers].clone() for name, stack in pulled.items()}
         self.outers: Mapping[int, Outer] = {}
         """By row: what a server does with its average, where that is not just sent on."""
@@ -230,7 +237,20 @@ class Stacks:
             {name: stack[rows] for name, stack in stacks.items()}
             for stacks in (self.trained, self.buffers, self.kept, self.anchors)
         )
-        return Part(trained, fixed, buffers, kept, isinstance(rows, slice), anchors)
+        corrections = {n: self.extra[of(CONTROL, n)][rows] - kept[of(OWN_CONTROL, n)] for n in self._corrected}
+        return Part(trained, fixed, buffers, kept, isinstance(rows, slice), anchors, corrections)
+
+    def end_phase(self, workers: Sequence[int], rate_sums: Sequence[float]) -> None:
+        """Let workers send new control variates (SCAFFOLD, option II): c_j <- c_j - c + (x - y) / the sum of the rates.
+
+        x: the model received; y: what has become of it by the steps of the phase.
+        """
+        rows = rows_of(workers)
+        for name in self._corrected:
+            weight, own, sent = self.trained[name], self.kept[of(OWN_CONTROL, name)], self.extra[of(CONTROL, name)]
+            rates = weight.new_tensor(rate_sums).view(-1, *(1,) * (weight.dim() - 1))
+            own[rows] += (self.anchors[name][rows] - weight[rows]) / rates - sent[rows]
+            sent[rows] = own[rows]
 
     def backup(self, workers: Sequence[int]) -> Part:
         """Return copies of the models of workers, for `put` to put back."""

@@ -58,6 +58,7 @@ class Sgd:
         self.momenta = {name: part.kept[of(MOMENTUM, name)] for name in self.weights if train.momentum}
         self.momentum, self.anchors, self.proximal = train.momentum, part.anchors, train.proximal or 0.0
         self.weight_decay = train.weight_decay + self.proximal
+        self.corrections = part.corrections
         self.rate: Rate = 0.0
 
     def begin_step(self, rate: Rate) -> Rate:
@@ -78,7 +79,7 @@ class Sgd:
         if self.momentum:
             _add_product(self.momenta[name], left, right, self.momentum, scale)
             self._follow_momentum(name)
-        elif self.weight_decay and not self.proximal and isinstance(self.rate, float):
+        elif self.weight_decay and not (self.proximal or self.corrections) and isinstance(self.rate, float):
             _add_product(weight, left, right, 1 - self.rate * self.weight_decay, -scale)
         else:
             self._decay(name)
@@ -92,6 +93,8 @@ class Sgd:
             self.weights[name].mul_(1 - self.rate * self.weight_decay)
         if self.proximal:
             self.weights[name].add_(self.anchors[name] * (self.rate * self.proximal))
+        if self.corrections:
+            self.weights[name].sub_(self.corrections[name] * self.rate)
 
     def _follow_momentum(self, name: str) -> None:
         weight, momentum = self.weights[name], self.momenta[name]

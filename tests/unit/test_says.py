@@ -85,6 +85,7 @@ RATE_FORM = "train.learning_rate={schedule: cosine, initial: 0.1, final: 0.2}"
 COST_FORM = f"{COST}={{distribution: gamma, shape: 9, scale: 9}}"
 BOTH_WAYS = "profiles.far={up_s: 1, down_s: 1}"
 RAW = "profiles.far={latency_s: 1, bandwidth_bps: 1000, model: raw}"
+LOCAL_SGD = "cases=[{name: even, period: 12, train: {participation: 1}}, {name: local, period: 4}]"
 CHANGES: dict[str, tuple[str, ...]] = {
     "RunSpec.message_bytes": ("message_bytes=5",),
     "RunSpec.seeds": ("seeds=[2]",),
@@ -136,6 +137,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "CaseTrainSpec.optimizer": ("cases.0.train.momentum=0", "cases.0.train.optimizer=adam"),
     "CaseTrainSpec.betas": ("cases.0.train={optimizer: adam, momentum: 0}", "cases.0.train.betas=[0.5, 0.9]"),
     "CaseTrainSpec.epsilon": ("cases.0.train={optimizer: adam, momentum: 0}", "cases.0.train.epsilon=0.1"),
+    "TrainSpec.correction": (LOCAL_SGD, "train.correction=scaffold"),
+    "CaseTrainSpec.correction": (LOCAL_SGD, "cases.0.train.correction=scaffold"),
     "TrainSpec.step_probability": ("train.step_probability={worker: 0.5}",),
     "CaseTrainSpec.step_probability": ("cases.0.train.step_probability=0.5",),
     "TrainSpec.state": ("train.momentum=0.5", "train.state=reset"),
