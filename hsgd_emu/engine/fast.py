@@ -6,8 +6,9 @@ one server; an axis of one number stands for the same number all along it. A ser
 round.
 
 Where everybody takes part, a round depends on the one before only through the moment at which the global server sends
-down: rounds are computed from there, side by side, and then added up; with constant costs they are all alike. With
-partial participation a worker that sat out may still be receiving: rounds are computed one after the other.
+down: rounds are computed from there, side by side, and then added up. Those that have not the same phases, since they
+grow or have another tree, come one kind after the other; with constant costs all of a kind but the first take the same.
+With partial participation a worker that sat out may still be receiving: rounds are computed one after the other.
 
 Not modelled: events; there is no timeline here, and no blame.
 """
@@ -15,14 +16,13 @@ Not modelled: events; there is no timeline here, and no blame.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, at
+from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, alike_rounds, at
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times
 from hsgd_emu.timing.costs import TooLongError
@@ -63,18 +63,17 @@ def fast_times(plans: Sequence[Plan]) -> Times:
     for are_alike, places in _grouped(plans):
         for begin in range(0, len(places), size):
             chosen = places[begin : begin + size]
-            chunk = [plans[place] for place in chosen]
-            times[:, chosen] = _alike(chunk) if are_alike else _Recursion(chunk).times()
+            times[:, chosen] = _Recursion([plans[place] for place in chosen], are_alike).times()
     return Times(schedule, *times)
 
 
 def applies(plan: Plan) -> bool:
-    """Return whether the recursion has a plan's times: servers wait for all who take part, and rounds are alike."""
-    return not plan.depends_on_time and plan.schedule.graph is None and plan.schedule.rounds_are_alike
+    """Return whether the recursion has a plan's times: servers wait for all who take part, and no hubs mix."""
+    return not plan.depends_on_time and plan.schedule.graph is None
 
 
 def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
-    """Yield the places of plans with the same routes, those whose rounds are all alike apart from the others."""
+    """Yield the places of plans with the same routes, those whose rounds of a length take the same apart."""
     signatures: dict[int, tuple[tuple[Pair, Route], ...]] = {}
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, plan in enumerate(plans):
@@ -88,32 +87,47 @@ def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
         yield are_alike, places
 
 
-def _alike(plans: Sequence[Plan]) -> Ints:
-    """Return (4, S, R) where all rounds are alike: the first one, and what each further one adds."""
-    num_rounds, two_rounds = plans[0].num_rounds, plans[0].schedule.end_of(2)
-    two = _Recursion([replace(plan, iterations=two_rounds) for plan in plans]).times()
-    first, more = two[:, :, :1], two[:, :, 1:] - two[:, :, :1]
-    if int(more.max()) > (LONGEST_NS - int(first.max())) // num_rounds:
-        raise TooLongError
-    return first + more * np.arange(num_rounds)
-
-
 class _Recursion:
     """The rounds of scenarios of one schedule."""
 
-    def __init__(self, plans: Sequence[Plan]) -> None:
+    def __init__(self, plans: Sequence[Plan], take_the_same: bool) -> None:
+        """take_the_same: whether rounds of one length do, but for the first of them, since nothing is drawn."""
         self.num_scenarios, self.num_rounds, self.num_workers = len(plans), plans[0].num_rounds, len(plans[0].workers)
-        self.all_take_part = plans[0].schedule.participation >= 1
+        self.take_the_same, self.all_take_part = take_the_same, plans[0].schedule.participation >= 1
+        self.rounds = list(alike_rounds(plans[0].schedule, self.num_rounds))
         self.costs = ScenarioCosts(plans)
-        self.root = _Server(self.costs, 0)
+        self.held = _Held(plans[0].workers, self.num_scenarios)
 
     def times(self) -> Ints:
         """Return (4, S, R): time, aggregated, compute, aggregation."""
         times = np.empty((4, self.num_scenarios, self.num_rounds), np.int64)
-        rounds = self._rounds_at_once()
+        begin = 0
+        for rounds in self.rounds:
+            self.costs.turn_to(rounds)
+            self.root = _Server(self.costs, 0, self.held)
+            end = begin + rounds.num_rounds
+            known = min(begin + 2, end) if self.take_the_same else end
+            self._fill(times[:, :, begin:known])
+            if not self.all_take_part:
+                self.root.keep()
+            times[:, :, known:end] = times[:, :, known - 1 : known]
+            begin = end
+        if float(times.max()) * (self.num_rounds if self.all_take_part else 1) > LONGEST_NS:
+            raise TooLongError
+        if self.all_take_part:
+            # Each round from the moment the global server sent down: added up, when it aggregates. The way down of
+            # the last round comes on top.
+            times[1:].cumsum(axis=2, out=times[1:])
+            times[0] += times[1]
+        return times
+
+    def _fill(self, times: Ints) -> None:
+        """Write the next rounds, which are alike."""
+        num_rounds = times.shape[2]
+        rounds = self._rounds_at_once(num_rounds)
         scenarios = max(1, _ELEMENTS // (self.num_workers * rounds))
-        for begin in range(0, self.num_rounds, rounds):
-            num = min(rounds, self.num_rounds - begin)
+        for begin in range(0, num_rounds, rounds):
+            num = min(rounds, num_rounds - begin)
             self.root.draw(num)
             for first in range(0, self.num_scenarios, scenarios):
                 part = slice(first, first + scenarios)
@@ -121,21 +135,13 @@ class _Recursion:
                 moments = self._side_by_side() if self.all_take_part else self._next()
                 for place, moment in enumerate(moments):
                     times[place, part, begin : begin + num] = moment
-        if float(times.max()) * (self.num_rounds if self.all_take_part else 1) > LONGEST_NS:
-            raise TooLongError
-        if self.all_take_part:
-            # Each round from the moment the global server sent down: added up, when it aggregates. The way down of
-            # the last round comes on top.
-            times[1:] = times[1:].cumsum(axis=2)
-            times[0] += times[1]
-        return times
 
-    def _rounds_at_once(self) -> int:
-        """Return how many rounds to draw the costs of, and to compute side by side."""
+    def _rounds_at_once(self, num_rounds: int) -> int:
+        """Return how many of some rounds to draw the costs of, and to compute side by side."""
         if not self.all_take_part:
             return 1
         most = min(_ELEMENTS // self.num_workers, _DRAWS // max(1, self.root.num_per_round()))
-        return max(1, min(most, self.num_rounds))
+        return max(1, min(most, num_rounds))
 
     def _side_by_side(self) -> tuple[Ints, Ints, Ints, Ints]:
         """Return the way down after each round, and the rounds from where the global server sent down before."""
@@ -150,10 +156,24 @@ class _Recursion:
         return last.time, aggregated.time, last.compute, last.aggregation
 
 
+class _Held:
+    """What is kept of workers from round to round, whoever aggregates them: (W, S, 1) each, W of all workers."""
+
+    def __init__(self, workers: Sequence[int], num_scenarios: int) -> None:
+        self.place = {worker: place for place, worker in enumerate(workers)}
+        self.now = Moment(*np.zeros((3, len(workers), num_scenarios, 1), np.int64))
+        """When they did what they did last; where rounds are side by side, from where the global server sent down."""
+
+    def of(self, workers: Sequence[int]) -> Moment:
+        """Return the part of some workers that follow one another, to be written to."""
+        first = self.place[workers[0]]
+        return Moment(*(part[first : first + len(workers)] for part in self.now))
+
+
 class _Server:
     """An aggregating server and all below it."""
 
-    def __init__(self, costs: ScenarioCosts, server: int) -> None:
+    def __init__(self, costs: ScenarioCosts, server: int, held: _Held) -> None:
         stage, nodes = costs.stage, costs.nodes
         self.num_phases = costs.num_phases(server)
         self.aggregation = costs.aggregations(server)
@@ -163,9 +183,9 @@ class _Server:
         self.children: list[_Workers | _LocalServer] = []
         for is_worker, run in groupby(below, key=lambda child: nodes[child].is_worker):
             if is_worker:
-                self.children.append(_Workers(costs, list(run)))
+                self.children.append(_Workers(costs, list(run), held))
             else:
-                self.children += [_LocalServer(costs, child, self.num_phases) for child in run]
+                self.children += [_LocalServer(costs, child, held, self.num_phases) for child in run]
 
     def num_per_round(self) -> int:
         """Return how many costs are drawn for a round."""
@@ -209,12 +229,17 @@ class _Server:
         """Return when the last worker received a model."""
         return _last(child.held() for child in self.children)
 
+    def keep(self) -> None:
+        """Let the rounds of another tree begin from where the workers are."""
+        for child in self.children:
+            child.keep()
+
 
 class _LocalServer(_Server):
     """A server below another one: several of its phases lie in one phase above."""
 
-    def __init__(self, costs: ScenarioCosts, server: int, num_above: int) -> None:
-        super().__init__(costs, server)
+    def __init__(self, costs: ScenarioCosts, server: int, held: _Held, num_above: int) -> None:
+        super().__init__(costs, server, held)
         self.per_phase = self.num_phases // num_above
         self.exchanges = costs.exchanges(server)
 
@@ -246,14 +271,13 @@ class _LocalServer(_Server):
 class _Workers:
     """Workers of one server that follow one another in node order. now: (W, S, R), when they did what they did last."""
 
-    def __init__(self, costs: ScenarioCosts, workers: Sequence[int]) -> None:
+    def __init__(self, costs: ScenarioCosts, workers: Sequence[int], held: _Held) -> None:
         self.members: NDArray[np.bool_] | None = None
         """(J, W, S, R): who takes part; None: all do."""
         self.num_workers = len(workers)
         self.steps = Block([costs.steps(worker) for worker in workers])
         self.exchanges = Block([costs.exchanges(worker) for worker in workers])
-        self.held_before = np.zeros((len(workers), len(costs.plans), 1), np.int64)
-        self.now = _begin(self.held_before)
+        self.now = self.before = held.of(workers)
 
     def num_per_round(self) -> int:
         return self.steps.num_per_round + 2 * self.exchanges.num_per_round
@@ -288,7 +312,7 @@ class _Workers:
         self.now = sent.later(at(self.down, number))
 
     def way_down(self, sent: Ints) -> Ints:
-        before = self.held_before[:, self.part]
+        before = self.before.time[:, self.part]
         held = np.broadcast_to(sent + at(self.down, -1), (*before.shape[:2], self.num_rounds))
         self.now = _begin(np.concatenate([before, held[:, :, :-1]], axis=2))
         before[:] = held[:, :, -1:]
@@ -296,6 +320,10 @@ class _Workers:
 
     def held(self) -> Moment:
         return _first_of_last(self.now, self.now.time)
+
+    def keep(self) -> None:
+        for before, now in zip(self.before, self.now, strict=True):
+            before[:] = now
 
 
 def _begin(time: Ints) -> Moment:

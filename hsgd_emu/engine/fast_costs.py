@@ -6,20 +6,24 @@ the same number all along it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TypeVar
+from functools import cache, partial
+from itertools import groupby, pairwise
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hsgd_emu.config.run_schema import MOST_ITERATIONS
 from hsgd_emu.config.schema import Ref
 from hsgd_emu.engine.messages import Both
 from hsgd_emu.engine.plan import Participation, Plan
+from hsgd_emu.engine.schedule import Schedule, Stage
 from hsgd_emu.timing.costs import Cost, Stream, TooLongError
-from hsgd_emu.timing.transfers import Transfer
+from hsgd_emu.timing.transfers import Exchanges, Transfer
 from hsgd_emu.topology.routes import Pair
+from hsgd_emu.topology.tree import Link
 
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", np.int64, np.bool_)
@@ -141,46 +145,73 @@ class _Messages:
     of: tuple[Both, ...]
 
 
+class Alike(NamedTuple):
+    """Rounds that follow one another and have the same phases."""
+
+    stage: Stage
+    length: int
+    num_rounds: int
+
+
+def alike_rounds(schedule: Schedule, num_rounds: int) -> Iterator[Alike]:
+    """Yield the first rounds of a schedule, those that are alike together."""
+    for stage in schedule.stages:
+        of_stage = range(stage.rounds_before, min(num_rounds, stage.num_rounds(stage.end or MOST_ITERATIONS)))
+        if stage.rounds.last is None and of_stage:
+            yield Alike(stage, stage.period[0], len(of_stage))
+        elif of_stage:
+            ends = [stage.end_of(number) for number in range(of_stage.start, of_stage.stop + 1)]
+            for length, same in groupby(end - begin for begin, end in pairwise(ends)):
+                yield Alike(stage, length, len(list(same)))
+
+
 class ScenarioCosts:
-    """The costs of several plans of one schedule with the same routes."""
+    """The costs of several plans of one schedule with the same routes, in the rounds that `turn_to` says."""
 
     def __init__(self, plans: Sequence[Plan]) -> None:
-        self.plans, self.schedule = plans, plans[0].schedule
-        (self.stage,) = self.schedule.stages
+        self.plans = plans
         self.nodes, self.routes = plans[0].network.topology.nodes, plans[0].routes
         self.seeds = [plan.cost_seed for plan in plans]
+        self._above: dict[int, list[int]] = {}
+        for node, server in plans[0].schedule.pairs:
+            self._above.setdefault(node, []).append(server)
         self._messages: dict[tuple[Both, ...], _Messages] = {}
         self._transfers = cache(self._find_transfers)
         self._exchange = cache(self._find_exchange)
         self._groups = cache(lambda *columns: Groups(zip(self.seeds, *columns, strict=True)))
         self._same = cache(self._find_same)
+        # What is drawn goes on from rounds to rounds.
+        self._steps = cache(lambda worker, number: plans[number].steps(worker))
+        self._aggregations = cache(self._open_aggregations)
+        self._leg = cache(self._open_leg)
+        self._participation = cache(lambda number: Participation(plans[number]))
+
+    def turn_to(self, rounds: Alike) -> None:
+        """Go on with these rounds."""
+        self.stage, self._length = rounds.stage, rounds.length
 
     def num_phases(self, server: int) -> int:
         """Return how many phases of a server lie in a round."""
-        return self.schedule.num_phases(server, self.schedule.end_of(1))
+        return self._length // self.stage.period[server] if server else 1
 
     def steps(self, worker: int) -> Source | Same:
         """Return what the steps of a worker between two aggregations take together."""
         server = self.stage.parent[worker]
         costs = tuple(plan.network.steps[worker] for plan in self.plans)
-        num_steps = next(self.stage.phases(server)).num_steps
-        num_phases, shares = self.num_phases(server), tuple(plan.step_probability.get(worker) for plan in self.plans)
+        num_phases = self.num_phases(server)
+        num_steps, shares = self._length // num_phases, tuple(plan.step_probability.get(worker) for plan in self.plans)
         same = self._same(costs, num_phases, num_steps) if not any(shares) else None
         if same is not None:
             return same
         # Which steps are taken is learned: it goes by the trial's own seed.
         seeds = tuple(share and plan.seed for share, plan in zip(shares, self.plans, strict=True))
         columns = (costs, seeds, shares) if any(shares) else (costs,)
-        return self._drawn(columns, num_phases, num_steps, lambda number: self.plans[number].steps(worker))
+        return self._drawn(columns, num_phases, num_steps, partial(self._steps, worker))
 
     def aggregations(self, server: int) -> Source | Same:
         """Return what a server's aggregations take."""
         costs = tuple(plan.network.aggregations.get(server, _NOTHING) for plan in self.plans)
-        num_phases, name = self.num_phases(server), self.nodes[server].name
-
-        def stream(number: int) -> Stream:
-            return costs[number].stream(self.seeds[number], "aggregation", name)
-
+        num_phases, stream = self.num_phases(server), partial(self._aggregations, server)
         return self._same(costs, num_phases, 1) or self._drawn((costs,), num_phases, 1, stream)
 
     def _drawn(
@@ -193,6 +224,10 @@ class ScenarioCosts:
             return lambda num: (opened.sums(num, each),)
 
         return Source(self._groups(*columns), open_, num_phases)
+
+    def _open_aggregations(self, server: int, number: int) -> Stream:
+        cost = self.plans[number].network.aggregations.get(server, _NOTHING)
+        return cost.stream(self.seeds[number], "aggregation", self.nodes[server].name)
 
     def _find_same(self, costs: tuple[Cost, ...], num_phases: int, each: int) -> Same | None:
         """Return what nodes of these costs take, or None where some are drawn. Nodes of a class share theirs."""
@@ -211,17 +246,23 @@ class ScenarioCosts:
             return Same(num_phases, *(_added(one) for one in zip(*same, strict=True)))
 
         def open_(number: int) -> Draw:
-            both, legs = messages.of[number], self.plans[number].network.legs(pair, route, self.seeds[number])
+            both, turns = messages.of[number], [1 if hop.forward else -1 for hop in route]
+            legs = [self._leg(node, hop.link, number) for hop in route]
 
             def draw(num: int) -> tuple[Ints, ...]:
-                turns = [1 if leg.forward else -1 for leg in legs]
-                ways = [leg.exchanges.many(num, *both[::turn])[::turn] for leg, turn in zip(legs, turns, strict=True)]
+                ways = [leg.many(num, *both[::turn])[::turn] for leg, turn in zip(legs, turns, strict=True)]
                 return tuple(_added(one) for one in zip(*ways, strict=True))
 
             return draw
 
-        transfers = (self._transfers(hop.link.profile) for hop in route)
-        return Source(self._groups(messages.of, *transfers), open_, num_phases)
+        # By all that a node ever draws, so that those who share a stream do so throughout.
+        pairs = [(node, server) for server in self._above[node]]
+        transfers = (self._transfers(hop.link.profile) for pair in pairs for hop in self.routes[pair])
+        return Source(self._groups(*(self._messages_of(pair).of for pair in pairs), *transfers), open_, num_phases)
+
+    def _open_leg(self, node: int, link: Link, number: int) -> Exchanges:
+        transfer = self.plans[number].network.transfers[link.profile]
+        return transfer.stream(self.seeds[number], link.name, self.nodes[node].name)
 
     def _find_transfers(self, ref: Ref) -> tuple[Transfer, ...]:
         return tuple(plan.network.transfers[ref] for plan in self.plans)
@@ -248,7 +289,7 @@ class ScenarioCosts:
             return None
 
         def open_(number: int) -> Draw:
-            draws = Participation(self.plans[number]).draws(self.stage, server)
+            draws = self._participation(number).draws(self.stage, server)
 
             def draw(num: int) -> tuple[Ints, ...]:
                 drawn = [frozenset(next(draws)) for _ in range(num)]

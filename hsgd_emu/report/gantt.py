@@ -103,6 +103,8 @@ def words(window: Window) -> str:
     ]
     if not window.full:
         parts.append("Only what touches the global server was kept (timeline: rounds).")
+    if window.case.traffic is not None and len(window.case.traffic.schedule.stages) > 1:
+        parts.append("The case has phases; these are rounds of the first.")
     num = window.num_rounds
     rounds = f"the first {num} rounds" if num > 1 else "the first round" if num else "the beginning of the first round"
     nodes = sum(not place.rest for place in window.places)
@@ -310,7 +312,10 @@ class _Trial:
 
     def _round_ends(self, rows: Sequence[Any], limit: int) -> Iterator[int]:
         """Yield after how many rows each of the first rounds is over, as far as it was read as a whole."""
-        for number in range(1, min(MOST_ROUNDS, self.num_rounds) + 1):
+        stage = self.case.traffic.schedule.stages[0] if self.case.traffic else None
+        # Who aggregates whom is drawn from the first round.
+        alike = self.num_rounds if stage is None or stage.end is None else stage.num_rounds(stage.end)
+        for number in range(1, min(MOST_ROUNDS, self.num_rounds, alike) + 1):
             end = sum(row[4] <= self._end_of(number) for row in rows)
             if end < limit:
                 yield end

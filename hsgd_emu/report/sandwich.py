@@ -16,6 +16,7 @@ from hsgd_emu.metrics import METRICS
 from hsgd_emu.report.content import Case, Content, thin
 from hsgd_emu.report.curves import FORMS, KINDS, SHOWN, line_look, whose_line, y_axis
 from hsgd_emu.report.figure import AXIS, Column, Figure, Picture, Ref, Switch
+from hsgd_emu.report.sentences import listed
 from hsgd_emu.results.wording import number, percent
 
 Order = Literal["yes", "better than P=I", "worse than P=G", "P=G better than P=I"]
@@ -82,9 +83,15 @@ def sandwich(content: Content) -> Figure | None:
         pictures=tuple(pictures),
         columns=tuple(_columns(found)),
         switches=(Switch("H-SGD", options),) if len(found) > 1 else (),
-        note=NOTE,
+        note=f"{NOTE}{_left_out(content)}",
         log_x=True,
     )
+
+
+def _left_out(content: Content) -> str:
+    """Say which cases of H-SGD have no two periods to be held against."""
+    unlike = [c for c in content.cases if not c.dashed and c.traffic and not c.traffic.schedule.rounds_are_alike]
+    return f" Without {listed([c.name for c in unlike])}: their rounds are not all alike." if unlike else ""
 
 
 # --- who lies between whom --------------------------------------------------------------------------

@@ -394,5 +394,9 @@ def read_study_file(folder: Path) -> dict[str, Any]:
 
 
 def local_sgd_cases(run: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the cases that are single-level local SGD: those without `periods`."""
-    return tuple(case["name"] for case in run.get("cases", ()) if case.get("periods") is None)
+    """Return the names of the cases that are single-level local SGD: those without `periods`, in all their phases."""
+    return tuple(
+        case["name"]
+        for case in run.get("cases", ())
+        if all(part.get("periods") is None for part in (case, *(case.get("phases") or ())))
+    )

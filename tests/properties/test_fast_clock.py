@@ -69,6 +69,54 @@ def test_scenarios_of_other_costs(data: dict[str, Any], factors: list[float], on
     assert_same(plans)
 
 
+@st.composite
+def unlike_rounds(draw: st.DrawFn) -> dict[str, Any]:
+    """A run with a case of local SGD whose rounds grow, one of H-SGD whose rounds are listed, and one in stages."""
+    data = draw(runs())
+    local, nested = data["cases"]
+    period, iterations = local["period"], data["train"]["iterations"]
+    lengths = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    grown = [{"first": draw(st.integers(1, 3)), "add": draw(st.integers(0, 2))}, {"first": 1, "times": 2}, "once"]
+    listed = {"rounds": [period * length for length in lengths]}
+    of_stages = [{"period": draw(st.sampled_from([1, period]))}, {"periods": nested["periods"]}, {"period": listed}]
+    stages = [
+        draw(st.sampled_from(of_stages)) | {"iterations": period * draw(st.integers(1, 3))}
+        for _ in range(draw(st.integers(1, 3)))
+    ]
+    for stage in draw(st.lists(st.sampled_from(stages), max_size=1)):
+        stage["participation"] = draw(st.sampled_from([1.0, 0.5]))
+    data["train"]["iterations"] = iterations + sum(stage["iterations"] for stage in stages)
+    data["cases"] = [
+        {"name": "grown", "period": draw(st.sampled_from(grown))},
+        {"name": "listed", "periods": nested["periods"] | {"root": listed}},
+        {"name": "stages", "phases": [*stages, draw(st.sampled_from(of_stages))]},
+    ]
+    return data
+
+
+@settings(FIXED, max_examples=50)
+@given(
+    data=unlike_rounds(),
+    factors=st.lists(st.sampled_from([0.5, 1, 3]), min_size=1, max_size=2),
+    elements=st.sampled_from([7, 2**19]),
+)
+def test_rounds_that_are_not_alike(data: dict[str, Any], factors: list[float], elements: int) -> None:
+    """Growing rounds, lists of them and stages with trees of their own, in several scenarios and up to any round."""
+    experiment = experiment_of(data)
+    first = dict(list(experiment.network.transfers.items())[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "_ELEMENTS", elements)
+        for case, schedule in enumerate(experiment.schedules):
+            plans = [plan_of(experiment, case, seed) for seed in (1, 2)]
+            for factor in factors:
+                links = {ref: transfer.scaled(factor) for ref, transfer in first.items()}
+                changed = replace(experiment, network=experiment.network.rebound(links))
+                plans.append(plan_of(changed, case, 2))
+            assert_same(plans)
+            some = schedule.end_of(max(1, plans[0].num_rounds // 2))
+            assert_same([replace(plan, iterations=some) for plan in plans])
+
+
 @settings(FIXED, max_examples=60)
 @given(data=runs(), elements=st.sampled_from([1, 7, 64]))
 def test_chunks_change_nothing(data: dict[str, Any], elements: int) -> None:

@@ -171,7 +171,7 @@ def scheduled(experiment: Experiment, schedule: Schedule, seed: int) -> dict[str
     Not until_targets: whatever a study asks of it, a trial is learned as far as that.
     """
     found = replace(experiment, seeds=(seed,)).sections(SCHEDULED)
-    resolved = ("period", "periods", "participation")
+    resolved = ("period", "periods", "phases", "participation")
     case = {key: value for key, value in found["cases"][0].items() if key not in resolved}
     train = found["train"] | {"participation": schedule.participation}
     return found | {"train": train, "cases": [case | {"name": CASE} | schedule.by_name(experiment.topology)]}

@@ -230,7 +230,8 @@ def test_the_model_is_the_clock(place: Path) -> None:
 
 def test_partial_participation_is_timed_as_the_seeds_draw_it(place: Path) -> None:
     finished = finished_run(place / "two")
-    schedule = replace(finished.experiment.schedules[2], participation=0.5)
+    everybody = finished.experiment.schedules[2]
+    schedule = replace(everybody, stages=tuple(replace(stage, participation=0.5) for stage in everybody.stages))
     experiment = replace(finished.experiment, schedules=(schedule,))
     model = Model.of(replace(finished, experiment=experiment), [Measured(schedule.name, 1.0, {2: 100})], {})
     sets = [f"profiles.far.rtt_s={FAR}", f"profiles.near.rtt_s={NEAR}", f"compute.step_s={C}"]
