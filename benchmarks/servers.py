@@ -9,18 +9,13 @@ turns (A B C A B C ...) in one process; medians of whole rounds, all workers com
 
 from __future__ import annotations
 
-import argparse
-import time
-from statistics import median
-
-from workloads import LOCAL_PERIOD, ROOT, SEED, WORKLOADS, Driver, Settings, Workload, hardware, num_cores, slots_of
+from workloads import LOCAL_PERIOD, ROOT, SEED, Driver, Settings, Workload, compared, medians_in_turns, slots_of
 
 from hsgd_emu.config.server_schema import CompressionSpec, ServerSpec
 from hsgd_emu.engine.compression import Sender
 from hsgd_emu.engine.operations import Version
 from hsgd_emu.learning.network import TrialSetup
 from hsgd_emu.learning.stacked import StackedLearner
-from hsgd_emu.learning.world import choose_device
 
 SERVERS = {
     "average": None,
@@ -43,43 +38,22 @@ class Compressing(Driver):
         return self.operations.compress(worker, "up", version, self.model)
 
 
-def measure(workload: Workload, num_workers: int, settings: Settings, seconds: float) -> dict[str, float]:
-    """Return seconds per round by rule."""
+def print_table(workload: Workload, num_workers: int, settings: Settings, seconds: float) -> None:
+    """Print milliseconds per round by rule."""
     world, slots = settings.world(workload.model, workload.data, num_workers), slots_of(num_workers)
-    drivers, spans = {}, dict[str, list[float]]()
+    drivers = {}
     for rule in (*SERVERS, *COMPRESSION):
         spec, coded = SERVERS.get(rule), COMPRESSION.get(rule)
         senders = {(node, "up"): Sender(str(node), coded) for node in slots if node != ROOT and coded}
         servers = {ROOT: spec} if spec else {}
         setup = TrialSetup(SEED, world.worker_names, slots, world.train, servers=servers, senders=senders)
         learner = StackedLearner(world.build(SEED), world.resident(SEED), setup, world.choose(SEED, "usual"))
-        driver = (Compressing if coded else Driver)(learner, num_workers, LOCAL_PERIOD, settings.device)
-        driver.round(False)
-        drivers[rule], spans[rule] = driver, []
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds * len(drivers):
-        for rule, driver in drivers.items():
-            spans[rule] += driver.rounds_wall_s(0, 1, 0.1)
-    return {rule: median(found) for rule, found in spans.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=["mlp", "cifar_cnn"])
-    parser.add_argument("--workers", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=5.0, help="timed work per rule")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    settings = Settings(choose_device(args.device), args.threads)
-    settings.apply()
-    for name in args.workloads:
-        found = measure(WORKLOADS[name], args.workers, settings, args.seconds)
-        print(f"\n| {name}, {args.workers} workers | ms per round | of plain averaging's |\n|:--|--:|--:|")
-        for rule, span in found.items():
-            print(f"| {rule} | {1000 * span:,.1f} | {span / found['average']:.2f} |")
-    print("\n" + "\n".join(hardware(settings, num_cores())))
+        drivers[rule] = (Compressing if coded else Driver)(learner, num_workers, LOCAL_PERIOD, settings.device)
+    spans = medians_in_turns(drivers, seconds)
+    print(f"\n| {workload.name}, {num_workers} workers | ms per round | of plain averaging's |\n|:--|--:|--:|")
+    for rule, span in spans.items():
+        print(f"| {rule} | {1000 * span:,.1f} | {span / spans['average']:.2f} |")
 
 
 if __name__ == "__main__":
-    main()
+    compared(__doc__, print_table)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 import torchvision
@@ -16,7 +18,7 @@ import torchvision
 from hsgd_emu.config.run_schema import Augment, DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.engine.operations import Learner, Operations, Version
 from hsgd_emu.learning.engines import Precision
-from hsgd_emu.learning.world import World, choose_precision, make_deterministic
+from hsgd_emu.learning.world import World, choose_device, choose_precision, make_deterministic
 from hsgd_emu.metrics import Metrics
 
 SEED, ROOT = 1, 0
@@ -154,6 +156,37 @@ class Driver:
             self.round(False)
             spans.append(time.perf_counter() - begun)
         return spans
+
+
+def medians_in_turns(drivers: Mapping[str, Driver], seconds: float) -> dict[str, float]:
+    """Return the median seconds of a round of each driver; they take turns, each timed for about so many seconds."""
+    spans = {name: list[float]() for name in drivers}
+    for driver in drivers.values():
+        driver.round(False)
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds * len(drivers):
+        for name, driver in drivers.items():
+            spans[name] += driver.rounds_wall_s(0, 1, 0.1)
+    return {name: median(found) for name, found in spans.items()}
+
+
+def compared(doc: str | None, print_table: Callable[[Workload, int, Settings, float], None]) -> None:
+    """Read the command line of a benchmark that compares rules on workloads, and print a table of each.
+
+    print_table: of a workload, a number of workers, settings, and seconds of timed work per rule.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=["mlp", "cifar_cnn"])
+    parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=5.0, help="timed work per rule")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    settings = Settings(choose_device(args.device), args.threads)
+    settings.apply()
+    for name in args.workloads:
+        print_table(WORKLOADS[name], args.workers, settings, args.seconds)
+    print("\n" + "\n".join(hardware(settings, num_cores())))
 
 
 def synchronise(device: torch.device) -> None:

@@ -106,8 +106,13 @@ class Experiment:
     @property
     def own_code(self) -> tuple[str, ...]:
         """Every `module:factory` that the run names: to load it is to run whatever is written there."""
-        named = [self.data.dataset, self.model.name, *(spec.optimizer for spec in self._server_specs())]
-        return tuple(dict.fromkeys(name for name in named if ":" in name))
+        rules = (spec.optimizer for spec in self.own_rules)
+        return tuple(dict.fromkeys((*self.own_data_and_model, *rules)))
+
+    @property
+    def own_data_and_model(self) -> tuple[str, ...]:
+        """Every `module:factory` that alone could tell how large a model is."""
+        return tuple(dict.fromkeys(name for name in (self.data.dataset, self.model.name) if ":" in name))
 
     @property
     def own_rules(self) -> tuple[ServerSpec, ...]:

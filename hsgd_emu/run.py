@@ -294,8 +294,9 @@ def session_of(
     if options.timing_only:
         num_bytes = known_message_bytes(experiment, options.trust_code)
         if num_bytes is None:
+            whose = listed(experiment.own_data_and_model)
             text = (
-                f"is missing: only the code of {listed(experiment.own_code)} could tell how large a message is, and "
+                f"is missing: only the code of {whose} could tell how large a message is, and "
                 "--timing-only does not run it; set message_bytes, as in --set message_bytes=100000, or give "
                 "--trust-code"
             )
@@ -340,7 +341,7 @@ def known_message_bytes(experiment: Experiment, trust_code: bool) -> int | None:
 
     trust_code: that code may be run.
     """
-    knows = trust_code or not experiment.own_code
+    knows = trust_code or not experiment.own_data_and_model
     if experiment.message_bytes is not None:
         return experiment.message_bytes if knows or not experiment.compresses else None
     return timing_message_bytes(experiment) if knows else None
@@ -363,7 +364,8 @@ def check_learning(experiments: Iterable[Experiment], notes: list[Problem], trus
     """
     tried = set()
     for experiment in experiments:
-        learning = (repr(experiment.data), repr(experiment.model), repr(experiment.train), experiment.seeds)
+        sections = (experiment.data, experiment.model, experiment.train, experiment.own_rules)
+        learning = (*map(repr, sections), experiment.seeds)
         if learning in tried:
             continue
         tried.add(learning)
@@ -391,6 +393,7 @@ def _try(experiment: Experiment, notes: list[Problem]) -> None:
 
     world = _world(experiment, worlds.choose_device("cpu"), "fp32", lambda text: None, note)
     world.check(experiment.seeds)
+    world.material.try_rules()
     world.choose(experiment.seeds[0], "usual")
 
 

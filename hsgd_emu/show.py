@@ -49,7 +49,8 @@ def show_file(path: Path, message_bytes: int | None, sets: Sequence[str], trust_
         size = message_bytes or _model_bytes(experiment, trust_code)
         _View(experiment.topology, experiment.topology_draft, experiment.compute, size).print(console)
         if size is None and _depends_on_size(experiment):
-            text = f"How large a message is only the code of {listed(experiment.own_code)} could tell, so how long a "
+            whose = listed(experiment.own_data_and_model)
+            text = f"How large a message is only the code of {whose} could tell, so how long a "
             text += "round takes is not known: give --message-bytes N, or --trust-code to run it"
             console.print(Text(f"\n{text}", style="dim"))
         else:

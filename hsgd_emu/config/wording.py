@@ -28,6 +28,8 @@ _FORMS = {
     "cases": "a list of cases, as in [{name: P=5, period: 5}]",
     "periods": "a list with one period per level, as in [50, 5], or a mapping of servers to periods",
     "averaging": "a mapping, as in {by: workers}",
+    "servers": "a mapping, as in {root: {optimizer: momentum, momentum: 0.9}}",
+    "compression": "a mapping, as in {worker: {method: top_k, fraction: 0.05}}",
     "evaluation": "a mapping, as in {every_iterations: 50}",
     "averaged": "a mapping, as in {after: 0}",
     "targets": "a mapping, as in {test_accuracy: [0.8]}",

@@ -126,6 +126,13 @@ class Material:
         with self.active():
             return {repr(rule): rule_fingerprint(rule, self.base, model) for rule in self._own_rules}
 
+    def try_rules(self) -> None:
+        """Let the servers' own rules take a step.
+
+        Raises:  ConfigError: one does not work.
+        """
+        assert self._rules is not None
+
     def loaded(self) -> dict[str, str]:
         """Return the facts without those of models: versions, the data, and the modules imported so far."""
         versions = {"format": str(FORMAT), **{name: _version(name) for name in LIBRARIES}}

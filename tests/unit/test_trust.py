@@ -107,6 +107,21 @@ def test_looking_at_a_run_file_runs_none_of_its_code(received, own):
     assert not ran()
 
 
+def test_looking_at_a_run_whose_servers_have_a_rule_of_its_own_runs_none_of_it(received):
+    sets = ["--set", "model=softmax_regression", "--set", "servers={root: {optimizer: 'received:net'}}"]
+    checked = cli("check", "run.yaml", *sets)
+    assert checked.exit_code == 0
+    assert "run.yaml:" in checked.stdout
+    assert "servers: the code of received:net was not run" in checked.stdout
+    assert "all iterations take" in cli("show", "run.yaml", *sets).stdout
+    assert cli("run", "run.yaml", *sets, "--timing-only", "--out", "t").exit_code == 0
+    assert cli("study", "study.yaml", "--dry-run", *sets, "--library", "library").exit_code == 0
+    assert not ran()
+    tried = cli("check", "run.yaml", *sets, "--trust-code")
+    assert tried.exit_code == 2
+    assert "servers: the own rule 'received:net' does not work: TypeError" in tried.stderr
+
+
 @pytest.mark.parametrize("own", OWN)
 def test_looking_at_a_study_runs_none_of_its_code(received, own):
     sets = OWN[own]
