@@ -111,12 +111,13 @@ class Stage:
 
     def phases(self, server: int) -> Iterator[Phase]:
         """Yield a server's phases, one after the other without end."""
-        period = self.period[server]
-        for number in count(1):
-            begin, end = self.begin + (number - 1) * period, self.begin + number * period
-            if server == 0:
-                begin, end = self.end_of(self.rounds_before + number - 1), self.end_of(self.rounds_before + number)
-            yield Phase(server, begin, end, self.num_rounds(end - 1) + 1)
+        if server == 0:
+            for number in count(self.rounds_before + 1):
+                yield Phase(0, self.end_of(number - 1), self.end_of(number), number)
+        period, first_round = self.period[server], self.rounds_before + 1
+        for begin in count(0, period):
+            round_ = first_round + self.rounds.within(begin + period - 1)
+            yield Phase(server, self.begin + begin, self.begin + begin + period, round_)
 
     def num_phases(self, server: int, iterations: int) -> int:
         """Return how many phases of a server end within so many iterations of the case."""
