@@ -38,6 +38,7 @@ TRIALS = {
     "mlp": (partial(mlp, (6,), (8,), 4), (6,), {"weight_decay": 0.1}),
     "dropout": (with_dropout, (6,), {"momentum": 0.5, "weight_decay": 0.1}),
     "adam": (partial(mlp, (6,), (8,), 4), (6,), {"optimizer": "adamw", "weight_decay": 0.1, "state": "average"}),
+    "scaffold": (partial(mlp, (6,), (8,), 4), (6,), {"correction": "scaffold", "weight_decay": 0.1}),
     "clipped": (with_dropout, (6,), {"clip_norm": 0.1, "loss": "squared"}),
     "images": (partial(cifar_cnn, 4), (3, 32, 32), {"augment": Augment(crop=4, flip=True), "momentum": 0.9}),
 }
