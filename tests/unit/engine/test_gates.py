@@ -9,7 +9,7 @@ from itertools import cycle
 import pytest
 
 from hsgd_emu.engine.gates import ClosingGate, Ticket
-from hsgd_emu.engine.operations import Operations, Version
+from hsgd_emu.engine.operations import NOBODY, Operations, Version
 from hsgd_emu.engine.schedule import Rounds, Stage
 
 CHILDREN = (1, 2, 3)
@@ -63,6 +63,8 @@ def test_what_is_combined_is_in_node_order_with_the_weights_of_those_who_took_pa
     assert versions == [arrived[1], arrived[3]]
     assert weights == pytest.approx([2 / 3, 1 / 3])
     assert ticket.arrived == {}  # the gate keeps no model
+    assert gate.held(ticket) == (0.25, 0, 5)  # what child 2 would have weighed
+    assert gate_of().held(gate_of().first()) is NOBODY
     following = gate.after(ticket)
     assert following is not None
     assert following.sits_out == {1, 3}

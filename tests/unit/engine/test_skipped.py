@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from oracle.drive import engine, experiment_of, plan_of, run_data
@@ -33,6 +35,19 @@ def test_a_skipped_step_is_drawn_and_not_spent() -> None:
     assert [spent.take(4) for _ in range(3)] == [2_000_000_000 * int(part.sum()) for part in flags.reshape(3, 4)]
     at_once = TakenOnly(Cost(2).stream(1, "compute", "w"), 1, "w", 0.5).sums(3, 4)
     assert at_once.tolist() == [2_000_000_000 * int(part.sum()) for part in flags.reshape(3, 4)]
+
+
+def test_what_is_learned_skips_what_the_clock_does_on_every_network() -> None:
+    plan = replace(plan_of(experiment_of(world(step_probability=0.5))), network_seed=5)
+    for worker in plan.workers:
+        spent, taken = plan.steps(worker), plan.taken(worker)
+        assert [spent.take(1) > 0 for _ in range(12)] == [taken.before(t + 1) > taken.before(t) for t in range(12)]
+
+
+def test_losses_count_for_the_next_evaluation() -> None:
+    plan = replace(plan_of(experiment_of(world())), evaluate_every=5, iterations=16)  # aggregations at 4, 8, 12, 16
+    evaluated = [t for t in (4, 8, 12, 16) if plan.is_evaluated(t)]
+    assert [plan.evaluated_at(t) for t in range(1, 17)] == [min(e for e in evaluated if e >= t) for t in range(1, 17)]
 
 
 def test_a_round_takes_as_long_as_the_most_steps_of_a_worker_in_it() -> None:
