@@ -78,19 +78,19 @@ def short_of_memory(learner: StackedLearner, most: int, monkeypatch) -> list[int
     tried = []
     take = Taker.take
 
-    def refuse(self, workers, iteration, num_steps):
+    def refuse(self, workers, iteration, num_steps, holds):
         tried.append(len(workers))
         if len(workers) > most:
-            take(self, workers, iteration, 1)
+            take(self, workers, iteration, 1, holds[:1])
             raise torch.OutOfMemoryError("too little memory")
-        return take(self, workers, iteration, num_steps)
+        return take(self, workers, iteration, num_steps, holds)
 
     monkeypatch.setattr(Taker, "take", refuse)
     return tried
 
 
 def test_too_little_memory_means_smaller_chunks_and_the_same_result(monkeypatch):
-    trial = Trial(TRIALS["dropout"][0], synthetic((6,)), momentum=0.5)
+    trial = Trial(TRIALS["dropout"][0], synthetic((6,)), momentum=0.5, averaged_after=1)
     expected = trial.run(trial.stacked("layered", 1))
     learner = trial.stacked("layered", 4)
     monkeypatch.setattr(learner, "_can_run_out", True)
