@@ -500,7 +500,7 @@ def _check_whole_sections(draft: RunDraft, topology: Topology, schedules: Sequen
 
 
 def _check_averaged(draft: RunDraft) -> None:
-    """Report targets of an averaged model that there is none of, and iterations left out beyond the last one."""
+    """Report targets that nothing is evaluated for, and iterations left out beyond the last one."""
     evaluation, targets, train = (draft.sections[key] for key in ("evaluation", "targets", "train"))
     if evaluation is None:
         return
@@ -508,6 +508,9 @@ def _check_averaged(draft: RunDraft) -> None:
         if getattr(targets, metric):
             text = "is of the averaged model, which `evaluation: {averaged: {after: 0}}` asks for"
             draft.problems.append(draft.source.problem(("targets", metric), text))
+    if targets is not None and targets.training_set_loss and not evaluation.workers:
+        text = "is of the whole training set, which `evaluation: {workers: true}` asks for"
+        draft.problems.append(draft.source.problem(("targets", "training_set_loss"), text))
     if evaluation.averaged is not None and train is not None and evaluation.averaged.after >= train.iterations:
         text = f"found {evaluation.averaged.after}, and train.iterations is {train.iterations}: nothing is left"
         draft.problems.append(draft.source.problem(("evaluation", "averaged", "after"), text))

@@ -33,6 +33,8 @@ class Metrics:
 
     train_loss: Annotated[float | None, Metric("train loss", -1)] = None
     """Mean mini-batch loss over all workers' steps since the last evaluation."""
+    training_set_loss: Annotated[float | None, Metric("loss on the training set", -1)] = None
+    """Of the global model on all samples that workers hold, where the run asks for figures of workers."""
     test_loss: Annotated[float | None, Metric("test loss", -1)] = None
     """Of the global model on the whole test set; NaN where it has a weight or buffer that is NaN or infinite."""
     test_accuracy: Annotated[float | None, Metric("test accuracy", 1, is_share=True)] = None
@@ -58,6 +60,19 @@ class Metrics:
     def diverged(self) -> Metrics:
         """Return the figures of a model that is not finite."""
         return replace(self, test_loss=math.nan)
+
+
+class OfWorker(NamedTuple):
+    """What is measured at one worker when a global model is evaluated; None where there is nothing to measure."""
+
+    worker: str
+    iteration: int
+    train_loss: float | None
+    """Mean mini-batch loss of its steps since the last evaluation."""
+    loss: float | None
+    """Of the global model on the worker's own data; None where it is not a finite number."""
+    accuracy: float | None
+    """Of the global model on the worker's own data."""
 
 
 _FOUND: dict[str, Metric] = {

@@ -19,7 +19,7 @@ from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError, listed
 from hsgd_emu.experiment import Experiment
-from hsgd_emu.metrics import Metrics, Reaching, Target
+from hsgd_emu.metrics import Metrics, OfWorker, Reaching, Target
 from hsgd_emu.results.folder import CHECKPOINTS
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, WaitRow
 from hsgd_emu.results.store import RunStore
@@ -117,6 +117,8 @@ class Recorded:
 
     metrics: Mapping[int, Metrics]
     weights_hash: str
+    workers: Mapping[int, Sequence[OfWorker]] = field(default_factory=dict)
+    """By iteration, where the run asks for figures of workers."""
 
 
 @dataclass
@@ -310,9 +312,8 @@ class _Trial:
         servers = self.plan.schedule.servers
         slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
         experiment = self.session.experiment
-        averaged = experiment.evaluation.averaged
-        after = None if averaged is None else averaged.after
-        self.real = world.learner(self.key.seed, slots, experiment.alone(self.key.case).train, self.plan, after)
+        train, evaluation = experiment.alone(self.key.case).train, experiment.evaluation
+        self.real = world.learner(self.key.seed, slots, train, self.plan, evaluation)
         if not self.done:
             return Operations(self.real)
         rows = self.store.curve_rows(self.key)
@@ -372,11 +373,19 @@ class _Trial:
         ]
         keep = self.session.experiment.timeline
         waits = [WaitRow(name[n], to_s(w)) for n, w in record.waits_ns.items() if keep != "none"]
-        self.store.commit_round(self.key, record.iteration, curve_row(record), timeline, barriers, waits)
+        workers = self._of_workers(record.iteration)
+        self.store.commit_round(self.key, record.iteration, curve_row(record), timeline, barriers, waits, workers)
         self._tell_of_divergence(record)
         self.session.progress.round(self.key, record)
         if record.iteration == self.stops_after:
             raise _StoppedError
+
+    def _of_workers(self, iteration: int) -> Sequence[OfWorker]:
+        """Return the figures of workers at an evaluation, where the run asks for them."""
+        if self.real is not None:
+            return self.real.of_workers.pop(iteration, ())
+        recorded = self.session.recorded.get(self.key)
+        return () if recorded is None else recorded.workers.get(iteration, ())
 
     def _tell_of_divergence(self, record: RoundRecord) -> None:
         if self.real is None or self.has_diverged or record.metrics is None or record.metrics.is_finite:

@@ -408,6 +408,8 @@ class EvaluationSpec(Strict):
     """The first global aggregation at or after each multiple of this (and always the last one)."""
     averaged: Annotated[AveragedSpec | None, LEARNED] = None
     """Evaluate the averaged model too."""
+    workers: Annotated[bool | None, LEARNED] = None
+    """Evaluate the global model on each worker's own data too, and on the whole training set."""
 
 
 Target = Annotated[float, Field(ge=0)]

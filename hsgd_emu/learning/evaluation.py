@@ -1,7 +1,8 @@
-"""Figures of models on the whole test set."""
+"""Figures of models on the whole test set, and on the training set."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import torch
 from hsgd_emu.learning.engines import Engine
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
-from hsgd_emu.metrics import Metrics
+from hsgd_emu.metrics import Metrics, OfWorker
 
 BATCH = 250
 """Samples at a time on a CPU, where larger batches no longer fit the cache; a GPU takes `GPU_BATCH`."""
@@ -41,6 +42,39 @@ def evaluate(
     return [
         Metrics(test_loss=loss / num, test_accuracy=right / num)
         for loss, right in zip(losses.tolist(), correct.tolist(), strict=True)
+    ]
+
+
+def evaluate_workers(
+    engine: Engine, model: Tensors, data: ResidentData, seed: int = 0, batch: int | None = None
+) -> tuple[float, list[tuple[float | None, float]]]:
+    """Return a model's loss on all samples that workers hold, and (loss, accuracy) on each worker's own data.
+
+    As `evaluate`, on training samples; a worker's loss that is not a finite number is None.
+    """
+    size = batch or (GPU_BATCH if data.device.type == "cuda" else BATCH)
+    losses, right = [], []
+    with torch.no_grad():
+        for place, (x, y) in enumerate(data.train_batches(size, engine.blocks)):
+            found = engine.logits(model, x, seed + place)
+            losses.append(engine.loss.of_samples(found, y).double())
+            right.append((found.argmax(1) == y) & losses[-1].isfinite())
+    loss_N, right_N = torch.cat(losses).cpu(), torch.cat(right).double().cpu()
+    shards = [torch.from_numpy(shard) for shard in data.order.shards]
+    own = [(float(loss_N[shard].mean()), float(right_N[shard].mean())) for shard in shards]
+    return float(loss_N[torch.cat(shards)].mean()), [(loss if math.isfinite(loss) else None, accuracy) for loss, accuracy in own]
+
+
+def of_workers(
+    names: Sequence[str],
+    iteration: int,
+    train_losses: Sequence[float | None],
+    own: Sequence[tuple[float | None, float]],
+) -> list[OfWorker]:
+    """Return the figures of all workers at an evaluation."""
+    return [
+        OfWorker(name, iteration, train_loss, *figures)
+        for name, train_loss, figures in zip(names, train_losses, own, strict=True)
     ]
 
 

@@ -47,6 +47,13 @@ class LossSums:
         total = sum(float(self.sums.pop(at).sum()) for at in due)
         return total / sum(int(self.counts.pop(at).sum()) for at in due) if due else None
 
+    def of_workers(self, iteration: int) -> list[float | None]:
+        """Return the mean of each worker's losses until an evaluation, before they are forgotten."""
+        due = [at for at in self.sums if at <= iteration]
+        sums = sum((self.sums[at].cpu() for at in due), torch.zeros(self.num_workers, dtype=torch.float64))
+        counts = sum((self.counts[at] for at in due), torch.zeros(self.num_workers, dtype=torch.int64))
+        return [total / num if num else None for total, num in zip(sums.tolist(), counts.tolist(), strict=True)]
+
     def state(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         """Return sums and numbers by evaluation, on the CPU."""
         return {at: (self.sums[at].cpu().clone(), self.counts[at].clone()) for at in sorted(self.sums)}

@@ -70,6 +70,8 @@ class TrialSetup:
     """By node: what a server does with its average, where that is not just sent on."""
     senders: Mapping[tuple[int, Direction], Sender] = field(default_factory=dict)
     """By node and direction: who compresses what it sends."""
+    evaluates_workers: bool = False
+    """Whether the global model is evaluated on each worker's own data too."""
     base: Path = Path()
     """Where modules of own rules are sought first."""
 

@@ -18,7 +18,7 @@ from hsgd_emu.config.server_schema import CompressionSpec, Direction, ServerSpec
 from hsgd_emu.engine.operations import NOBODY, NOTHING, Held, Version
 from hsgd_emu.learning.dropout import DropoutMasks, with_masked_dropout
 from hsgd_emu.learning.engines import ByModule
-from hsgd_emu.learning.evaluation import evaluate, with_averaged
+from hsgd_emu.learning.evaluation import evaluate, evaluate_workers, with_averaged
 from hsgd_emu.learning.examine import WHOLE, copied, examine, tensors_of
 from hsgd_emu.learning.losses import loss_of
 from hsgd_emu.learning.network import TrialSetup
@@ -47,6 +47,7 @@ class ReadableLearner:
         self.controls = [self._controls() for _ in self.workers]
         """SCAFFOLD's c_j of each worker."""
         self.losses: list[tuple[int, float]] = []
+        self.own_figures: dict[int, list[tuple[float | None, float]]] = {}
         """Of each step: its iteration, and its loss."""
         self.outers: dict[int, tuple[dict[str, torch.Tensor], torch.optim.Optimizer | _Moments]] = {}
         """By server with a rule of its own: its copy of what is trained, and what steps it."""
@@ -225,7 +226,14 @@ class ReadableLearner:
             model = self.model_of(version)
             model.load_state_dict(model.state_dict() | {its: version.register[n] / num for n, its in self._sums()})
             averaged = self._evaluated(model)
-        return with_averaged(replace(found, train_loss=train_loss), averaged)
+        metrics = with_averaged(replace(found, train_loss=train_loss), averaged)
+        if not self.setup.evaluates_workers:
+            return metrics
+        model = self.model_of(version)
+        engine = ByModule(model, batched=False, loss=loss_of(self.train))
+        loss, own = evaluate_workers(engine, tensors_of(model), self.data, self.setup.evaluation_seed, self.batch)
+        self.own_figures[iteration] = own
+        return replace(metrics, training_set_loss=loss)
 
     def _evaluated(self, model: nn.Module) -> Metrics:
         tensors = tensors_of(model)

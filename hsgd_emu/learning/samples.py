@@ -182,7 +182,10 @@ class ResidentData:
         """Return one batch for each of two workers: the first training samples, and the last."""
         num = len(self.train_y)
         first = torch.arange(min(num_samples, num), device=self.device)
-        indices = torch.stack([first, num - 1 - first], 1)[None]
+        return self._unchanged(torch.stack([first, num - 1 - first], 1)[None])
+
+    def _unchanged(self, indices: torch.Tensor) -> Draws:
+        """Return draws of samples (num_steps, B, W) that nothing is done to."""
         if not self.augmentation.is_on or not self.is_image:
             return Draws(0, indices, None, None)
         middle = torch.full((*indices.shape, 2), self.augmentation.augment.crop, device=self.device)
@@ -213,6 +216,14 @@ class ResidentData:
                 x = x.contiguous(memory_format=torch.channels_last)
             x = self.normalised(x)
             yield blocks_of(x) if blocks else x, self.test_y[start : start + size]
+
+    def train_batches(self, size: int, blocks: bool = False) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the training set in order, without augmentation, as `test_batches` returns the test set."""
+        for start in range(0, len(self.train_y), size):
+            samples = torch.arange(start, min(start + size, len(self.train_y)), device=self.device)
+            ((x_WB, y_WB),) = self.batches(self._unchanged(samples[None, :, None]))
+            x = x_WB[0].contiguous(memory_format=torch.channels_last) if self.is_image else x_WB[0]
+            yield blocks_of(x) if blocks else x, y_WB[0]
 
     def draws(self, workers: Sequence[int], iterations: Iterations, num_steps: int) -> Draws:
         """Return what is drawn for the steps after `iterations` of workers with equal batch sizes."""

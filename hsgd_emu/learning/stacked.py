@@ -14,7 +14,7 @@ from torch import nn
 from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine.operations import NOBODY, Held, Version
 from hsgd_emu.learning.engines import Precision, Way
-from hsgd_emu.learning.evaluation import evaluate, with_averaged
+from hsgd_emu.learning.evaluation import evaluate, evaluate_workers, of_workers, with_averaged
 from hsgd_emu.learning.examine import WHOLE
 from hsgd_emu.learning.graphs import Periods
 from hsgd_emu.learning.loss_sums import LossSums
@@ -26,7 +26,7 @@ from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
 from hsgd_emu.learning.steps import Taker
 from hsgd_emu.learning.tuning import Choice, can_be, usual_choice
-from hsgd_emu.metrics import Metrics
+from hsgd_emu.metrics import Metrics, OfWorker
 
 
 class StackedLearner:
@@ -57,6 +57,8 @@ class StackedLearner:
         self.stacks.outers, self.compressors = setup.outers(), setup.compressors()
         self.registers = Registers(self.stacks)
         self.losses = LossSums(num_workers, data.device)
+        self.of_workers: dict[int, list[OfWorker]] = {}
+        """By iteration, where they are asked for: for whoever writes them down to take out."""
         self.taker = Taker(self.network, self.engine, self.stacks, data, setup.taken)
         self._after = setup.averaged_after
         # Which iterates count is not known when a period is captured.
@@ -107,7 +109,9 @@ class StackedLearner:
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:
         self.flush()
-        train_loss = self.losses.mean(self._evaluation_of(iteration))
+        due = self._evaluation_of(iteration)
+        train_losses = self.losses.of_workers(due) if self.setup.evaluates_workers else []
+        train_loss = self.losses.mean(due)
         source, batch = self.registers.source(version), WHOLE if self.network.findings.mixes else None
         models, num = [self.stacks.model(source)], 0 if self._after is None else iteration - self._after
         if num > 0:
@@ -118,7 +122,12 @@ class StackedLearner:
                 evaluate(self.engine, models, self.data, self.setup.evaluation_seed, batch), models, strict=True
             )
         ]
-        return with_averaged(replace(found[0], train_loss=train_loss), *found[1:])
+        metrics = with_averaged(replace(found[0], train_loss=train_loss), *found[1:])
+        if not self.setup.evaluates_workers:
+            return metrics
+        loss, own = evaluate_workers(self.engine, models[0], self.data, self.setup.evaluation_seed, batch)
+        self.of_workers[iteration] = of_workers(self.setup.worker_names, iteration, train_losses, own)
+        return replace(metrics, training_set_loss=loss)
 
     def flush(self) -> None:
         """Carry out every queued request."""

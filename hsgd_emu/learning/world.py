@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
+from hsgd_emu.config.run_schema import DataSpec, EvaluationSpec, ModelSpec, TrainSpec
 from hsgd_emu.config.server_schema import ServerSpec
 from hsgd_emu.engine.messages import ModelShape
 from hsgd_emu.engine.plan import Plan
@@ -168,14 +168,16 @@ class World:
         slots: dict[int, int],
         train: TrainSpec | None = None,
         plan: Plan | None = None,
-        averaged_after: int | None = None,
+        evaluation: EvaluationSpec | None = None,
     ) -> TrialSetup:
+        evaluation = evaluation or EvaluationSpec()
         setup = TrialSetup(
             seed,
             self.worker_names,
             slots,
             train or self.train,
-            averaged_after=averaged_after,
+            averaged_after=None if evaluation.averaged is None else evaluation.averaged.after,
+            evaluates_workers=bool(evaluation.workers),
             base=self.material.base,
         )
         if plan is None:
@@ -235,15 +237,15 @@ class World:
         slots: dict[int, int],
         train: TrainSpec | None = None,
         plan: Plan | None = None,
-        averaged_after: int | None = None,
+        evaluation: EvaluationSpec | None = None,
     ) -> StackedLearner:
         """Return the learner of one trial.
 
         slots: see `TrialSetup`; train: of its case (default: the run's); plan: tells who skips steps, what is
-        evaluated, and what servers and senders do; averaged_after: see `TrialSetup`.
+        evaluated, and what servers and senders do; evaluation: which models, and where.
         """
         choice = self.choice or self.choose(seed)
-        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots, train, plan, averaged_after)
+        model, setup = self.material.model_to_learn(seed), self._setup(seed, slots, train, plan, evaluation)
         with self.material.active():
             learner = StackedLearner(model, self.resident(seed), setup, choice, self.precision)
         self._warn_of(learner.network)

@@ -71,6 +71,7 @@ class RunResults(Results):
     trials = Table("One row per case and seed: status, progress, hashes, cost on the host.")
     barriers = Table("What each aggregation waited for.")
     waits = Table("How long each node waited in each round.")
+    workers = Table("One row per worker and evaluation, where the run asks for them.")
 
     @cached_property
     def run(self) -> dict[str, Any]:

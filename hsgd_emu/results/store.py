@@ -13,7 +13,7 @@ from typing import Any
 
 from hsgd_emu.atomic import write_atomically
 from hsgd_emu.errors import RunError
-from hsgd_emu.metrics import TARGETS, Target
+from hsgd_emu.metrics import TARGETS, OfWorker, Target
 from hsgd_emu.results.database import create_database
 from hsgd_emu.results.folder import (
     DATABASE_FILE,
@@ -25,7 +25,7 @@ from hsgd_emu.results.folder import (
     write_environment,
 )
 from hsgd_emu.results.rows import BarrierRow, CurveRow, TimelineRow, TrialKey, TrialRow, WaitRow, target_row
-from hsgd_emu.results.tables import FORMAT, TABLES, curve_rows, insert, quoted, target_levels, trial_rows
+from hsgd_emu.results.tables import FORMAT, TABLES, curve_rows, insert, quoted, target_levels, trial_rows, worker_rows
 
 _OF_TRIAL = '"case" = ? AND seed = ?'
 
@@ -89,6 +89,10 @@ class RunStore(Store):
         """Return a trial's curve so far, in the order it was written; see `tables.curve_rows`."""
         return [row for _, row in curve_rows(self.connection, 't."case" = ? AND t.seed = ?', key)]
 
+    def worker_rows(self, key: TrialKey) -> dict[int, list[OfWorker]]:
+        """Return a trial's figures of workers by iteration."""
+        return worker_rows(self.connection, key).get(key, {})
+
     # --- writing ------------------------------------------------------------------------------------
 
     def commit_round(
@@ -99,6 +103,7 @@ class RunStore(Store):
         timeline: Sequence[TimelineRow],
         barriers: Sequence[BarrierRow],
         waits: Sequence[WaitRow],
+        workers: Sequence[OfWorker] = (),
     ) -> None:
         """Write one round and the trial's progress, all or nothing.
 
@@ -115,6 +120,7 @@ class RunStore(Store):
             insert(connection, "timeline", (key + row for row in timeline))
             insert(connection, "barriers", (key + row for row in barriers))
             insert(connection, "waits", ((*key, round_, *row) for row in waits))
+            insert(connection, "workers", (key + row for row in workers))
             diverged_at = None if curve is None or curve.metrics.is_finite else iteration
             connection.execute(
                 "UPDATE trials SET status = 'running', iteration = ?, round = ?, "

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
-from hsgd_emu.metrics import Metrics, Target
+from hsgd_emu.metrics import Metrics, OfWorker, Target
 from hsgd_emu.results import database
 from hsgd_emu.results.database import Column, ColumnType, Format, bounded, table_sql
 from hsgd_emu.results.folder import DATABASE_FILE, require_run_folder
@@ -45,6 +45,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "trials": _columns(TrialRow),
     "barriers": (*_TRIAL, *_columns(BarrierRow)),
     "waits": (*_TRIAL, Column("round", "INTEGER"), *_columns(WaitRow)),
+    "workers": (*_TRIAL, *_columns(OfWorker)),
 }
 
 TARGET_LEVELS = (Column("metric", "TEXT"), Column("target", "REAL"))
@@ -135,3 +136,15 @@ def curve_rows(
         if has_diverged and row.metrics.is_finite:
             row = row._replace(metrics=row.metrics.diverged())
         yield key, row
+
+
+def worker_rows(
+    connection: sqlite3.Connection, key: TrialKey | None = None
+) -> dict[TrialKey, dict[int, list[OfWorker]]]:
+    """Return the rows of `workers` by trial (default: of all) and iteration."""
+    where = ("", ()) if key is None else ('t."case" = ? AND t.seed = ?', key)
+    found: dict[TrialKey, dict[int, list[OfWorker]]] = {}
+    for case, seed, *cells in select(connection, "workers", *where):
+        row = OfWorker(*cells)
+        found.setdefault(TrialKey(case, seed), {}).setdefault(row.iteration, []).append(row)
+    return found

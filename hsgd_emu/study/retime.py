@@ -33,7 +33,7 @@ from hsgd_emu.results.folder import (
 from hsgd_emu.results.origin import origin, versions
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows
+from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows, worker_rows
 from hsgd_emu.study.changes import Changes, changed_experiment
 from hsgd_emu.topology.tree import Topology
 from hsgd_emu.trials import Progress, Recorded, Session, run_trials, trial_keys
@@ -97,6 +97,7 @@ def read_recorded(folder: Path, experiment: Experiment) -> dict[TrialKey, Record
         trials = trial_rows(connection)
         for key, row in curve_rows(connection):
             metrics.setdefault(key, {})[row.iteration] = row.metrics
+        workers = worker_rows(connection)
     if read_environment(folder).get("timing_only"):
         text = "was run with --timing-only and learned nothing; `hsgd-emu run` it with the other timing instead"
         raise ConfigError.of(str(folder), "", text)
@@ -105,7 +106,7 @@ def read_recorded(folder: Path, experiment: Experiment) -> dict[TrialKey, Record
         text = f"not finished: {listed(unfinished, 4)}; `hsgd-emu run FILE --resume` finishes the run"
         raise ConfigError.of(str(folder), "", text)
     hashes = {trial.key: trial.weights_hash for trial in trials if trial.weights_hash is not None}
-    return {key: Recorded(metrics[key], hashes[key]) for key in trial_keys(experiment)}
+    return {key: Recorded(metrics[key], hashes[key], workers.get(key, {})) for key in trial_keys(experiment)}
 
 
 def check_same_learning(parent: Experiment, experiment: Experiment) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.locks import try_lock
-from hsgd_emu.metrics import Metrics
+from hsgd_emu.metrics import Metrics, OfWorker
 from hsgd_emu.results.folder import is_run_folder, recorded_message_bytes, remove_run
 from hsgd_emu.results.store import RunStore
-from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows
+from hsgd_emu.results.tables import connect_to_read, curve_rows, trial_rows, worker_rows
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.training.wanted import Wanted, experiment_of
 from hsgd_emu.trials import Progress
@@ -38,6 +38,8 @@ class Learned:
     """Of the last global model; None until the trial is finished."""
     wall_s: float
     """Host seconds spent on it; what a killed process spent is not in it."""
+    workers: Mapping[int, Sequence[OfWorker]] = field(default_factory=dict)
+    """By iteration, where figures of workers are asked for."""
     diverged_at: int | None = None
     """The first evaluated iteration at which its model was not finite."""
 
@@ -134,7 +136,7 @@ def _read(folder: Path) -> Learned | None:
         return None
     with contextlib.closing(connect_to_read(folder)) as connection:
         connection.execute("BEGIN")
-        trial, curve = trial_rows(connection)[0], list(curve_rows(connection))
+        trial, curve, workers = trial_rows(connection)[0], list(curve_rows(connection)), worker_rows(connection)
     return Learned(
         iteration=trial.iteration,
         finished=trial.status == "finished",
@@ -142,5 +144,6 @@ def _read(folder: Path) -> Learned | None:
         message_bytes=recorded_message_bytes(folder),
         weights_hash=trial.weights_hash,
         wall_s=trial.wall_s or 0.0,
+        workers=workers.get(trial.key, {}),
         diverged_at=trial.diverged_at,
     )

@@ -31,7 +31,7 @@ class Shelf:
             for key, wanted in self.wanted.items():
                 learned = self.library.find(wanted)
                 if learned is not None and learned.finished and learned.weights_hash is not None:
-                    found[key] = Recorded(learned.metrics, learned.weights_hash)
+                    found[key] = Recorded(learned.metrics, learned.weights_hash, learned.workers)
         except HsgdError as error:
             self.session.progress.warn(f"the library of learned trials is not used: {error}")
             return {}
@@ -51,7 +51,8 @@ class Shelf:
                 state = store.trial_state(key)
                 if state.status == "finished" and state.weights_hash and self.library.find(wanted) is None:
                     metrics = {row.iteration: row.metrics for row in store.curve_rows(key)}
-                    self._put(wanted, Recorded(metrics, state.weights_hash), state.wall_s or 0.0, world.message_bytes())
+                    recorded = Recorded(metrics, state.weights_hash, store.worker_rows(key))
+                    self._put(wanted, recorded, state.wall_s or 0.0, world.message_bytes())
         except (OSError, HsgdError) as error:
             self.session.progress.warn(f"learned trials could not be put into the library: {error}")
 

@@ -283,7 +283,7 @@ def test_the_curve_is_a_counter_at_the_moment_the_round_is_over(folder: Path) ->
 
 def test_a_loss_that_is_no_number_is_a_gap(new_store: NewStore) -> None:
     with new_store() as store:
-        row = CurveRow(1, 50, 9.0, 8.9, 1.0, 8.0, 0.0, 0, 0, Metrics(float("nan"), float("inf")))
+        row = CurveRow(1, 50, 9.0, 8.9, 1.0, 8.0, 0.0, 0, 0, Metrics(train_loss=float("nan"), test_loss=float("inf")))
         write_rows(store, rows_of(("w", "compute", 0.0, 1.0)), row)
     assert events(write_trace(store.folder).path, "C") == []
 
