@@ -62,7 +62,8 @@ def evaluate_workers(
     loss_N, right_N = torch.cat(losses).cpu(), torch.cat(right).double().cpu()
     shards = [torch.from_numpy(shard) for shard in data.order.shards]
     own = [(float(loss_N[shard].mean()), float(right_N[shard].mean())) for shard in shards]
-    return float(loss_N[torch.cat(shards)].mean()), [(loss if math.isfinite(loss) else None, accuracy) for loss, accuracy in own]
+    finite = [(loss if math.isfinite(loss) else None, accuracy) for loss, accuracy in own]
+    return float(loss_N[torch.cat(shards)].mean()), finite
 
 
 def of_workers(
