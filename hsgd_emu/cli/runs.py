@@ -225,7 +225,7 @@ def export(
     ] = Format.csv,
     force: Force = False,
 ) -> None:
-    """Write the tables of a run (curve, timeline, targets, trials, barriers, waits, workers) or study: CSV or Parquet."""
+    """Write tables of a run (curve, timeline, targets, trials, barriers, waits, workers) or study, CSV or Parquet."""
     from hsgd_emu.results.read import export as export_run
     from hsgd_emu.study.sweep.store import export_study, is_study_folder
 
