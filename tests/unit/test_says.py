@@ -169,6 +169,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "AveragedSpec.after": ("evaluation.averaged.after=4",),
     "TargetSpec.averaged_test_accuracy": ("evaluation.averaged={}", "targets.averaged_test_accuracy=[0.5]"),
     "TargetSpec.averaged_test_loss": ("evaluation.averaged={}", "targets.averaged_test_loss=[0.5]"),
+    "TargetSpec.training_set_loss": ("evaluation.workers=true", "targets.training_set_loss=[0.5]"),
     "TargetSpec.test_accuracy": ("published=null", "targets.test_accuracy=[0.5]"),
     "TargetSpec.test_loss": ("targets.test_loss=[0.5]",),
     "TargetSpec.train_loss": ("targets.train_loss=[0.5]",),
