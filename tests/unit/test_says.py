@@ -166,6 +166,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "CaseSpec.phases": ("cases=[{name: even, phases: [{iterations: 4, period: 4}, {period: 2}]}]",),
     "CaseSpec.periods": ("cases.0.periods=[12, 6]",),
     "EvaluationSpec.every_iterations": ("evaluation.every_iterations=24",),
+    "EvaluationSpec.workers": ("evaluation.workers=true",),
     "AveragedSpec.after": ("evaluation.averaged.after=4",),
     "TargetSpec.averaged_test_accuracy": ("evaluation.averaged={}", "targets.averaged_test_accuracy=[0.5]"),
     "TargetSpec.averaged_test_loss": ("evaluation.averaged={}", "targets.averaged_test_loss=[0.5]"),
