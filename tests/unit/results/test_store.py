@@ -30,7 +30,7 @@ def test_columns_are_those_of_the_design() -> None:
     names = {table: " ".join(column.name for column in columns) for table, columns in TABLES.items()}
     assert names["curve"] == (
         "case seed round iteration time_s aggregated_s compute_s communication_s aggregation_s "
-        "uploaded_bytes downloaded_bytes train_loss "
+        "uploaded_bytes downloaded_bytes train_loss training_set_loss "
         "test_loss test_accuracy averaged_test_loss averaged_test_accuracy"
     )
     assert names["timeline"] == "case seed node kind start_s end_s iteration bytes peer"
