@@ -15,7 +15,6 @@ from typing import Any
 import simpy
 from simpy.events import Event
 
-from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine.gates import Answer, Gate, Ticket
 from hsgd_emu.engine.hubs import Mixing, Result
 from hsgd_emu.engine.network import Exchange
@@ -106,7 +105,8 @@ class Emulation:
 
     def _work(self, worker: int, model: Version) -> Process:
         """A worker's life: steps, upload, wait, download, again."""
-        stage, received = 0, self._base(worker, "up", model)
+        stage, is_coded = 0, (worker, "up") in self._coded
+        known = model if is_coded else NOTHING  # what both ends know, which nobody else needs as long
         gate, ticket = self._first(stage, worker)
         while ticket is not None:
             phase = ticket.phase
@@ -120,12 +120,13 @@ class Emulation:
                 self.split[worker] = self.split[worker].computed(steps_ns)
                 self.recorder.activity(worker, "compute", start_ns, start_ns + steps_ns, phase)
                 model = self.operations.steps(worker, model, phase.begin, num_steps)
-                model = self._coded_from(worker, "up", model, received)
+                if is_coded:
+                    model = self.operations.compress(worker, "up", model, known)
                 yield from self._upload(gate, ticket, worker, model, exchange)
-            model = received = NOTHING  # nobody needs it longer than the server does
+            model = known = NOTHING  # nobody needs it longer than the server does
             yield from self._download(worker, ticket, exchange)
             model = ticket.answer.version
-            received = self._base(worker, "up", model)
+            known = model if is_coded else NOTHING
             if ticket.answer.record is not None:
                 self._holds_global_model(worker, ticket.answer.record)
             ticket = ticket.after or self._opened(gate, gate.after(ticket))  # mostly opened by another child
@@ -137,11 +138,12 @@ class Emulation:
         """A server's life in a stage: gather, aggregate, pass on (from above where its phase there ends too), again."""
         gate, done = self.gates[stage][server], self.schedule.stages[stage].begin
         higher, above = self._first(stage, server) if server else (gate, None)
-        received = self._base(server, "up", model)
+        up_is_coded, down_is_coded = ((server, way) in self._coded for way in ("up", "down"))
+        known = model if up_is_coded else NOTHING
         while done < gate.end:
             ticket = yield from self._next_closed(server)
             done = ticket.phase.end
-            sent = self._base(server, "down", model)
+            sent = model if down_is_coded else NOTHING
             model, record = (yield from self._aggregate(gate, ticket, model)), None
             if server == 0:
                 record = self._global_aggregation(self._record(ticket.phase), model)
@@ -150,29 +152,21 @@ class Emulation:
                 above = self._opened(higher, higher.after(above))
             elif above is not None and done == above.phase.end:
                 exchange = self.draws.exchange(server, above.phase.server)
-                model = self._coded_from(server, "up", model, received)
+                if up_is_coded:
+                    model = self.operations.compress(server, "up", model, known)
                 yield from self._upload(higher, above, server, model, exchange)
-                model = received = NOTHING
+                model = known = NOTHING
                 yield from self._download(server, above, exchange)
                 model, record = above.answer.version, above.answer.record
-                received = self._base(server, "up", model)
+                known = model if up_is_coded else NOTHING
                 above = self._opened(higher, higher.after(above))
-            model = self._coded_from(server, "down", model, sent)
-            sent = NOTHING
+            if down_is_coded:
+                model, sent = self.operations.compress(server, "down", model, sent), NOTHING
             ticket.answer = Answer(model, self.env._now, self.split[server], record)
             ticket.signal.succeed()
             del record
         if server == 0 and self._goes_on(stage + 1):
             self._begin(self._serving(stage + 1, model))
-
-    def _base(self, node: int, direction: Direction, model: Version) -> Version:
-        """Return a model where what a node will send is coded by it: nobody else needs it longer."""
-        return model if (node, direction) in self._coded else NOTHING
-
-    def _coded_from(self, node: int, direction: Direction, model: Version, base: Version) -> Version:
-        """Return what is received of a model that a node sends; base: what both ends know."""
-        coded = (node, direction) in self._coded
-        return self.operations.compress(node, direction, model, base) if coded else model
 
     def _goes_on(self, stage: int) -> bool:
         """Return whether there is a stage of this number, and the trial has not come to its end before."""
