@@ -8,7 +8,8 @@ round.
 Where everybody takes part, a round depends on the one before only through the moment at which the global server sends
 down: rounds are computed from there, side by side, and then added up. Those that have not the same phases, since they
 grow or have another tree, come one kind after the other; with constant costs all of a kind but the first take the same.
-With partial participation a worker that sat out may still be receiving: rounds are computed one after the other.
+With partial participation a worker that sat out may still be receiving, and hubs drift apart: rounds are computed one
+after the other.
 
 Not modelled: events; there is no timeline here, and no blame.
 """
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsgd_emu.engine.fast_costs import LONGEST_NS, Block, Ints, ScenarioCosts, alike_rounds, at
+from hsgd_emu.engine.mixing import Graph
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import Times
 from hsgd_emu.timing.costs import TooLongError
@@ -68,8 +70,8 @@ def fast_times(plans: Sequence[Plan]) -> Times:
 
 
 def applies(plan: Plan) -> bool:
-    """Return whether the recursion has a plan's times: servers wait for all who take part, and no hubs mix."""
-    return not plan.depends_on_time and plan.schedule.graph is None
+    """Return whether the recursion has a plan's times: servers wait for all who take part."""
+    return not plan.depends_on_time
 
 
 def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
@@ -81,10 +83,15 @@ def _grouped(plans: Sequence[Plan]) -> Iterator[tuple[bool, list[int]]]:
         signature = signatures.setdefault(id(plan.routes), ())
         if not signature:
             signature = signatures[id(plan.routes)] = tuple(plan.routes.items())
-        are_alike = plan.schedule.participation >= 1 and plan.network.is_constant and not plan.step_probability
+        are_alike = _is_in_step(plan) and plan.network.is_constant and not plan.step_probability
         groups.setdefault((are_alike, signature), []).append(place)
     for (are_alike, _), places in groups.items():
         yield are_alike, places
+
+
+def _is_in_step(plan: Plan) -> bool:
+    """Return whether a round depends on the one before only through the moment of the global aggregation."""
+    return plan.schedule.participation >= 1 and plan.schedule.graph is None
 
 
 class _Recursion:
@@ -93,8 +100,9 @@ class _Recursion:
     def __init__(self, plans: Sequence[Plan], take_the_same: bool) -> None:
         """take_the_same: whether rounds of one length do, but for the first of them, since nothing is drawn."""
         self.num_scenarios, self.num_rounds, self.num_workers = len(plans), plans[0].num_rounds, len(plans[0].workers)
-        self.take_the_same, self.all_take_part = take_the_same, plans[0].schedule.participation >= 1
-        self.rounds = list(alike_rounds(plans[0].schedule, self.num_rounds))
+        self.take_the_same, self.is_in_step = take_the_same, _is_in_step(plans[0])
+        self.schedule = plans[0].schedule
+        self.rounds = list(alike_rounds(self.schedule, self.num_rounds))
         self.costs = ScenarioCosts(plans)
         self.held = _Held(plans[0].workers, self.num_scenarios)
 
@@ -104,17 +112,18 @@ class _Recursion:
         begin = 0
         for rounds in self.rounds:
             self.costs.turn_to(rounds)
-            self.root = _Server(self.costs, 0, self.held)
+            graph = self.schedule.graph
+            self.root = _Server(self.costs, 0, self.held) if graph is None else _Hubs(self.costs, graph, self.held)
             end = begin + rounds.num_rounds
             known = min(begin + 2, end) if self.take_the_same else end
             self._fill(times[:, :, begin:known])
-            if not self.all_take_part:
+            if not self.is_in_step:
                 self.root.keep()
             times[:, :, known:end] = times[:, :, known - 1 : known]
             begin = end
-        if float(times.max()) * (self.num_rounds if self.all_take_part else 1) > LONGEST_NS:
+        if float(times.max()) * (self.num_rounds if self.is_in_step else 1) > LONGEST_NS:
             raise TooLongError
-        if self.all_take_part:
+        if self.is_in_step:
             # Each round from the moment the global server sent down: added up, when it aggregates. The way down of
             # the last round comes on top.
             times[1:].cumsum(axis=2, out=times[1:])
@@ -132,13 +141,13 @@ class _Recursion:
             for first in range(0, self.num_scenarios, scenarios):
                 part = slice(first, first + scenarios)
                 self.root.use(part)
-                moments = self._side_by_side() if self.all_take_part else self._next()
+                moments = self._side_by_side() if self.is_in_step else self._next()
                 for place, moment in enumerate(moments):
                     times[place, part, begin : begin + num] = moment
 
     def _rounds_at_once(self, num_rounds: int) -> int:
         """Return how many of some rounds to draw the costs of, and to compute side by side."""
-        if not self.all_take_part:
+        if not self.is_in_step:
             return 1
         most = min(_ELEMENTS // self.num_workers, _DRAWS // max(1, self.root.num_per_round()))
         return max(1, min(most, num_rounds))
@@ -215,6 +224,12 @@ class _Server:
         ready, cost = _last(child.arrive(number) for child in self.children), at(self.aggregation_ns, number)
         return ready._replace(time=ready.time + cost, aggregation=ready.aggregation + cost)
 
+    def all_phases(self) -> Moment:
+        """Return when the server has aggregated at the last phase of a round."""
+        for number in range(self.num_phases - 1):
+            self.release(number, self.phase(number))
+        return self.phase(self.num_phases - 1)
+
     def release(self, number: int, sent: Moment) -> None:
         """Send down what was aggregated at a phase."""
         for child in self.children:
@@ -266,6 +281,49 @@ class _LocalServer(_Server):
 
     def way_down(self, sent: Ints) -> Ints:
         return super().way_down(sent + at(self.down, -1))
+
+
+class _Hubs(_Server):
+    """Servers that mix with neighbours; there is none above them."""
+
+    def __init__(self, costs: ScenarioCosts, graph: Graph, held: _Held) -> None:
+        self.members = [graph.members(hub) for hub in graph.hubs]
+        self.hubs = {hub: _Server(costs, hub, held) for hub in graph.hubs}
+        self.sending = {pair: costs.sending(*pair) for pair in graph.pairs()}
+        self.ready: list[Moment] = []
+
+    def num_per_round(self) -> int:
+        sends = sum(2 * sending.num_per_round for sending in self.sending.values())
+        return sends + sum(hub.num_per_round() for hub in self.hubs.values())
+
+    def draw(self, num_rounds: int) -> None:
+        for one in (*self.hubs.values(), *self.sending.values()):
+            one.draw(num_rounds)
+
+    def use(self, part: slice) -> None:
+        for hub in self.hubs.values():
+            hub.use(part)
+        self.ways = {pair: sending.of(part)[0] for pair, sending in self.sending.items()}
+
+    def phase(self, number: int) -> Moment:
+        """Return when the last hub has all that it takes."""
+        results = {place: hub.all_phases() for place, hub in self.hubs.items()}
+        self.ready = [
+            _last(results[one] if one == hub else results[one].later(at(self.ways[one, hub], 0)) for one in members)
+            for hub, members in zip(self.hubs, self.members, strict=True)
+        ]
+        return _last(self.ready)
+
+    def release(self, number: int, sent: Moment) -> None:
+        for hub, ready in zip(self.hubs.values(), self.ready, strict=True):
+            hub.release(hub.num_phases - 1, ready)
+
+    def held(self) -> Moment:
+        return _last(hub.held() for hub in self.hubs.values())
+
+    def keep(self) -> None:
+        for hub in self.hubs.values():
+            hub.keep()
 
 
 class _Workers:

@@ -172,9 +172,11 @@ class ScenarioCosts:
         self.plans = plans
         self.nodes, self.routes = plans[0].network.topology.nodes, plans[0].routes
         self.seeds = [plan.cost_seed for plan in plans]
-        self._above: dict[int, list[int]] = {}
-        for node, server in plans[0].schedule.pairs:
-            self._above.setdefault(node, []).append(server)
+        self._user = plans[0].network.user
+        self._pairs: dict[str, list[Pair]] = {}
+        """By whose streams of links they use."""
+        for pair in plans[0].schedule.pairs:
+            self._pairs.setdefault(self._user(*pair), []).append(pair)
         self._messages: dict[tuple[Both, ...], _Messages] = {}
         self._transfers = cache(self._find_transfers)
         self._exchange = cache(self._find_exchange)
@@ -237,9 +239,15 @@ class ScenarioCosts:
 
     def exchanges(self, node: int) -> Source | Same:
         """Return the exchanges of a node with the server that aggregates it: up and down."""
-        pair = node, self.stage.parent[node]
-        route, num_phases = self.routes[pair], self.num_phases(pair[1])
-        messages = self._messages_of(pair)
+        server = self.stage.parent[node]
+        return self._exchanges((node, server), self.num_phases(server))
+
+    def sending(self, hub: int, other: int) -> Source | Same:
+        """Return what a hub sends a neighbour at the end of each round: the way up, and one that nothing goes."""
+        return self._exchanges((hub, other), 1)
+
+    def _exchanges(self, pair: Pair, num_phases: int) -> Source | Same:
+        route, user, messages = self.routes[pair], self._user(*pair), self._messages_of(pair)
         ways = [self._exchange(hop.link.profile, hop.forward, messages) for hop in route]
         same = [way for way in ways if way is not None]
         if len(same) == len(ways):
@@ -247,7 +255,7 @@ class ScenarioCosts:
 
         def open_(number: int) -> Draw:
             both, turns = messages.of[number], [1 if hop.forward else -1 for hop in route]
-            legs = [self._leg(node, hop.link, number) for hop in route]
+            legs = [self._leg(user, hop.link, number) for hop in route]
 
             def draw(num: int) -> tuple[Ints, ...]:
                 ways = [leg.many(num, *both[::turn])[::turn] for leg, turn in zip(legs, turns, strict=True)]
@@ -255,14 +263,14 @@ class ScenarioCosts:
 
             return draw
 
-        # By all that a node ever draws, so that those who share a stream do so throughout.
-        pairs = [(node, server) for server in self._above[node]]
+        # By all that is ever drawn of these streams, so that those who share one do so throughout.
+        pairs = self._pairs[user]
         transfers = (self._transfers(hop.link.profile) for pair in pairs for hop in self.routes[pair])
         return Source(self._groups(*(self._messages_of(pair).of for pair in pairs), *transfers), open_, num_phases)
 
-    def _open_leg(self, node: int, link: Link, number: int) -> Exchanges:
+    def _open_leg(self, user: str, link: Link, number: int) -> Exchanges:
         transfer = self.plans[number].network.transfers[link.profile]
-        return transfer.stream(self.seeds[number], link.name, self.nodes[node].name)
+        return transfer.stream(self.seeds[number], link.name, user)
 
     def _find_transfers(self, ref: Ref) -> tuple[Transfer, ...]:
         return tuple(plan.network.transfers[ref] for plan in self.plans)

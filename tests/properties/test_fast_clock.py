@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle.drive import experiment_of, plan_of, run_data
-from oracle.worlds import runs, tied_world
+from oracle.worlds import costs, links, runs, tied_world
 
 from hsgd_emu.engine import fast
 from hsgd_emu.engine.messages import Direction, ModelShape, Sends
@@ -115,6 +116,51 @@ def test_rounds_that_are_not_alike(data: dict[str, Any], factors: list[float], e
             assert_same(plans)
             some = schedule.end_of(max(1, plans[0].num_rounds // 2))
             assert_same([replace(plan, iterations=some) for plan in plans])
+
+
+@st.composite
+def hubs(draw: st.DrawFn) -> dict[str, Any]:
+    """A run whose servers below the global one mix, with groups of their own, some with a level of servers between."""
+    num = draw(st.integers(2, 4))
+    names = [f"hub{number}" for number in range(num)]
+    profiles = {f"link{number}": draw(links()) for number in range(3)} | {"tree": draw(links())}
+    steps = {f"step{number}": {"step_s": draw(costs())} for number in range(2)}
+
+    def workers(hub: int) -> list[dict[str, Any]]:
+        below = {"name": f"w{hub}", "count": draw(st.integers(1, 3)), "uplink": draw(st.sampled_from([*profiles]))}
+        below["compute"] = draw(st.sampled_from([*steps]))
+        between = {"name": f"edge{hub}", "uplink": "tree", "children": [below], "aggregation_s": draw(costs())}
+        return [between] if draw(st.booleans()) else [below]
+
+    nodes = [{"name": name, "uplink": "tree", "children": workers(number)} for number, name in enumerate(names)]
+    line = [{"between": list(pair), "profile": draw(st.sampled_from([*profiles]))} for pair in pairwise(names)]
+    period, local = draw(st.sampled_from([4, 6])), draw(st.sampled_from([1, 2]))
+    root = draw(st.sampled_from([period, {"first": period, "add": 2}, {"rounds": [period, 2, period]}]))
+    servers = {"root": root} | {node["name"]: 2 for node in nodes}
+    servers |= {below["name"]: local for node in nodes for below in node["children"] if "children" in below}
+    graph = draw(st.sampled_from(["links", "complete", "ring"]))
+    topology = {"name": "t", "root": {"children": nodes}, "links": line, "routing": draw(ROUTING)}
+    case = {"name": "hubs", "periods": servers, "mixing": {"graph": graph}}
+    case["participation"] = draw(st.sampled_from([1.0, 0.5]))
+    iterations = 2 * period if isinstance(root, int) else draw(st.sampled_from([2, 8, 14]))
+    train = {"iterations": iterations, "step_probability": draw(st.sampled_from([1.0, 0.5]))}
+    used = {name: profile for name, profile in (profiles | steps).items() if f"'{name}'" in str(topology)}
+    given = {"topology": topology, "profiles": used, "cases": [case], "train": train}
+    return given | {"name": "hubs", "model": "softmax_regression", "message_bytes": 1000}
+
+
+ROUTING = st.sampled_from(["tree", "least_cost"])
+
+
+@settings(FIXED, max_examples=60)
+@given(data=hubs(), seeds=st.lists(st.integers(0, 3), min_size=1, max_size=3), factor=st.sampled_from([0.5, 3]))
+def test_hubs_that_drift_apart(data: dict[str, Any], seeds: list[int], factor: float) -> None:
+    """Each goes on with its neighbours' results; over routes that share links, in rounds of any kind."""
+    experiment = experiment_of(data)
+    plans = [plan_of(experiment, 0, seed) for seed in seeds]
+    link = {ref: transfer.scaled(factor) for ref, transfer in list(experiment.network.transfers.items())[:1]}
+    changed = replace(experiment, network=experiment.network.rebound(link))
+    assert_same([*plans, plan_of(changed, 0, 1), replace(plans[0], network_seed=9)])
 
 
 @settings(FIXED, max_examples=60)

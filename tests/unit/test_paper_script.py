@@ -251,7 +251,7 @@ def test_nobody_waiting_ends_it_too():
 
 def row(iteration: int, accuracy: float) -> CurveRow:
     metrics = Metrics(train_loss=1.0, test_loss=1.0, test_accuracy=accuracy)
-    return CurveRow(iteration // 4, iteration, float(iteration), 0.0, 0.0, float(iteration), 0.0, metrics)
+    return CurveRow(iteration // 4, iteration, float(iteration), 0.0, 0.0, float(iteration), 0.0, 0, 0, metrics)
 
 
 def begun(path: Path, folder: Path, local: int, finished: bool = False) -> RunStore:
