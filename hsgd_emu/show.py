@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from hsgd_emu.algorithm import algorithms, run_words
 from hsgd_emu.check import described, open_file, open_topology
 from hsgd_emu.config.kinds import require_kind
 from hsgd_emu.config.load import TopologyDraft, draft_run
@@ -20,6 +21,7 @@ from hsgd_emu.config.schema import ComputeProfile, Ref
 from hsgd_emu.engine.emulate import emulate
 from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.record import RoundRecord
+from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import Problem, Problems, listed
 from hsgd_emu.experiment import Experiment, build_experiment
 from hsgd_emu.results.wording import number
@@ -196,11 +198,31 @@ def _print_cases(experiment: Experiment, message_bytes: int | None, console: Con
     console.print(table)
     console.print(Text("with every cost at its expectation; waiting for stragglers comes on top", style="dim"))
     console.print()
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for head in ("case", "what it computes"):
+        table.add_column(head)
+    for name, algorithm in algorithms(experiment).items():
+        table.add_row(Text(name), Text(str(algorithm)))
+    console.print(table)
+    console.print(Text(f"where nothing else is said: {run_words(experiment)}", style="dim"))
+    console.print()
     cases_of: dict[str, list[str]] = {}
-    for name, of_case in ways.items():
-        cases_of.setdefault(ways_text(experiment.topology, of_case), []).append(f"'{name}'")
+    for schedule in experiment.schedules:
+        text = "; ".join(ways_by_phase(experiment.topology, schedule, ways[schedule.name]))
+        cases_of.setdefault(text, []).append(f"'{schedule.name}'")
     for text, names in cases_of.items():
         console.print(Text(f"ways of {listed(names)}: {text}"), soft_wrap=not console.is_terminal)
+
+
+def ways_by_phase(topology: Topology, schedule: Schedule, routes: Routes) -> Iterator[str]:
+    """Yield the ways of a case; where it has phases whose ways differ, of one after the other."""
+    pairs = [schedule.pairs] if len(schedule.stages) == 1 else [tuple(one.parent.items()) for one in schedule.stages]
+    texts = [ways_text(topology, {pair: routes[pair] for pair in of_stage}) for of_stage in pairs]
+    if len({*texts}) == 1:
+        yield texts[0]
+        return
+    for stage, text in zip(schedule.stages, texts, strict=True):
+        yield f"{'to the end' if stage.end is None else f'until iteration {stage.end:,}'}: {text}"
 
 
 def ways_text(topology: Topology, routes: Routes) -> str:

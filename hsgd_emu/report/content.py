@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hsgd_emu.algorithm import Algorithm, algorithms
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import Experiment, load_experiment
 from hsgd_emu.metrics import METRICS, is_beyond
@@ -59,6 +60,10 @@ class Point:
     metrics: Mapping[str, Spread | None]
     num_ended: int = 0
     """Of the seeds, those that ended before this iteration."""
+    round: int = 0
+    """Global aggregations until then."""
+    uploaded_bytes: int = 0
+    """Of all messages towards a server until then, and those of hubs."""
 
     def reaches(self, target: TargetSummary) -> bool:
         """Tell whether the median over seeds is at or beyond a target."""
@@ -83,6 +88,11 @@ class Run:
     not_read: str = ""
 
     @cached_property
+    def algorithms(self) -> dict[str, Algorithm]:
+        """By case what it computes; empty where the run file could not be read."""
+        return algorithms(self.experiment) if self.experiment else {}
+
+    @cached_property
     def message_bytes(self) -> int:
         """Return the size of a model message."""
         given = self.experiment.message_bytes if self.experiment else None
@@ -102,7 +112,7 @@ class Case:
     """Place among all cases of the page."""
     colour: str
     dashed: bool
-    """Single-level local SGD."""
+    """Only the global server averages."""
     summary: CaseSummary
     seeds: dict[int, list[CurveRow]]
     """Every seed's whole curve so far."""
@@ -113,6 +123,8 @@ class Case:
     """Medians over seeds at each iteration that half of them have reached; not thinned."""
     traffic: Traffic | None
     """What one global period sends over each link; None where the run's network could not be read."""
+    algorithm: Algorithm | None = None
+    """What it computes; None where the run file could not be read."""
 
     @cached_property
     def drawn(self) -> tuple[Point, ...]:
@@ -141,6 +153,13 @@ class Content:
     def has(self, metric: str) -> bool:
         """Tell whether any point carries this metric."""
         return any(point.metrics[metric] is not None for case in self.cases for point in case.points)
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """What cases of several levels are called, and those of one."""
+        if any(summary.own_settings for summary in self.summaries):
+            return "cases that average at several levels", "cases that average at the global server alone"
+        return "H-SGD", "local SGD"
 
     @property
     def was_trained(self) -> bool:
@@ -211,6 +230,7 @@ def _cases(runs: Sequence[Run]) -> Iterator[Case]:
             end=middle(ended or [row for curve in seeds.values() for row in curve if row.iteration == last]),
             points=points,
             traffic=traffic,
+            algorithm=run.algorithms.get(summary.case),
         )
 
 
@@ -244,7 +264,9 @@ def median_points(
         sent = None if num_bytes is None else round(num_bytes)
         known = {name: [row.metrics[name] if row.metrics.is_finite else None for row in rows] for name in METRICS}
         metrics = {name: spread(values, METRICS[name].sign > 0) for name, values in known.items()}
-        yield Point(iteration, len(rows), time_s, communication_s, sent, metrics, len(over))
+        uploaded = median_reached([row.uploaded_bytes for row in rows])
+        spent = {"round": here[0].round, "uploaded_bytes": round(uploaded or 0)}
+        yield Point(iteration, len(rows), time_s, communication_s, sent, metrics, len(over), **spent)
 
 
 def spread(values: Iterable[float | None], larger_is_better: bool = False) -> Spread | None:

@@ -1,4 +1,4 @@
-"""The curves: each metric against emulated time, communication time, iterations and bytes sent, medians over seeds."""
+"""The curves: each metric against emulated time, communication time, iterations, rounds and bytes, over seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ AXES: dict[Axis, str] = {
     "time_s": "emulated time",
     "communication_s": "communication time",
     "iteration": "iterations",
-    "bytes": "bytes sent",
+    "round": "global rounds",
+    "uploaded_bytes": "uploaded bytes",
+    "bytes": "bytes over all links",
 }
 SHOWN = {name: metric.words for name, metric in METRICS.items()} | {"time_s": "emulated time"}
 """What can be drawn; the time only where nothing was trained."""
@@ -92,8 +94,10 @@ def _columns(content: Content, rows: Sequence[_Rows], shown: Sequence[str]) -> I
     yield from _spread_columns("time_s", "emulated time", "seconds", [point.time_s for point in points])
     yield Column("communication_s", "communication", "seconds", [point.communication_s.median for point in points])
     yield Column("communication_share", "communication share", "share", [_share(point) for point in points])
+    yield Column("round", "round", "count", [point.round for point in points])
+    yield Column("uploaded_bytes", "uploaded bytes", "bytes", [point.uploaded_bytes for point in points])
     if any(point.num_bytes is not None for point in points):
-        yield Column("bytes", "bytes sent", "bytes", [point.num_bytes for point in points])
+        yield Column("bytes", "bytes over all links", "bytes", [point.num_bytes for point in points])
     for metric in shown:
         if metric != "time_s":
             yield from _spread_columns(metric, SHOWN[metric], KINDS[metric], [p.metrics[metric] for p in points])
@@ -127,7 +131,7 @@ def _picture(content: Content, rows: Sequence[_Rows], metric: str, axis: Axis) -
     traces += [trace for one in drawn if (trace := _crossings(one.case, metric, axis))]
     targets = sorted({t.target for one in rows for t in one.case.summary.targets if t.metric == metric})
     values = [value for one in drawn for point in one.case.drawn for value in _spread(point, metric) or ()]
-    ticks = {"tickformat": "~s", "ticksuffix": "B"} if axis == "bytes" else {"tickformat": ",~r"}
+    ticks = {"tickformat": "~s", "ticksuffix": "B"} if axis.endswith("bytes") else {"tickformat": ",~r"}
     unit = " (s)" if axis in ("time_s", "communication_s") else ""
     layout = {
         "xaxis": {**AXIS, "title": {"text": f"{AXES[axis]}{unit}"}, "rangemode": "tozero", **ticks},

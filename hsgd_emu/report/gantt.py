@@ -103,6 +103,8 @@ def words(window: Window) -> str:
     ]
     if not window.full:
         parts.append("Only what touches the global server was kept (timeline: rounds).")
+    if window.mixes:
+        parts.append("A hub goes on when its neighbours' models are there: there is no global aggregation.")
     if window.case.traffic is not None and len(window.case.traffic.schedule.stages) > 1:
         parts.append("The case has phases; these are rounds of the first.")
     num = window.num_rounds
@@ -121,7 +123,8 @@ def _aggregations(window: Window) -> str:
     local: dict[str, list[str]] = {}
     for name, found in nums.items():
         local.setdefault(_times(found), []).append(f"{'each ' * (len(found) > 1)}{shortened(name, 30)}")
-    return listed([*(f"{times} at {listed(names)}" for times, names in local.items()), "once globally"])
+    together = "with neighbours once" if window.mixes else "once globally"
+    return listed([*(f"{times} at {listed(names)}" for times, names in local.items()), together])
 
 
 def _times(nums: Sequence[int]) -> str:
@@ -198,6 +201,11 @@ class Window:
     @property
     def root(self) -> str:
         return self.places[0].node
+
+    @property
+    def mixes(self) -> bool:
+        """Whether hubs mix with neighbours, and the global server does nothing."""
+        return self.case.traffic is not None and self.case.traffic.schedule.graph is not None
 
 
 def windows(cases: Sequence[Case], most_bars: int) -> Iterator[Window]:
@@ -283,6 +291,10 @@ class _Trial:
         found = self._select("node, peer, min(iteration)", self._first, receives)
         experiment = self.case.run.experiment
         order = experiment.topology.index if experiment else {}
+        if experiment and self.case.traffic and self.case.traffic.schedule.graph is not None:
+            # Hubs receive nothing from the global server, which stands above them all the same.
+            nodes, hubs = experiment.topology.nodes, self.case.traffic.schedule.graph.hubs
+            found += [(nodes[hub].name, nodes[0].name, self._end_of(1)) for hub in hubs]
         found.sort(key=lambda row: order.get(row[0], len(order)))
         return {node: peer for node, peer, _ in found}, {node: period for node, _, period in found}
 

@@ -6,6 +6,7 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from hsgd_emu.algorithm import run_words
 from hsgd_emu.report.content import Content, Run
 from hsgd_emu.report.sections import sections
 from hsgd_emu.report.sentences import unfinished
@@ -96,6 +97,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     """Return what was run, in a few words each."""
     data, train = (given if isinstance(given := run.run.get(key), dict) else {} for key in ("data", "train"))
     numbers = [f"{words} {train[key]}" for key, words in _TRAIN.items() if key in train]
+    numbers += [run_words(run.experiment)] if run.experiment else []
     found = [
         ("topology", _named(run.run.get("topology"))),
         ("data", " ".join(str(data[key]) for key in ("dataset", "partition") if key in data).replace("_", " ")),
@@ -108,7 +110,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     return [(label, value) for label, value in found if value]
 
 
-_TRAIN = {"iterations": "iterations", "batch_size": "batch", "learning_rate": "learning rate"}
+_TRAIN = {"iterations": "iterations", "batch_size": "batch"}
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

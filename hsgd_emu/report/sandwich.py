@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from hsgd_emu.config.run_schema import WHOLE_SECTIONS
+from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.metrics import METRICS
 from hsgd_emu.report.content import Case, Content, thin
 from hsgd_emu.report.curves import FORMS, KINDS, SHOWN, line_look, whose_line, y_axis
@@ -89,9 +90,19 @@ def sandwich(content: Content) -> Figure | None:
 
 
 def _left_out(content: Content) -> str:
-    """Say which cases of H-SGD have no two periods to be held against."""
-    unlike = [c for c in content.cases if not c.dashed and c.traffic and not c.traffic.schedule.rounds_are_alike]
-    return f" Without {listed([c.name for c in unlike])}: their rounds are not all alike." if unlike else ""
+    """Say which cases of several levels have no two local SGDs to be held against, for another reason than that these
+    are no cases of the run."""
+    several = [case for case in content.cases if not case.dashed and case.traffic]
+    unlike = [case.name for case in several if not _schedule(case).rounds_are_alike]
+    hubs = [case.name for case in several if _schedule(case).graph is not None]
+    others = [case.name for case in several if _around(content, case, alike=False) and not _around(content, case)]
+    found = (
+        (unlike, "their rounds are not all alike"),
+        (hubs, "their hubs mix with neighbours"),
+        (others, "they differ from the local SGDs in more than the schedule"),
+    )
+    texts = [f"{listed(names)} ({why})" for names, why in found if names]
+    return f" Without {'; '.join(texts)}." if texts else ""
 
 
 # --- who lies between whom --------------------------------------------------------------------------
@@ -100,12 +111,10 @@ def _left_out(content: Content) -> str:
 def sandwiches(content: Content) -> Iterator[Sandwich]:
     """Yield each case of H-SGD that has both its local SGDs in the same run, with iterations that all evaluated."""
     for case in content.cases:
-        periods = periods_of(case)
-        if len(periods) < 2 or periods[0] <= periods[-1]:
+        around = _around(content, case)
+        if around is None:
             continue
-        local, global_ = (_local_sgd(content, case, period) for period in (periods[-1], periods[0]))
-        if local is None or global_ is None:
-            continue
+        local, global_ = around
         for metric in ("test_accuracy", "test_loss"):
             evaluations = tuple(_evaluations(case, local, global_, metric))
             if evaluations:
@@ -113,10 +122,20 @@ def sandwiches(content: Content) -> Iterator[Sandwich]:
                 break
 
 
+def _around(content: Content, case: Case, alike: bool = True) -> tuple[Case, Case] | None:
+    """Return local SGD with a case's lowest and with its global period; alike: differing in the schedule alone."""
+    periods = periods_of(case)
+    if len(periods) < 2 or periods[0] <= periods[-1]:
+        return None
+    local, global_ = (_local_sgd(content, case, period, alike) for period in (periods[-1], periods[0]))
+    return None if local is None or global_ is None else (local, global_)
+
+
 def periods_of(case: Case) -> tuple[int, ...]:
-    """Return a case's periods from the root down, those of levels that aggregate; none where they are not uniform."""
+    """Return a case's periods from the root down, those of levels that aggregate; none where they are not uniform, or
+    hubs mix."""
     spec = _spec(case)
-    if case.traffic is not None and not case.traffic.schedule.rounds_are_alike:
+    if case.traffic and not (_schedule(case).rounds_are_alike and _schedule(case).graph is None):
         return ()
     if spec.get("period") is not None:
         return (int(spec["period"]),)
@@ -139,11 +158,11 @@ def _periods_by_level(case: Case) -> tuple[int | Literal["none"], ...]:
     return tuple(levels[level].pop() for level in sorted(levels))
 
 
-def _local_sgd(content: Content, hsgd: Case, period: int) -> Case | None:
-    """Return the case of the same run that is local SGD with this period, trained alike on as many of the workers."""
+def _local_sgd(content: Content, hsgd: Case, period: int, alike: bool) -> Case | None:
+    """Return the case of the same run that is local SGD with this period, on as many of the workers."""
     for case in content.cases:
-        same_run = case.run is hsgd.run and _participation(case) == _participation(hsgd) and _own(case) == _own(hsgd)
-        if same_run and case.dashed and periods_of(case) == (period,):
+        same_run = case.run is hsgd.run and _participation(case) == _participation(hsgd)
+        if same_run and case.dashed and periods_of(case) == (period,) and (not alike or _own(case) == _own(hsgd)):
             return case
     return None
 
@@ -154,8 +173,17 @@ def _participation(case: Case) -> float:
 
 
 def _own(case: Case) -> list[Any]:
-    """Return what a case trains and averages with otherwise than its run."""
-    return [_spec(case).get(key) for key in ("train", *WHOLE_SECTIONS)]
+    """Return what holds for a case beside its schedule; where the run cannot be read, what it has of its own."""
+    if case.run.experiment is None:
+        return [_spec(case).get(key) for key in ("train", *WHOLE_SECTIONS)]
+    alone = case.run.experiment.alone(case.own_name)
+    train = alone.train.model_copy(update={"participation": 1.0})
+    return [train, *(getattr(alone, key) for key in WHOLE_SECTIONS)]
+
+
+def _schedule(case: Case) -> Schedule:
+    assert case.traffic is not None
+    return case.traffic.schedule
 
 
 def _spec(case: Case) -> Mapping[str, Any]:

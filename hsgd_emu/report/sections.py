@@ -55,7 +55,7 @@ def _section(
 def _reading(content: Content) -> list[str]:
     dashed = {case.dashed for case in content.cases}
     several = any(len(case.seeds) > 1 for case in content.cases)
-    lines = "Solid lines are H-SGD, dashed lines local SGD. " if True in dashed else ""
+    lines = "Solid lines are {}, dashed lines {}. ".format(*content.kinds) if True in dashed else ""
     seeds = "Lines are medians over seeds, bands reach from the least to the most. " if several else ""
     rings = "Rings mark when a target is reached, in the median over seeds." if content.was_trained else ""
     return [f"{lines}{seeds}{rings}".strip()]

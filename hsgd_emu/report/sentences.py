@@ -12,7 +12,7 @@ from hsgd_emu.results.rows import CurveRow, row_reaching
 from hsgd_emu.results.summary import mean, middle
 from hsgd_emu.results.wording import TargetSummary, named, number, target_label, value_text
 
-Axis = Literal["time_s", "communication_s", "iteration", "bytes"]
+Axis = Literal["time_s", "communication_s", "iteration", "round", "uploaded_bytes", "bytes"]
 """What a curve is drawn against; also the name of the column that has it."""
 
 
@@ -66,6 +66,10 @@ def place_of(point: Point, axis: Axis) -> float | None:
     """Return where a point stands along an axis, None where it is not known."""
     if axis == "iteration":
         return point.iteration
+    if axis == "round":
+        return point.round
+    if axis == "uploaded_bytes":
+        return point.uploaded_bytes
     if axis == "bytes":
         return point.num_bytes
     return point.time_s.median if axis == "time_s" else point.communication_s.median
@@ -136,8 +140,7 @@ def _what_it_takes(content: Content, wanted: TargetSummary, axis: Axis) -> str:
         elif target.num_seeds:
             missed.append(f"{case.name} {_misses(target)}")
     (least, _, first), *others = sorted(spent)
-    does = "spends {} communicating" if axis == "communication_s" else "sends {}"
-    parts = [f"{first} {does.format(_amount(axis, least))}"]
+    parts = [f"{first} {_DOES.get(axis, 'sends {}').format(_amount(axis, least))}"]
     parts += [f"{name} {_amount(axis, at)}" for at, _, name in others]
     text = f"To {target_label(*wanted.key)}, {listed(parts)}"
     return f"{text}; {listed(missed)}." if missed else f"{text}."
@@ -170,14 +173,28 @@ def _ends(content: Content, metric: str, axis: Axis) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-_OF_WHAT: dict[Axis, str] = {"time_s": "", "communication_s": " of communication", "iteration": "", "bytes": " sent"}
+_DOES: dict[Axis, str] = {
+    "communication_s": "spends {} communicating",
+    "round": "takes {}",
+    "uploaded_bytes": "uploads {}",
+}
+_OF_WHAT: dict[Axis, str] = {
+    "time_s": "",
+    "communication_s": " of communication",
+    "iteration": "",
+    "round": "",
+    "uploaded_bytes": " uploaded",
+    "bytes": " sent",
+}
 
 
 # --- words ------------------------------------------------------------------------------------------
 
 
 def _amount(axis: Axis, value: float) -> str:
-    return bytes_in_words(value) if axis == "bytes" else _seconds(value)
+    if axis == "round":
+        return f"{value:,.0f} round{'s' * (round(value) != 1)}"
+    return bytes_in_words(value) if axis in ("bytes", "uploaded_bytes") else _seconds(value)
 
 
 def _seconds(value: float) -> str:

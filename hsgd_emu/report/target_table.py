@@ -49,13 +49,14 @@ def target_rows(content: Content) -> list[Row]:
 
 def target_data(content: Content) -> Figure:
     """Return the table's numbers, to be downloaded: a row per case and target."""
-    targets = [(case.name, target) for case in content.cases for target in case.summary.targets]
+    targets = [(case, target) for case in content.cases for target in case.summary.targets]
 
     def column(name: str, label: str, kind: ColumnKind, field: str) -> Column:
         return Column(name, label, kind, [getattr(target, field) for _, target in targets])
 
     columns = [
-        Column("case", "Case", "text", [name for name, _ in targets]),
+        Column("case", "Case", "text", [case.name for case, _ in targets]),
+        Column("algorithm", "Algorithm", "text", [str(case.algorithm or "") for case, _ in targets]),
         column("metric", "Metric", "text", "metric"),
         column("target", "Target", "number", "target"),
         column("time_s", "Time to target, median", "seconds", "median_time_s"),

@@ -48,18 +48,20 @@ def waiting(content: Content) -> Figure | None:
         title="Waiting, by who waits",
         pictures=(Picture((), sentence, list(_traces(cases, groups, cells)), _layout(groups, cells)),),
         columns=tuple(_columns(cases, groups, cells)),
-        note=_note(len(others)),
+        note=_note(content, len(others)),
         key=tuple((case.name, case.colour) for case in cases),
         height_px=height_px(len(groups), 30),
     )
 
 
-def _note(num_others: int) -> str:
+def _note(content: Content, num_others: int) -> str:
     left_out = f" The {num_others} groups that wait least are taken together; `hsgd-emu export` has every node's waits."
+    mixes = any(case.traffic is not None and case.traffic.schedule.graph is not None for case in content.cases)
+    hubs = ", and where hubs mix, from its own result to the last of its neighbours'"
     return (
         "A worker waits from the end of its upload until the new model is sent to it, a server in the same way and "
-        "also from the first of its children's arrivals to the last. Mean over the nodes of a group and over seeds, "
-        f"as a part of the time of the trial; circles are local SGD.{left_out * (num_others > 0)}"
+        f"also from the first of its children's arrivals to the last{hubs * mixes}. Mean over the nodes of a group and "
+        f"over seeds, as a part of the time of the trial; circles are {content.kinds[1]}.{left_out * (num_others > 0)}"
     )
 
 
@@ -76,7 +78,9 @@ def _waits(case: Case) -> dict[str, _Waits]:
         'ON c.seed = w.seed WHERE w."case" = ?1 AND w.round <= c.last GROUP BY w.seed, w.node',
         (case.own_name,),
     )
-    active = {topology.nodes[node].name: node for node in (*schedule.servers, *topology.workers)}
+    # Where hubs mix, the global server has nothing to wait for.
+    servers = [server for server in schedule.servers if server or schedule.graph is None]
+    active = {topology.nodes[node].name: node for node in (*servers, *topology.workers)}
     group_of = {name: _group(topology, node) for name, node in sorted(active.items(), key=lambda item: item[1])}
     # Who never waited has no row.
     sizes, num_seeds = Counter(group_of.values()), len(case.seeds)

@@ -393,6 +393,17 @@ def read_study_file(folder: Path) -> dict[str, Any]:
     return data
 
 
+def own_settings_cases(run: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the cases that are told from others by more than their schedules: hubs, and what has a
+    section of its own."""
+    from hsgd_emu.config.run_schema import WHOLE_SECTIONS
+
+    sections = ("train", *WHOLE_SECTIONS)
+    mixes = run.get("mixing") is not None
+    cases = run.get("cases", ())
+    return tuple(case["name"] for case in cases if mixes or any(case.get(key) is not None for key in sections))
+
+
 def local_sgd_cases(run: dict[str, Any]) -> tuple[str, ...]:
     """Return the names of the cases that are single-level local SGD: those without `periods`, in all their phases."""
     return tuple(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hsgd_emu.metrics import METRICS, Target
-from hsgd_emu.results.folder import local_sgd_cases, read_run_file
+from hsgd_emu.results.folder import local_sgd_cases, own_settings_cases, read_run_file
 from hsgd_emu.results.rows import CurveRow, TrialKey, row_reaching
 from hsgd_emu.results.store import RunStore
 from hsgd_emu.results.tables import connect_to_read, curve_rows, target_levels, trial_rows
@@ -38,7 +38,7 @@ def summarise_from(
 ) -> list[CaseSummary]:
     """Return the summaries of a run from its open database, its run file and its `curves_of`."""
     trials, targets = trial_rows(connection), target_levels(connection)
-    local, published = local_sgd_cases(run), _published(run)
+    local, own, published = local_sgd_cases(run), own_settings_cases(run), _published(run)
     found = []
     for case in dict.fromkeys(trial.case for trial in trials):
         of_case = [trial for trial in trials if trial.case == case]
@@ -61,6 +61,7 @@ def summarise_from(
                 final_test_loss=median_figure(last, "test_loss"),
                 final_time_s=mean(middle(last), "time_s"),
                 final_iteration=mean(middle(last), "iteration"),
+                own_settings=case in own,
                 diverged=tuple((trial.seed, trial.diverged_at) for trial in of_case if trial.diverged_at is not None),
             )
         )

@@ -74,7 +74,7 @@ class CaseSummary:
 
     case: str
     local_sgd: bool
-    """Single-level local SGD (the case has a `period`)."""
+    """Only the global server averages (the case has a `period`)."""
     num_seeds: int
     num_finished: int
     targets: tuple[TargetSummary, ...]
@@ -84,6 +84,8 @@ class CaseSummary:
     final_iteration: float | None
     diverged: tuple[tuple[int, int], ...] = ()
     """The seeds that have diverged, finished or not, with the first evaluated iteration at which they had."""
+    own_settings: bool = False
+    """It is told from other cases by more than its schedule: local SGD or H-SGD says too little of it."""
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -283,7 +285,7 @@ def first_answer(summaries: Sequence[CaseSummary]) -> str:
     for target in targets:
         entries = _entries(summaries, target)
         if entries:
-            return _answer_in_target(entries, target)
+            return _answer_in_target(summaries, entries, target)
     label = target_label(*targets[-1].key)
     return f"No case reached {label} with more than half of its seeds. {_answer_in_accuracy(summaries)}"
 
@@ -299,12 +301,13 @@ def _entries(summaries: Sequence[CaseSummary], wanted: TargetSummary) -> list[_E
     return sorted(found, key=lambda entry: entry[1].median_time_s or 0.0)
 
 
-def _answer_in_target(entries: list[_Entry], wanted: TargetSummary) -> str:
+def _answer_in_target(summaries: Sequence[CaseSummary], entries: list[_Entry], wanted: TargetSummary) -> str:
     best, reached = entries[0]
     best_s = reached.median_time_s or 0.0
     sentence = f"To {target_label(*wanted.key)}, {best.case} takes {_seconds(best_s)}"
     # The rival is the best case of the other kind: local SGD against H-SGD; else just the runner-up.
-    others = [entry for entry in entries[1:] if entry[0].local_sgd != best.local_sgd]
+    are_kinds = not any(summary.own_settings for summary in summaries)
+    others = [entry for entry in entries[1:] if are_kinds and entry[0].local_sgd != best.local_sgd]
     rival = next(iter(others or entries[1:]), None)
     if rival:
         rival_s = rival[1].median_time_s or 0.0

@@ -15,7 +15,7 @@ RANK = {
     "learning": 5,
     "results": 6,
     **dict.fromkeys(("experiment", "init"), 7),
-    **dict.fromkeys(("growth", "trials"), 8),
+    **dict.fromkeys(("algorithm", "growth", "trials"), 8),
     **dict.fromkeys(("beside", "run"), 9),
     "study": 10,
     "report": 11,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from oracle.drive import experiment_of, run_data
 
-from hsgd_emu.show import ways_text
+from hsgd_emu.show import ways_by_phase, ways_text
 
 LEVELS = [{"name": "site", "count": 2, "uplink": "far"}, {"name": "worker", "count": 2, "uplink": "near"}]
 PROFILES = {"near": {"rtt_s": 0.01}, "far": {"rtt_s": 0.1}, "lte": {"rtt_s": 0.05}}
@@ -56,3 +56,15 @@ def test_each_class_of_nodes_has_its_way(links: list[Any], periods: list[Any], r
 
 def test_a_changed_cost_changes_whether_the_direct_link_pays() -> None:
     assert ways(ALL, [10, "none"], lte={"rtt_s": 0.12}) == "worker -> site -> root: tree"
+
+
+def test_phases_have_their_ways_one_after_the_other() -> None:
+    phases = [{"iterations": 10, "periods": [10, 5]}, {"period": 10}]
+    data = run_data({"levels": LEVELS}, [{"name": "c", "phases": phases}], 20, 0.001, PROFILES)
+    data["profiles"] = {name: PROFILES[name] for name in ("near", "far")}
+    experiment = experiment_of(data)
+    (schedule,) = experiment.schedules
+    assert list(ways_by_phase(experiment.topology, schedule, experiment.routes(schedule, 1000))) == [
+        "until iteration 10: worker -> site: tree; site -> root: tree",
+        "to the end: worker -> site -> root: tree",
+    ]

@@ -149,10 +149,10 @@ def test_one_picture_per_metric_and_axis_accuracy_in_time_first(content: Content
     figure = figure_of(content)
     assert [[key for key, _ in switch.options] for switch in figure.switches] == [
         ["test_accuracy", "test_loss", "train_loss"],
-        ["time_s", "communication_s", "iteration", "bytes"],
+        ["time_s", "communication_s", "iteration", "round", "uploaded_bytes", "bytes"],
     ]
     assert figure.pictures[0].key == ("test_accuracy", "time_s")
-    assert len(figure.pictures) == len({picture.key for picture in figure.pictures}) == 12
+    assert len(figure.pictures) == len({picture.key for picture in figure.pictures}) == 18
     for picture in figure.pictures:
         figure.plotly(picture.key)
     json.loads(figure.as_json())
@@ -405,7 +405,8 @@ def test_several_runs_are_told_apart(tmp_path: Path) -> None:
 def test_without_the_network_there_are_no_bytes(tmp_path: Path) -> None:
     for content in content_of(make_run(tmp_path / "run", readable=False)):
         figure = figure_of(content)
-        assert [key for key, _ in figure.switches[1].options] == ["time_s", "communication_s", "iteration"]
+        known = ["time_s", "communication_s", "iteration", "round", "uploaded_bytes"]
+        assert [key for key, _ in figure.switches[1].options] == known
         assert "bytes" not in [one.name for one in figure.columns]
         assert "sent" not in rings(figure, "test_accuracy", "time_s")[LOCAL]["text"][0]
 
@@ -414,7 +415,7 @@ def test_bytes_of_one_of_two_runs_compare_nothing(tmp_path: Path) -> None:
     folders = (make_run(tmp_path / "one"), make_run(tmp_path / "old", readable=False))
     for content in content_of(*folders):
         figure = figure_of(content)
-        assert len(figure.switches[1].options) == 3
+        assert len(figure.switches[1].options) == 5
         assert column(figure, "bytes") == [16_000, 32_000, 84_000, 168_000, 16_000, *[None] * 5]
         assert figure.plotly() is not None
 

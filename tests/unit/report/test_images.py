@@ -95,7 +95,7 @@ def test_every_figure_once_unless_some_are_named(folder, jobs, tmp_path):
 def test_a_picture_has_a_title_and_one_entry_per_case_in_its_key(folder, jobs, tmp_path):
     write_images([folder], "png", tmp_path, ["curves-time_s-bytes"])
     (figure,) = (job["fig"] for job in jobs)
-    assert figure["layout"]["title"]["text"] == "Curves: bytes sent"
+    assert figure["layout"]["title"]["text"] == "Curves: bytes over all links"
     assert [t["name"] for t in figure["data"] if t["showlegend"]] == ["P=10", "&lt;b&gt;G&lt;/b&gt;"]
     assert figure["layout"]["paper_bgcolor"] == "#ffffff"
 

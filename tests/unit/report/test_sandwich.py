@@ -254,3 +254,24 @@ def test_all_evaluations_are_counted_and_few_drawn(tmp_path: Path) -> None:
 def test_nothing_trained_has_no_sandwich(tmp_path: Path) -> None:
     for content in contents(tmp_path / "run", dict.fromkeys(CASES, (None, None))):
         assert sandwich(content) is None
+
+
+# --- who is no member -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "own",
+    ["train: {momentum: 0.5}", "servers: {root: {optimizer: momentum, momentum: 0.5}}", "averaging: {by: uniform}"],
+)
+def test_only_cases_that_differ_in_the_schedule_alone_are_compared(tmp_path: Path, own: str) -> None:
+    other = "H-SGD with more"
+    values = {**BOUNDS, HSGD: [0.3, 0.4, 0.7, 0.8], other: [0.3, 0.4, 0.7, 0.8]}
+    for content in contents(tmp_path / "run", values, {**CASES, other: f"periods: [50, 5], {own}"}):
+        assert [one.hsgd.name for one in sandwiches(content)] == [HSGD]
+        assert (
+            f"Without {other} (they differ from the local SGDs in more than the schedule)." in figure_of(content).note
+        )
+        assert content.kinds == (
+            "cases that average at several levels",
+            "cases that average at the global server alone",
+        )

@@ -175,6 +175,11 @@ def test_answer_compares_with_the_other_kind_even_if_a_sibling_is_faster() -> No
     assert "1.2 times less than the next case (C, 60.0 s)" in answer(cases[1:])
 
 
+def test_answer_names_no_kind_where_cases_differ_in_more_than_the_schedule() -> None:
+    cases = [case("A", True, 0.9, a80=10.0), replace(case("B", False, 0.9, a80=20.0), own_settings=True)]
+    assert "2.0 times less than the next case (B, 20.0 s)" in answer(cases)
+
+
 def test_answer_says_when_local_sgd_wins_or_ties() -> None:
     cases = [case("A", True, 0.9, a80=50.0), case("B", False, 0.9, a80=51.0)]
     assert "A takes 50.0 s, about as long as the best H-SGD (B, 51.0 s)" in answer(cases)
