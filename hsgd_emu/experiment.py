@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,39 +26,39 @@ from hsgd_emu.config.run_schema import (
     RunSpec,
     TargetSpec,
     TrainSpec,
-    copies_sent,
-    normal,
-    train_of,
 )
 from hsgd_emu.config.says import ENDS, KINDS, LEARNED, LOCAL, NOTHING, Says, said
 from hsgd_emu.config.schema import ComputeProfile, Ref
-from hsgd_emu.config.server_schema import CompressionSpec, Direction, MixingSpec, ServerSpec
+from hsgd_emu.config.server_schema import CompressionSpec, MixingSpec, ServerSpec
 from hsgd_emu.config.train_keys import check_train_keys
 from hsgd_emu.config.writer import to_yaml
-from hsgd_emu.engine.compression import Sender, compressed_bytes, senders
+from hsgd_emu.effects import Effects, effects_of
 from hsgd_emu.engine.emulate import operations_hash
 from hsgd_emu.engine.gates import gate_of
-from hsgd_emu.engine.messages import ModelShape, Sends
+from hsgd_emu.engine.messages import UNKNOWN_BYTES, ModelShape, Sends
 from hsgd_emu.engine.mixing import build_graph
 from hsgd_emu.engine.network import Network
 from hsgd_emu.engine.plan import Plan, check_clock, surely_fits
 from hsgd_emu.engine.record import Keep
 from hsgd_emu.engine.schedule import Mistakes, Schedule, as_periods, build_schedule
-from hsgd_emu.engine.servers import check_compression, check_servers, compression_by_name, servers_by_name
-from hsgd_emu.engine.skipped import by_own_names, mistakes_in, probabilities
 from hsgd_emu.errors import ConfigError, Problem, listed
 from hsgd_emu.learning.data.spec import check_data_spec
 from hsgd_emu.learning.names import check_model_spec
-from hsgd_emu.metrics import AVERAGED
 from hsgd_emu.timing.transfers import Message
+from hsgd_emu.together import (
+    check_evaluation,
+    check_mixing,
+    check_step_probability,
+    check_together,
+    check_whole_sections,
+    mixing_path,
+    of_no_use,
+)
 from hsgd_emu.topology.routes import Routes
 from hsgd_emu.topology.tree import Topology, build_topology
 
 _SMALL_TIMELINE_ROWS = 250_000
-UNKNOWN_BYTES = 1_000_000
-"""Stands for the message size where it is not known and only the form of things is looked at."""
-
-
+_of_run = attrgetter(*WHOLE_SECTIONS)
 _SHAPES: dict[str, ModelShape] = {}
 """By data and model: building one takes longer than all that is asked of it."""
 
@@ -146,19 +147,19 @@ class Experiment:
 
     def alone(self, name: str) -> Experiment:
         """Return the run of one case, what it says otherwise than the run written into the run's sections."""
-        case, train = self._case(name), self._train_of(name)
-        probability = by_own_names(train.step_probability, self.topology)
-        schedule = next(one for one in self.schedules if one.name == name)
-        sections = {key: self.section(case, key) for key in WHOLE_SECTIONS}
-        sections["servers"] = servers_by_name(sections["servers"] or {}, schedule, self.topology)
-        sections["compression"] = compression_by_name(sections["compression"] or {}, schedule, self.topology)
+        case, effects = self._case(name), self.effects(name)
         return replace(
             self,
             cases=(case.model_copy(update=dict.fromkeys(("train", *WHOLE_SECTIONS))),),
-            schedules=(schedule,),
-            train=normal(train.model_copy(update={"step_probability": probability})),
-            **sections,
+            schedules=(self._schedule(name),),
+            train=effects.train,
+            **effects.sections,
         )
+
+    def effects(self, case: str) -> Effects:
+        """Return what holds for a case."""
+        of_run = _of_run(self)
+        return effects_of(self._case(case), self.train, self._schedule(case), self.topology, of_run)
 
     def section(self, case: CaseSpec, name: str) -> Any:
         """Return a section that holds for a case: its own, or the run's."""
@@ -167,14 +168,15 @@ class Experiment:
 
     def sends(self, case: str) -> Sends:
         """Return what the messages of a case carry."""
-        of = self._case(case)
-        coded = {key: partial(compressed_bytes, sender.spec) for key, sender in self.senders(case).items()}
-        return Sends(copies=copies_sent(train_of(self.train, of)), coded=coded, shape=self.known_shape)
+        return self._sends(self.effects(case))
+
+    def _sends(self, effects: Effects) -> Sends:
+        return Sends(copies=effects.copies, coded=effects.coded, shape=self.known_shape)
 
     @cached_property
     def compresses(self) -> bool:
         """Whether some message depends on what the model is made of."""
-        return any(self.senders(case.name) for case in self.cases)
+        return any(self.effects(case.name).senders for case in self.cases)
 
     def of_shape(self, shape: ModelShape | None) -> Experiment:
         """Return the run with what is known of its model."""
@@ -191,33 +193,16 @@ class Experiment:
             _SHAPES[key] = model_shape(sized_model(self.data, self.model, self.base))
         return _SHAPES[key]
 
-    def senders(self, case: str) -> dict[tuple[int, Direction], Sender]:
-        """Return by node and direction who compresses in a case, and how."""
-        schedule = next(one for one in self.schedules if one.name == case)
-        given = compression_by_name(self.section(self._case(case), "compression") or {}, schedule, self.topology)
-        return senders(given or {}, self.topology)
-
-    def servers_of(self, case: str) -> dict[int, ServerSpec]:
-        """Return by node what servers do with averages in a case, where that is not just sent on."""
-        schedule = next(one for one in self.schedules if one.name == case)
-        given = servers_by_name(self.section(self._case(case), "servers") or {}, schedule, self.topology)
-        return self.topology.by_node(given or {})
-
     @cached_property
     def most_sent(self) -> int:
         """How many times the model's size no message exceeds."""
         return max((self.sends(case.name).most for case in self.cases), default=1)
 
-    def step_probability(self, case: str) -> dict[int, float]:
-        """Return by worker that may skip steps in a case with which probability it takes one."""
-        return probabilities(self._train_of(case).step_probability, self.topology)
-
     def _case(self, name: str) -> CaseSpec:
         return next(case for case in self.cases if case.name == name)
 
-    def _train_of(self, case: str) -> TrainSpec:
-        """Return what a case trains with: its own keys over the run's."""
-        return train_of(self.train, self._case(case))
+    def _schedule(self, name: str) -> Schedule:
+        return next(schedule for schedule in self.schedules if schedule.name == name)
 
     def routes(self, schedule: Schedule, message_bytes: int) -> Routes:
         """Return the routes of nodes to the servers that aggregate them."""
@@ -232,8 +217,8 @@ class Experiment:
         num_samples: Sequence[int] | None = None,
     ) -> Plan:
         """Return the plan of one trial; num_samples: by worker number, for averages weighed by samples."""
-        case = self._case(schedule.name)
-        averaging, (gate, depends_on_time) = self.section(case, "averaging"), gate_of(case)
+        effects, (gate, depends_on_time) = self.effects(schedule.name), gate_of(self._case(schedule.name))
+        averaging = effects.sections["averaging"]
         by_samples = averaging.by == "samples" and num_samples is not None
         weight_of = dict(zip(self.topology.workers, map(float, num_samples or ()), strict=by_samples))
         return Plan(
@@ -248,10 +233,10 @@ class Experiment:
             uniform=averaging.by == "uniform",
             gate=gate,
             depends_on_time=depends_on_time,
-            sends=self.sends(schedule.name),
-            servers=self.servers_of(schedule.name),
-            senders=self.senders(schedule.name),
-            step_probability=self.step_probability(case.name),
+            sends=self._sends(effects),
+            servers=effects.servers,
+            senders=effects.senders,
+            step_probability=effects.step_probability,
         )
 
     def resolved(self) -> str:
@@ -367,19 +352,19 @@ def build_experiment(draft: RunDraft) -> Experiment:
         text = "found true, but there are no targets; give some, as in targets: {test_accuracy: [0.8]}"
         problems.append(source.problem(("train", "until_targets"), text))
     check_train_keys(draft)
-    _check_averaged(draft)
+    check_evaluation(draft)
     topology = network = None
     schedules: list[Schedule | None] = []
     if draft.topology is not None:
         topology = build_topology(draft.topology, problems)
     if topology is not None and draft.topology is not None:
         schedules = [_mixed(draft, topology, *one) for one in enumerate(_schedules(draft, topology))]
-        _check_step_probability(draft, topology)
+        check_step_probability(draft, topology)
         _check_compute(draft, topology)
         bound = [*draft.topology.links.items(), *draft.topology.computes.items(), (None, draft.compute)]
         network = Network.of(topology, {ref: profile for ref, profile in bound if profile is not None})
         _check_routes(draft, network, [one for one in schedules if one is not None])
-        _check_whole_sections(draft, topology, schedules)
+        check_whole_sections(draft, topology, schedules)
     published = _published(draft, schedules)
     draft.raise_problems()
     assert topology is not None
@@ -398,11 +383,11 @@ def build_experiment(draft: RunDraft) -> Experiment:
         "notes": tuple(problems.notes),
     }
     experiment = Experiment(**sections | given)
-    _check_together(experiment, draft)
-    _check_mixing(experiment, draft)
+    check_together(experiment, draft)
+    check_mixing(experiment, draft)
     _check_clock(experiment, draft)
     draft.raise_problems()
-    for note in _of_no_use(experiment):
+    for note in of_no_use(experiment):
         problems.note(note)
     return replace(experiment, notes=tuple(problems.notes))
 
@@ -448,7 +433,7 @@ def _schedules(draft: RunDraft, topology: Topology) -> list[Schedule | None]:
 
 def _mixed(draft: RunDraft, topology: Topology, number: int, schedule: Schedule | None) -> Schedule | None:
     """Return a case's schedule with the graph of its hubs, where they mix; None where there is a mistake in that."""
-    case, path = draft.cases[number], _mixing_path(draft.cases[number], number)
+    case, path = draft.cases[number], mixing_path(draft.cases[number], number)
     spec = case.mixing if case is not None and case.mixing is not None else draft.sections["mixing"]
     if spec is None or schedule is None:
         return schedule
@@ -462,66 +447,6 @@ def _mixed(draft: RunDraft, topology: Topology, number: int, schedule: Schedule 
         return None
     graph = build_graph(spec, schedule.stages[0].children[0], topology, mistake)
     return None if graph is None else replace(schedule, graph=graph)
-
-
-def _mixing_path(case: CaseSpec | None, number: int) -> Path_:
-    """Return where the mixing of a case is given."""
-    return ("cases", number, "mixing") if case is not None and case.mixing is not None else ("mixing",)
-
-
-def _check_mixing(experiment: Experiment, draft: RunDraft) -> None:
-    """Report matrices that move the mean of all hubs, as far as it is known what they weigh."""
-    for number, (case, schedule) in enumerate(zip(experiment.cases, experiment.schedules, strict=True)):
-        if schedule.graph is None or experiment.section(case, "averaging").by == "samples":
-            continue
-        try:
-            _ = experiment.plan(schedule, {}, 1, experiment.seeds[0]).mixing
-        except ConfigError as error:
-            path = (*_mixing_path(case, number), "weights")
-            draft.problems += [draft.source.problem(path, one.message) for one in error.problems]
-
-
-_Check = Callable[[Any, list[Schedule], Topology], Mistakes]
-_CHECKS: dict[str, _Check] = {"servers": check_servers, "compression": check_compression}
-
-
-def _check_whole_sections(draft: RunDraft, topology: Topology, schedules: Sequence[Schedule | None]) -> None:
-    """Report servers and senders that the run or a case names wrongly, in what holds for each."""
-    for key, check in _CHECKS.items():
-        of_cases = [getattr(case, key, None) for case in draft.cases]
-        of_run = [schedule for schedule, own in zip(schedules, of_cases, strict=True) if own is None]
-        places: list[tuple[Path_, Any, Sequence[Schedule | None]]] = [((key,), draft.sections[key], of_run)]
-        places += [(("cases", n, key), own, schedules[n : n + 1]) for n, own in enumerate(of_cases)]
-        for path, given, these in places:
-            known = [schedule for schedule in these if schedule is not None]
-            if given and known and len(known) == len(these):
-                mistakes = check(given, known, topology)
-                draft.problems += [draft.source.problem((*path, *inner), text) for inner, text in mistakes]
-
-
-def _check_averaged(draft: RunDraft) -> None:
-    """Report targets that nothing is evaluated for, and iterations left out beyond the last one."""
-    evaluation, targets, train = (draft.sections[key] for key in ("evaluation", "targets", "train"))
-    if evaluation is None:
-        return
-    for metric in AVERAGED if targets is not None and evaluation.averaged is None else ():
-        if getattr(targets, metric):
-            text = "is of the averaged model, which `evaluation: {averaged: {after: 0}}` asks for"
-            draft.problems.append(draft.source.problem(("targets", metric), text))
-    if targets is not None and targets.training_set_loss and not evaluation.workers:
-        text = "is of the whole training set, which `evaluation: {workers: true}` asks for"
-        draft.problems.append(draft.source.problem(("targets", "training_set_loss"), text))
-    if evaluation.averaged is not None and train is not None and evaluation.averaged.after >= train.iterations:
-        text = f"found {evaluation.averaged.after}, and train.iterations is {train.iterations}: nothing is left"
-        draft.problems.append(draft.source.problem(("evaluation", "averaged", "after"), text))
-
-
-def _check_step_probability(draft: RunDraft, topology: Topology) -> None:
-    trains: list[tuple[Path_, Any]] = [(("train",), draft.sections["train"])]
-    trains += [(("cases", number, "train"), case.train) for number, case in enumerate(draft.cases) if case is not None]
-    for path, train in trains:
-        for place, text in mistakes_in(getattr(train, "step_probability", None), topology):
-            draft.problems.append(draft.source.problem((*path, "step_probability", *place), text))
 
 
 def _check_compute(draft: RunDraft, topology: Topology) -> None:
@@ -572,76 +497,6 @@ def _all_cost(draft: TopologyDraft, network: Network, message: Message, problems
         except ValueError as error:
             problems.append(draft.source.problem(path, str(error)))
     return len(problems) == before
-
-
-def _check_together(experiment: Experiment, draft: RunDraft) -> None:
-    """Report cases whose sections do not go together."""
-    for number, case in enumerate(experiment.cases):
-        alone = experiment.alone(case.name)
-        path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
-        if alone.compression and alone.train.state == "average":
-            text = "beside train.state: average, whose momentum would go uncompressed; leave out one of the two"
-            draft.problems.append(draft.source.problem(path, text))
-        if len(alone.schedules[0].stages) > 1 and any(way == "down" and node for node, way in alone.senders(case.name)):
-            # What a server's children know after a phase, those of the next phase's tree do not.
-            text = "beside phases only the global server may compress what it sends down"
-            draft.problems.append(draft.source.problem(path, text))
-        at: Path_ = ("cases", number) if getattr(case.train, "correction", None) else ()
-        for text in _beside_scaffold(alone) if alone.train.correction else ():
-            draft.problems.append(draft.source.problem((*at, "train", "correction"), f"found scaffold {text}"))
-        wrong = _beside_mixing(alone)
-        draft.problems += [draft.source.problem(_mixing_path(case, number), text) for text in wrong]
-
-
-def _of_no_use(experiment: Experiment) -> Iterator[Problem]:
-    """Yield a note for each case whose compression saves no time, for a message of any size costs the same."""
-    for number, (case, schedule) in enumerate(zip(experiment.cases, experiment.schedules, strict=True)):
-        coded = experiment.senders(case.name)
-        if not coded:
-            continue
-        routes = experiment.routes(schedule, experiment.message_bytes or UNKNOWN_BYTES)
-        ways = [route for (node, server), route in routes.items() if (node, "up") in coded or (server, "down") in coded]
-        links = {hop.link.profile: hop.link.name for route in ways for hop in route}
-        names = [
-            str(ref) if isinstance(ref, str) else name
-            for ref, name in links.items()
-            if not experiment.network.transfers[ref].needs_bytes
-        ]
-        if names:
-            path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
-            text = f"saves bytes, but no time over {listed(names)}, where a message of any size takes as long"
-            yield experiment.source.problem(path, f"{text}; latency_s and bandwidth_bps would tell them apart")
-
-
-def _beside_scaffold(alone: Experiment) -> Iterator[str]:
-    """Yield what a case has that SCAFFOLD is not defined for."""
-    (schedule,), train = alone.schedules, alone.train
-    if not schedule.is_local_sgd:
-        yield "with servers that average below the global one; it is of one level: give `period` instead of `periods`"
-    if train.momentum or train.optimizer:
-        other = f"momentum {train.momentum:g}" if train.momentum else f"optimizer {train.optimizer}"
-        yield f"with {other}; its steps are plain SGD"
-    if schedule.participation < 1:
-        yield f"with participation {schedule.participation:g}; all workers take part in it"
-    if train.step_probability:
-        yield "with step_probability; all workers take all steps in it"
-    if alone.compression:
-        yield "with compression; its control variates would go uncompressed: leave out one of the two"
-
-
-def _beside_mixing(alone: Experiment) -> Iterator[str]:
-    """Yield what a case has that does not go together with its mixing."""
-    (schedule,), topology = alone.schedules, alone.topology
-    if schedule.graph is None:
-        return
-    named = [name for name in alone.servers or () if 0 in topology.named(name)]
-    if named:
-        yield f"beside servers.{named[0]}, which aggregates nothing where hubs mix; leave out one of the two"
-    if alone.train.state == "average":
-        yield "beside train.state: average, which would have to be mixed too; leave out one of the two"
-    for name in alone.compression or ():
-        if set(topology.named(name)).intersection(schedule.graph.hubs):
-            yield f"beside compression.{name}: what hubs send one another is not compressed; leave out one of the two"
 
 
 def _check_clock(experiment: Experiment, draft: RunDraft) -> None:

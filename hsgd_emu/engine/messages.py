@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.timing.transfers import Message
 from hsgd_emu.topology.routes import Pair, Pairs
 
-Direction = Literal["up", "down"]
+UNKNOWN_BYTES = 1_000_000
+"""Stands for the message size where it is not known and only the form of things is looked at."""
 
 
 class ModelShape(NamedTuple):

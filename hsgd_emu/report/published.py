@@ -286,7 +286,9 @@ def _fitted(run: Run, experiment: Experiment) -> tuple[Fit | None, str]:
 def _is_quick(experiment: Experiment) -> bool:
     """Tell whether a fit takes about two seconds at most; by what there is to do, so that a page is always the same."""
     # Where only some take part, or steps are skipped, every round has to be timed.
-    alike = all(one.participation >= 1 and not experiment.step_probability(one.name) for one in experiment.schedules)
+    alike = all(
+        one.participation >= 1 and not experiment.effects(one.name).step_probability for one in experiment.schedules
+    )
     return alike and len(experiment.topology.links) * len(experiment.schedules) <= _MOST_WORK
 
 

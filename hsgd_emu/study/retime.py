@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,8 @@ def check_same_learning(parent: Experiment, experiment: Experiment) -> None:
         raise ConfigError(problems)
 
 
-def _skipping(experiment: Experiment) -> list[dict[int, float]]:
-    return [experiment.step_probability(case.name) for case in experiment.cases]
+def _skipping(experiment: Experiment) -> list[Mapping[int, float]]:
+    return [experiment.effects(case.name).step_probability for case in experiment.cases]
 
 
 def check_same_operations(folder: Path, before: Experiment, now: Experiment, bytes_before: int, bytes_now: int) -> None:

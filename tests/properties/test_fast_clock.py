@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from oracle.drive import experiment_of, plan_of, run_data
 from oracle.worlds import costs, links, runs, tied_world
 
+from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine import fast
-from hsgd_emu.engine.messages import Direction, ModelShape, Sends
+from hsgd_emu.engine.messages import ModelShape, Sends
 from hsgd_emu.engine.plan import Plan
 from hsgd_emu.engine.times import simulated_times
 from hsgd_emu.timing.transfers import bound, scaled

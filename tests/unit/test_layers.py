@@ -14,7 +14,7 @@ RANK = {
     "engine": 4,
     "learning": 5,
     "results": 6,
-    **dict.fromkeys(("experiment", "init"), 7),
+    **dict.fromkeys(("effects", "together", "experiment", "init"), 7),
     **dict.fromkeys(("algorithm", "growth", "trials"), 8),
     **dict.fromkeys(("beside", "run"), 9),
     "study": 10,

@@ -97,7 +97,7 @@ class Model:
         seeds = self.run.experiment.seeds
         last = max(at or 0 for row in rows for at in row.reached.values())
         # Where all take part, every round after the first is alike: all begins when the global server sends down.
-        skips = self.run.experiment.step_probability(schedule.name)
+        skips = self.run.experiment.effects(schedule.name).step_probability
         alike = schedule.participation >= 1 and schedule.rounds_are_alike and not skips
         if alike:
             seeds, last = seeds[:1], min(last, schedule.end_of(2))

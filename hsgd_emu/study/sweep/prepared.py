@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hsgd_emu.engine.messages import UNKNOWN_BYTES
 from hsgd_emu.errors import ConfigError, Problem, listed
-from hsgd_emu.experiment import UNKNOWN_BYTES, relocated
+from hsgd_emu.experiment import relocated
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.results.wording import number as in_short
 from hsgd_emu.run import check_learning, known_message_bytes

@@ -17,9 +17,10 @@ import yaml
 from hsgd_emu.config.load import draft_run
 from hsgd_emu.config.reader import Document, Mark, Source
 from hsgd_emu.config.says import ENDS, LEARNED, SCHEDULED
+from hsgd_emu.engine.messages import UNKNOWN_BYTES
 from hsgd_emu.engine.schedule import Schedule
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.experiment import UNKNOWN_BYTES, Experiment, build_experiment, relocated
+from hsgd_emu.experiment import Experiment, build_experiment, relocated
 from hsgd_emu.learning.material import Material
 from hsgd_emu.results.rows import TrialKey
 from hsgd_emu.run import timing_message_bytes
