@@ -179,7 +179,7 @@ def test_a_trial_is_known_by_what_servers_and_senders_do_whatever_they_are_calle
     # What a study learns apart from the run is the same trial, and found again.
     apart = wanted(experiment, "both", 1, Resources("cpu", "cpu", "fp32"), look=False)
     again = experiment_of(apart)
-    assert set(again.senders(again.cases[0].name)) == set(experiment.senders("both"))
+    assert set(again.effects(again.cases[0].name).senders) == set(experiment.effects("both").senders)
     assert key(again, again.cases[0].name) == apart.key
 
 

@@ -101,7 +101,7 @@ def test_a_trial_of_the_library_has_its_workers_by_name(tmp_path: Path) -> None:
     found = experiment_of(
         wanted(load_experiment(written(tmp_path)), "c", 1, Resources("cpu", "cpu", "fp32"), look=False)
     )
-    names = {found.topology.nodes[node].name: p for node, p in found.step_probability("trial").items()}
+    names = {found.topology.nodes[node].name: p for node, p in found.effects("trial").step_probability.items()}
     assert names == {**dict.fromkeys([f"fast-{n}" for n in range(4)], 0.9), "slow-0": 0.3, "slow-1": 0.3}
 
 
