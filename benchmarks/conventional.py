@@ -137,7 +137,8 @@ class Conventional:
             correct += (logits.argmax(1) == y).sum()
             num_tested += len(y)
         train_loss = torch.stack(self.losses).mean().item()
-        return Metrics(train_loss, loss.item() / num_tested, correct.item() / num_tested)
+        figures = {"test_loss": loss.item() / num_tested, "test_accuracy": correct.item() / num_tested}
+        return Metrics(train_loss=train_loss, **figures)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class Hand:
         model.load_state_dict(before)
         model.train()
         accuracy = float((logits.argmax(1) == y).double().mean())
-        return Metrics(train_loss, float(F.cross_entropy(logits, y)), accuracy)
+        return Metrics(train_loss=train_loss, test_loss=float(F.cross_entropy(logits, y)), test_accuracy=accuracy)
 
     def model_of(self, node: int) -> torch.nn.Module:
         return self.models[node]
