@@ -99,7 +99,7 @@ def run_experiment(
     before = read_environment(folder) if options.resume and is_run_folder(folder) else None
     if before is not None:
         options = _as_begun(options, before)
-    for note in experiment.notes:
+    for note in experiment.notes if expected is None else ():  # a trial for others: they have been told of the run's
         progress.note(str(note))
     try:
         session = session_of(experiment, options, progress, lambda saw: _check_saw(folder, saw, expected, before))

@@ -95,8 +95,8 @@ def check_together(experiment: Experiment, draft: RunDraft) -> None:
             text = "beside phases only the global server may compress what it sends down"
             draft.problems.append(draft.source.problem(path, text))
         at: Path_ = ("cases", number) if getattr(case.train, "correction", None) else ()
-        for text in _beside_scaffold(alone) if alone.train.correction else ():
-            draft.problems.append(draft.source.problem((*at, "train", "correction"), f"found scaffold {text}"))
+        for text in _beside_scaffold(alone):
+            draft.problems.append(draft.source.problem((*at, "train", "correction"), text))
         wrong = _beside_mixing(alone)
         draft.problems += [draft.source.problem(mixing_path(case, number), text) for text in wrong]
 
@@ -121,20 +121,29 @@ def of_no_use(experiment: Experiment) -> Iterator[Problem]:
             yield experiment.source.problem(path, f"{text}; latency_s and bandwidth_bps would tell them apart")
 
 
+def misfits(alone: Experiment) -> list[str]:
+    """Return why the schedule of one case (`Experiment.alone`) does not go together with what else holds for it."""
+    return [*_beside_scaffold(alone), *_beside_mixing(alone)]
+
+
 def _beside_scaffold(alone: Experiment) -> Iterator[str]:
     """Yield what a case has that SCAFFOLD is not defined for."""
     (schedule,), train = alone.schedules, alone.train
+    if not train.correction:
+        return
+    found = "found scaffold with"
     if not schedule.is_local_sgd:
-        yield "with servers that average below the global one; it is of one level: give `period` instead of `periods`"
+        below = "servers that average below the global one"
+        yield f"{found} {below}; it is of one level: give `period` instead of `periods`"
     if train.momentum or train.optimizer:
         other = f"momentum {train.momentum:g}" if train.momentum else f"optimizer {train.optimizer}"
-        yield f"with {other}; its steps are plain SGD"
+        yield f"{found} {other}; its steps are plain SGD"
     if schedule.participation < 1:
-        yield f"with participation {schedule.participation:g}; all workers take part in it"
+        yield f"{found} participation {schedule.participation:g}; all workers take part in it"
     if train.step_probability:
-        yield "with step_probability; all workers take all steps in it"
+        yield f"{found} step_probability; all workers take all steps in it"
     if alone.compression:
-        yield "with compression; its control variates would go uncompressed: leave out one of the two"
+        yield f"{found} compression; its control variates would go uncompressed: leave out one of the two"
 
 
 def _beside_mixing(alone: Experiment) -> Iterator[str]:

@@ -137,6 +137,16 @@ def plan(
     groupings: Annotated[
         Texts, Option("--grouping", metavar="NAME", help="Another data.grouping to choose from.")
     ] = None,
+    tries: Annotated[
+        Texts,
+        Option(
+            "--try",
+            metavar="KEY=VALUE",
+            help="Another setting to choose from, of train, servers, mixing, compression or averaging, as in "
+            "train.learning_rate=0.1 or 'servers.root={optimizer: momentum, momentum: 0.9}'; those of one key are "
+            "alternatives, those of several are combined.",
+        ),
+    ] = None,
     budget: Annotated[
         str, Option(metavar="SHARE", help="The most to learn, of learning every schedule to its end.")
     ] = "20%",
@@ -149,7 +159,7 @@ def plan(
     precision: Products = Precision.auto,
     library: Library = None,
 ) -> None:
-    """Search the schedule that reaches a target first: periods at every level, groupings, topologies.
+    """Search the schedule that reaches a target first: periods at every level, groupings, topologies, settings.
 
     Every clock is known beforehand; only what looks fast is learned, and no further than it takes to tell.
     """
@@ -163,6 +173,7 @@ def plan(
             *(file, target_of(target), sets or []),
             topologies=topologies or [],
             groupings=groupings or [],
+            tries=tries or [],
             periods=_periods(periods) if periods else None,
             budget=share_of(budget, "--budget"),
             replications=replications,

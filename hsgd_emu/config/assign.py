@@ -30,13 +30,13 @@ _NAMES = ("distribution", "schedule", "method")  # keys whose value says which o
 _OF_DATASET = ("folder", "options", "layout")  # what in a data section belongs to the data set that it names
 
 
-def set_value(document: Document, assignment: str) -> None:
+def set_value(document: Document, assignment: str, option: str = "--set") -> None:
     """Put KEY=VALUE (a dotted key, a YAML value) into the document, as `--set` on the command line.
 
     Mappings on the way are made where there are none; a number on the way is replaced by a mapping.
     Raises:  ConfigError: no '=' in it, an empty key, a list or an index of one that does not exist, or not YAML.
     """
-    label = f"--set {assignment}"
+    label = f"{option} {assignment}"
     key, equals, text = assignment.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):

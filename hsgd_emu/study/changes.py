@@ -33,6 +33,8 @@ class Changes:
     """KEY=VALUE."""
     scales: Sequence[str] = ()
     """NAME=FACTOR: multiplies every time of a profile."""
+    tries: Sequence[str] = ()
+    """KEY=VALUE, told by `--try`."""
 
 
 def changed_experiment(path: Path, changes: Changes) -> Experiment:
@@ -50,6 +52,8 @@ def changed_experiment(path: Path, changes: Changes) -> Experiment:
         put_value(document, ("profiles", name), file, Mark(f"--profile {text}"))
     for text in changes.sets:
         set_value(document, text)
+    for text in changes.tries:
+        set_value(document, text, "--try")
     experiment = build_experiment(draft_run(document))
     if not changes.scales:
         return experiment

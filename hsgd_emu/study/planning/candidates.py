@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hsgd_emu.config.run_schema import WHOLE_SECTIONS, CaseSpec, LevelPeriod
+from hsgd_emu.config.run_schema import OF_ALL_CASES, WHOLE_SECTIONS, CaseSpec, LevelPeriod
+from hsgd_emu.engine.mixing import build_graph
 from hsgd_emu.engine.schedule import Mistakes, Schedule, build_schedule
 from hsgd_emu.engine.times import seconds
 from hsgd_emu.errors import ConfigError, Problem, listed
-from hsgd_emu.experiment import Experiment
+from hsgd_emu.experiment import Experiment, plain
 from hsgd_emu.run import timing_message_bytes
 from hsgd_emu.study.changes import Changes, changed_experiment
 from hsgd_emu.study.clock import ClockName, times
@@ -21,6 +25,7 @@ from hsgd_emu.study.costs import free_name
 from hsgd_emu.study.planning.search import Entrant
 from hsgd_emu.study.sweep.race import network_seed
 from hsgd_emu.timing.transfers import Message
+from hsgd_emu.together import misfits
 from hsgd_emu.topology.tree import Topology
 
 Periods = Sequence[Sequence[int]]
@@ -30,28 +35,51 @@ LEAST_ROUNDS = 4
 MOST_CANDIDATES = 2_000
 
 
-def with_candidates(experiment: Experiment, periods: Periods | None = None, keep: bool = True) -> Experiment:
+def with_candidates(
+    experiment: Experiment, periods: Periods | None = None, keep: bool = True, notes: list[str] | None = None
+) -> Experiment:
     """Return the experiment with its own cases and after them every candidate that is none of them.
 
     Args:    periods: to choose from (default: `period_series`).  keep: its own cases, else only the candidates.
+             notes: is told how many candidates do not go together with what the run says of all, and why.
     Raises:  ConfigError: a given period that no schedule of this run can have, or too many candidates.
     """
     iterations, topology = experiment.train.iterations, experiment.topology
     if periods is not None:
         _check_periods(periods, topology, iterations)
     cases, schedules = (list(experiment.cases), list(experiment.schedules)) if keep else ([], [])
-    own = zip(schedules, cases, strict=True)
-    known = {_identity(schedule, case) for schedule, case in own if schedule.rounds_are_alike}
+    known = {_identity(experiment.alone(case.name)) for case in cases}
     names = {case.name for case in cases}
+    left_out = Counter[str]()
     for case in candidate_cases(topology, periods or [period_series(iterations)]):
         mistakes: Mistakes = []
         schedule = build_schedule(case, topology, iterations, experiment.train.participation, mistakes)
         assert schedule is not None, mistakes
-        if _identity(schedule, case) not in known:
+        fitting = _fitting(experiment, case, schedule, left_out)
+        if fitting is not None and _identity(fitting) not in known:
             name = free_name(case.name, names)
             cases.append(case.model_copy(update={"name": name}))
-            schedules.append(replace(schedule, name=name))
+            schedules.append(replace(fitting.schedules[0], name=name))
+    if not cases:
+        raise ConfigError.of("--periods", "", f"no schedule is left: {listed(left_out)}")
+    if notes is not None:
+        notes += [f"{num} schedule{'s' * (num > 1)} left out: {reason}" for reason, num in left_out.items()]
     return replace(experiment, cases=tuple(cases), schedules=tuple(schedules))
+
+
+def _fitting(experiment: Experiment, case: CaseSpec, schedule: Schedule, left_out: Counter[str]) -> Experiment | None:
+    """Return the run of a candidate alone; None, after counting it, where the run's sections do not allow it."""
+    if experiment.mixing is not None:
+        hubs = schedule.stages[0].children[0]
+        graph = build_graph(experiment.mixing, hubs, experiment.topology, lambda *_: None)
+        if graph is None:
+            left_out["without hubs that could mix as the run's do"] += 1
+            return None
+        schedule = replace(schedule, graph=graph)
+    alone = replace(experiment, cases=(case,), schedules=(schedule,)).alone(case.name)
+    wrong = misfits(alone)
+    left_out.update(wrong[:1])
+    return None if wrong else alone
 
 
 def period_series(iterations: int) -> list[int]:
@@ -94,6 +122,21 @@ def oftener(schedules: Sequence[Schedule], topology: Topology, iterations: int) 
     return found
 
 
+def _oftener_alike(experiment: Experiment) -> list[tuple[int, ...]]:
+    """Return what `oftener` does, of cases that differ in their schedules alone and average plainly.
+
+    Of others nothing is known beforehand.
+    """
+    alone = [experiment.alone(case.name) for case in experiment.cases]
+    are_plain = [not (one.servers or one.mixing or one.compression or one.train.correction) for one in alone]
+    settings = [_settings(one) for one in alone]
+    found = oftener(experiment.schedules, experiment.topology, experiment.train.iterations)
+    return [
+        tuple(one for one in those if are_plain[place] and settings[one] == settings[place])
+        for place, those in enumerate(found)
+    ]
+
+
 def _how_often(schedule: Schedule, topology: Topology, iterations: int) -> list[int]:
     in_all = dict.fromkeys(topology.servers, 0)
     for stage in schedule.stages:
@@ -132,14 +175,17 @@ def _name(chain: Sequence[LevelPeriod]) -> str:
     return ",".join(map(str, chain))
 
 
-def _identity(schedule: Schedule, case: CaseSpec) -> tuple[object, ...]:
-    """Return what tells a schedule with rounds that are alike from others."""
-    (stage,) = schedule.stages
-    return (
-        tuple(sorted(stage.period.items())),
-        stage.participation,
-        repr([getattr(case, name) for name in ("train", *WHOLE_SECTIONS)]),
-    )
+def _identity(alone: Experiment) -> str:
+    """Return what tells the run of a case alone from others on the same topology and data."""
+    (schedule,) = alone.schedules
+    stages = [(sorted(one.period.items()), one.participation, one.rounds, one.begin) for one in schedule.stages]
+    return repr((stages, schedule.graph, _settings(alone)))
+
+
+def _settings(alone: Experiment) -> str:
+    """Return what holds for a case beside its schedule."""
+    train = alone.train.model_copy(update={"participation": 1.0})
+    return repr([train, *(getattr(alone, name) for name in WHOLE_SECTIONS)])
 
 
 def _check_periods(periods: Periods, topology: Topology, iterations: int) -> None:
@@ -164,14 +210,17 @@ _ANY_CASE = ("cases=[{name: any, period: 1}]", "published=null")
 
 @dataclass(frozen=True)
 class Variant:
-    """The run on one topology with one grouping; its schedules are what is chosen from.
+    """The run on one topology with one grouping and some settings; its schedules are what is chosen from.
 
     label: what is not the run's own, empty for the run itself.  num_own: cases of the run file, which come first.
+    settings: those that were tried, as keys of a case.  notes: what could not be tried, and why.
     """
 
     label: str
     experiment: Experiment
     num_own: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -196,24 +245,100 @@ def variants(
     topologies: Sequence[str] = (),
     groupings: Sequence[str] = (),
     periods: Periods | None = None,
+    tries: Sequence[str] = (),
 ) -> list[Variant]:
-    """Return the run itself, then the run on other topologies and with other groupings of the data, all combined.
+    """Return the run itself, then the run on other topologies, with other groupings of the data and other settings, all
+    combined; what is the same as one before is left out.
 
-    Raises:  ConfigError: the run file, a topology, a grouping or a period is wrong.
+    tries: KEY=VALUE; those of one key are alternatives.
+    Raises:  ConfigError: the run file, a topology, a grouping, a period or a setting is wrong.
     """
     found: list[Variant] = []
     for topology in (None, *dict.fromkeys(topologies)):
         for grouping in (None, *dict.fromkeys(groupings)):
             changes = [*sets] if grouping is None else [*sets, f"data.grouping={grouping}"]
             changes += [] if topology is None else _ANY_CASE
-            experiment = changed_experiment(path, Changes(topology, (), changes))
-            if grouping is not None and experiment.data.grouping == found[0].experiment.data.grouping:
+            run = changed_experiment(path, Changes(topology, (), changes))
+            if grouping is not None and run.data.grouping == found[0].experiment.data.grouping:
                 continue
             named = {"topology": topology, "grouping": grouping}
             label = ", ".join(f"{what} {value}" for what, value in named.items() if value is not None)
-            num_own = len(experiment.cases) if topology is None else 0
-            found.append(Variant(label, with_candidates(experiment, periods, keep=num_own > 0), num_own))
+            num_own, notes = len(run.cases) if topology is None else 0, list[str]()
+            whole = with_candidates(run, periods, num_own > 0, notes)
+            found.append(Variant(label, whole, num_own, notes=notes))
+            known = {_identity(whole.alone(case.name)) for case in whole.cases}
+            for texts in _combined(tries):
+                tried = _tried(path, Changes(topology, (), changes, tries=texts), run, notes)
+                if tried is not None:
+                    found += _new(tried, texts, run, label, periods, num_own > 0, known)
+    if tries and sum(len(one.experiment.cases) for one in found) > MOST_CANDIDATES:
+        raise ConfigError.of("--try", "", f"more than {MOST_CANDIDATES:,} schedules in all; give fewer, or --periods")
     return found
+
+
+def _combined(tries: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return every choice of settings with at most one of each key; without the choice of none."""
+    by_key: dict[str, list[str | None]] = {}
+    for text in dict.fromkeys(tries):
+        by_key.setdefault(text.partition("=")[0].strip(), [None]).append(text)
+    found = [tuple(text for text in texts if text is not None) for texts in product(*by_key.values())]
+    return sorted((texts for texts in found if texts), key=lambda texts: (len(texts), *map(tries.index, texts)))
+
+
+def _tried(path: Path, changes: Changes, run: Experiment, notes: list[str]) -> Experiment | None:
+    """Return the run with some settings; None, with a note, where each alone is right and they do not go together.
+
+    Raises:  ConfigError: one alone is wrong, or decides what all that is compared must have in common.
+    """
+    for text in changes.tries:
+        key = text.partition("=")[0].strip()
+        if key.partition(".")[0] not in ("train", *WHOLE_SECTIONS):
+            right = f"expected a key of {listed(('train', *WHOLE_SECTIONS))}, as in train.learning_rate=0.1"
+            raise ConfigError.of(
+                f"--try {text}", "", f"{right}; --set changes anything for all, --topology and --grouping choose"
+            )
+    try:
+        tried = changed_experiment(path, changes)
+    except ConfigError as error:
+        if len(changes.tries) == 1:
+            raise
+        notes.append(f"not tried together: {' and '.join(changes.tries)} ({error.problems[0].message})")
+        return None
+    for name in OF_ALL_CASES:
+        if getattr(tried.train, name) != getattr(run.train, name):
+            text = f"changes train.{name}, which all that is compared must have in common; --set changes it for all"
+            raise ConfigError.of(f"--try {' --try '.join(changes.tries)}", "", text)
+    return tried
+
+
+def _new(
+    tried: Experiment,
+    texts: Sequence[str],
+    run: Experiment,
+    label: str,
+    periods: Periods | None,
+    keep: bool,
+    known: set[str],
+) -> Iterator[Variant]:
+    """Yield the variant of a run with other settings, with the schedules that are not known yet; nothing if none is."""
+    notes: list[str] = []
+    whole = with_candidates(tried, periods, keep, notes)
+    identity = {case.name: _identity(whole.alone(case.name)) for case in whole.cases}
+    new = [name for name, one in identity.items() if one not in known]
+    known.update(identity.values())
+    cases = tuple(case for case in whole.cases if case.name in new)
+    schedules = tuple(schedule for schedule in whole.schedules if schedule.name in new)
+    if cases:
+        labels = ", ".join(filter(None, [label, *texts]))
+        yield Variant(labels, replace(whole, cases=cases, schedules=schedules), 0, _as_case(tried, run), notes)
+
+
+def _as_case(tried: Experiment, run: Experiment) -> dict[str, Any]:
+    """Return the settings that are not the run's as keys of a case."""
+    before = plain(run.train)
+    train = {key: value for key, value in plain(tried.train).items() if before.get(key) != value}
+    found = {name: getattr(tried, name) for name in WHOLE_SECTIONS if getattr(tried, name) != getattr(run, name)}
+    return {**({"train": train} if train else {}), **{name: plain(value) for name, value in found.items()}}
 
 
 def candidates(of: Sequence[Variant]) -> list[Candidate]:
@@ -237,7 +362,7 @@ def entrants(of: Sequence[Variant], replications: int, clock: ClockName = "auto"
     begin = 0
     for variant in of:
         experiment = variant.experiment
-        often = oftener(experiment.schedules, experiment.topology, experiment.train.iterations)
+        often = _oftener_alike(experiment)
         for entrant, those in zip(_timed(experiment, replications, clock), often, strict=True):
             yield replace(entrant, oftener=tuple(begin + place for place in those))
         begin += len(often)

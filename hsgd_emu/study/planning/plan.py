@@ -36,6 +36,7 @@ def plan_schedule(
     *,
     topologies: Sequence[str] = (),
     groupings: Sequence[str] = (),
+    tries: Sequence[str] = (),
     periods: Periods | None = None,
     budget: float = BUDGET,
     replications: int = REPLICATIONS,
@@ -53,6 +54,8 @@ def plan_schedule(
     The search is `study.search`: every clock is known beforehand, and only what looks fast is learned further.
 
     Args:    target: (metric, level).  sets: KEY=VALUE.  topologies, groupings: to choose from beside the run's own.
+             tries: KEY=VALUE of train, servers, mixing, compression or averaging, to choose from too; those of one key
+             are alternatives, those of several are combined.
              periods: to choose from (default: a 1-2-5 series); see `candidates.Periods`.  budget: the most to learn, as
              a share of learning every candidate with every seed to its end.  replications: draws of the network for
              each seed.  library: of learned trials; what is in it is not learned again, but counts as if it were, so
@@ -61,10 +64,13 @@ def plan_schedule(
     """
     progress = progress or TrainingProgress()
     _check(target, budget, replications)
-    of = variants(Path(path), sets, topologies, groupings, periods)
+    of = variants(Path(path), sets, topologies, groupings, periods, tries)
     experiment, choice = of[0].experiment, candidates(of)
     for note in dict.fromkeys(note for variant in of for note in variant.experiment.notes):
         progress.warn(f"note: {note}")
+    for variant in of:
+        for text in variant.notes:
+            progress.warn(f"note: {f'{variant.label}: ' if variant.label else ''}{text}")
     progress.say(f"timing {len(choice):,} schedules")
     shelf = Library(library)
 

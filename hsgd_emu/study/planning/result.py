@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
+from hsgd_emu.config.run_schema import WHOLE_SECTIONS
 from hsgd_emu.errors import listed
 from hsgd_emu.experiment import plain
 from hsgd_emu.metrics import METRICS
@@ -118,6 +119,14 @@ class PlanResult:
         answer = self._answer() if self.ranking else self._no_answer()
         return [*answer, self._training(), self._not_tried()]
 
+    @property
+    def _settings_differ(self) -> bool:
+        """Whether candidates are told apart by more than their schedules."""
+        own = ("train", *WHOLE_SECTIONS)
+        return any(
+            one.variant.settings or any(getattr(one.case, key) is not None for key in own) for one in self.candidates
+        )
+
     # --- an answer --------------------------------------------------------------------------------------
 
     def _answer(self) -> list[str]:
@@ -126,10 +135,11 @@ class PlanResult:
         label = target_label(self.metric, self.target)
         lines = [f"To {label}, {best.name} is expected to take {_s(found.time_s)} ({self._spread(found)})."]
         if not best.is_own:
-            lines.append(f"As a case of a run file: {_as_yaml(best)}")
+            lines.append(f"As a case of a run file: {as_yaml(best)}")
         local = [place for place, one in enumerate(self.candidates) if one.is_local_sgd]
         if not best.is_local_sgd and local:
-            lines.append(f"The best of local SGD: {self._against(self._fastest(local), found.time_s)}.")
+            kind = "the global server alone" if self._settings_differ else "local SGD"
+            lines.append(f"The best of {kind}: {self._against(self._fastest(local), found.time_s)}.")
         own = [place for place, one in enumerate(self.candidates) if one.is_own and one is not best]
         if own:
             cases = sorted(own, key=lambda place: self.findings[place].time_s)[:_MOST_NAMED]
@@ -245,6 +255,7 @@ class PlanResult:
         )
 
     def _not_tried(self) -> str:
+        tried = any(candidate.variant.settings for candidate in self.candidates)
         variants = list(dict.fromkeys(candidate.variant.label for candidate in self.candidates))
         periods = sorted({p for one in self.candidates for stage in one.schedule.stages for p in stage.period.values()})
         parts = [
@@ -252,7 +263,8 @@ class PlanResult:
             "servers of one level with different periods",
             *([] if any("topology" in label for label in variants) else ["other topologies (--topology)"]),
             *([] if any("grouping" in label for label in variants) else ["other groupings of the data (--grouping)"]),
-            "other learning rates, batch sizes and participation",
+            "other settings than these" if tried else "other learning rates, optimizers and servers (--try)",
+            "other batch sizes and participation",
         ]
         return f"Not tried: {'; '.join(parts)}."
 
@@ -265,8 +277,12 @@ def _s(value: float) -> str:
     return f"{number(value, 3)} s"
 
 
-def _as_yaml(candidate: Candidate) -> str:
+def as_yaml(candidate: Candidate) -> str:
     own = {key: value for key, value in plain(candidate.case).items() if key != "name"}
+    settings = candidate.variant.settings
+    if "train" in own and "train" in settings:
+        own["train"] = {**settings["train"], **own["train"]}
+    own = {**settings, **own}
     return (
         f'{{name: "{candidate.case.name}", {yaml.safe_dump(own, default_flow_style=True, width=math.inf).strip()[1:]}'
     )

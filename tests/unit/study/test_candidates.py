@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.experiment import load_experiment
-from hsgd_emu.study.planning.candidates import MOST_CANDIDATES, oftener, period_series, with_candidates
+from hsgd_emu.experiment import load_experiment, plain
+from hsgd_emu.study.planning.candidates import (
+    MOST_CANDIDATES,
+    entrants,
+    oftener,
+    period_series,
+    variants,
+    with_candidates,
+)
 
 RUNS = Path(__file__).parents[3] / "runs"
 DEMO = RUNS / "demo.yaml"
@@ -107,3 +114,88 @@ def test_too_many_candidates_are_told():
     sets = [f"topology={{levels: [{deep}]}}", "profiles={}", "train.iterations=4096", "cases=[{name: a, period: 1}]"]
     with pytest.raises(ConfigError, match=f"more than {MOST_CANDIDATES:,} schedules on 9 levels"):
         with_candidates(load_experiment(DEMO, sets), [[2**k for k in range(12)]])
+
+
+# --- other settings ---------------------------------------------------------------------------------
+
+MOMENTUM = "servers.root={optimizer: momentum, momentum: 0.9}"
+RATE = "train.learning_rate=0.5"
+PERIODS = [[10, 20]]
+
+
+def tried(path, *tries, sets=()):
+    return variants(path, sets, periods=PERIODS, tries=tries)
+
+
+def test_settings_of_unlike_keys_are_combined_and_those_of_one_key_are_not(tmp_path):
+    found = tried(write(tmp_path, ONE_LEVEL), MOMENTUM, RATE, "train.learning_rate=0.7")
+    assert [one.label for one in found] == [
+        "",
+        *(MOMENTUM, RATE, "train.learning_rate=0.7"),
+        *(f"{MOMENTUM}, {RATE}", f"{MOMENTUM}, train.learning_rate=0.7"),
+    ]
+    assert [one.num_own for one in found] == [1, 0, 0, 0, 0, 0], "what is tried is none of the run's own cases"
+    assert all(names(one.experiment) == ["mine", "P=20"] for one in found)
+    both = found[4].experiment.alone("P=20")
+    assert (both.train.learning_rate, both.servers["root"].momentum) == (0.5, 0.9)
+    assert plain(found[4].settings) == {
+        "train": {"learning_rate": 0.5},
+        "servers": {"root": {"optimizer": "momentum", "momentum": 0.9}},
+    }
+
+
+def test_what_a_setting_does_not_change_is_not_tried_again(tmp_path):
+    own = ONE_LEVEL.replace("{name: mine, period: 10}", "{name: mine, period: 10, train: {learning_rate: 0.3}}")
+    found = tried(write(tmp_path, own), "train.learning_rate=0.02", RATE, "train.proximal=0")
+    # 0.02 is the run's own; the case has a rate of its own, and so only candidates have another one.
+    assert [(one.label, names(one.experiment)) for one in found] == [
+        ("", ["mine", "P=10", "P=20"]),
+        (RATE, ["P=10", "P=20"]),
+    ]
+
+
+def test_schedules_that_the_runs_sections_do_not_allow_are_left_out_and_counted(tmp_path):
+    (hubs,) = tried(DEMO, sets=["cases=[{name: mine, periods: [50, 5]}]", "mixing={graph: complete}"])
+    assert names(hubs.experiment) == ["mine", "G=20 I=10"]
+    assert all(schedule.graph is not None for schedule in hubs.experiment.schedules)
+    assert hubs.notes == ["2 schedules left out: without hubs that could mix as the run's do"]
+    (single,) = tried(DEMO, sets=["cases=[{name: mine, period: 50}]", "train.correction=scaffold"])
+    assert names(single.experiment) == ["mine", "P=10", "P=20"]
+    assert "1 schedule left out: found scaffold with servers" in single.notes[0]
+
+
+def test_settings_that_are_right_alone_and_do_not_go_together_are_told(tmp_path):
+    found = tried(write(tmp_path, ONE_LEVEL), "train={optimizer: adam, learning_rate: 0.01}", "train.momentum=0.9")
+    assert [one.label for one in found[1:]] == ["train={optimizer: adam, learning_rate: 0.01}", "train.momentum=0.9"]
+    assert (
+        "not tried together: train={optimizer: adam, learning_rate: 0.01} and train.momentum=0.9" in found[0].notes[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train.iterations=50", "changes train.iterations, which all that is compared must have in common"),
+        ("train={batch_size: full}", "changes train.batch_size"),
+        ("data.grouping=random", "expected a key of train, averaging, servers, mixing, compression"),
+        ("servers.root.optimizer=adam", "adam needs a learning rate"),
+        ("train.learning_rate", "expected KEY=VALUE"),
+    ],
+)
+def test_what_cannot_be_tried_is_said(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said) as error:
+        tried(write(tmp_path, ONE_LEVEL), text)
+    assert str(error.value).startswith(f"--try {text}")
+
+
+def test_averaging_oftener_is_held_against_plain_averages_alone(tmp_path):
+    own = (
+        "[{name: plain, period: 10}, {name: adam, period: 10, servers: {root: {optimizer: adam, learning_rate: 0.1}}}]"
+    )
+    (found,) = variants(write(tmp_path, ONE_LEVEL), [f"cases={own}"], periods=[[5, 20]])
+    experiment = found.experiment
+    oftener_of = {
+        case.name: [experiment.cases[place].name for place in entrant.oftener]
+        for case, entrant in zip(experiment.cases, entrants([found], 1), strict=True)
+    }
+    assert oftener_of == {"plain": ["P=5"], "adam": [], "P=5": [], "P=20": ["plain", "P=5"]}

@@ -4,12 +4,15 @@ import json
 import math
 
 import pytest
+import yaml
 
 import hsgd_emu
 from hsgd_emu.errors import ConfigError
+from hsgd_emu.experiment import load_experiment
 from hsgd_emu.metrics import Metrics
 from hsgd_emu.study.planning import plan as planning
 from hsgd_emu.study.planning.plan import plan_schedule
+from hsgd_emu.study.planning.result import as_yaml
 from hsgd_emu.study.training.library import Learned
 from hsgd_emu.study.training.wanted import Resources
 
@@ -154,6 +157,26 @@ def test_groupings_and_topologies_are_chosen_from_too(tmp_path, asked):
     assert [one.name for one in there] == [f"P={p}, topology {flat}" for p in PERIODS[0]]
 
 
+def test_settings_are_chosen_from_too_and_stand_in_the_case_that_is_pasted(tmp_path, asked):
+    path = write(tmp_path, (1,))
+    result = plan(path, tries=["servers.root={optimizer: momentum, momentum: 0.5}", "train.learning_rate=0.3"])
+    frame = result.frame()
+    assert set(frame.variant) == {
+        "",
+        "train.learning_rate=0.3",
+        "servers.root={optimizer: momentum, momentum: 0.5}",
+        "servers.root={optimizer: momentum, momentum: 0.5}, train.learning_rate=0.3",
+    }
+    assert set(frame[frame.own].variant) == {""}
+    text = text_of(result)
+    assert "other settings than these" in text
+    best = next(c for c in result.candidates if c.variant.settings.keys() == {"train", "servers"})
+    pasted = yaml.safe_load(as_yaml(best))
+    assert (pasted["train"], pasted["servers"]["root"]["momentum"]) == ({"learning_rate": 0.3}, 0.5)
+    sets = [f"cases=[{as_yaml(best)}]"]
+    assert load_experiment(path, sets).cases[0].train.learning_rate == 0.3
+
+
 def test_one_group_and_sparse_evaluation_and_participation(tmp_path, asked):
     topology = "{levels: [{name: hub, count: 1, uplink: far}, {name: worker, count: 4, uplink: near}]}"
     more = "evaluation: {every_iterations: 8}\n"
@@ -194,7 +217,8 @@ def test_mistakes_are_told(tmp_path, asked, target, more, said):
     assert not asked
 
 
-def test_a_plan_with_real_learning_gives_the_time_of_a_run(tmp_path):
+def test_a_plan_with_real_learning_gives_the_time_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a run puts what it learns into the library below
     path = write(tmp_path, seeds=[1])
     settings = {"periods": [[2, 10]], "library": tmp_path / "library", "budget": 1.0, "jobs": 1}
     result = plan_schedule(path, ("test_accuracy", 0.6), **settings)
