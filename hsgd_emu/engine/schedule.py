@@ -421,7 +421,8 @@ def _does_not_divide(rounds: Rounds, period: int, span: Span) -> str | None:
     ends = [rounds.end_of(number) for number in range(len(rounds.ends) + 2)]
     for number, (begin, end) in enumerate(pairwise(ends), start=1):
         if end < rounds.last and (end - begin) % period:
-            return f"round {number} has {end - begin} iterations, not a multiple of {period}"
+            text = f"round {number} has {end - begin} iterations, not a multiple of {period}"
+            return f"{text}; {_divisors_around(period, ends, rounds.last)} every round"
     number = rounds.within(rounds.last)
     length = rounds.last - rounds.end_of(number - 1)
     if length % period == 0:
@@ -429,6 +430,14 @@ def _does_not_divide(rounds: Rounds, period: int, span: Span) -> str | None:
     low = rounds.last - length % period
     text = f"round {number} is the last one and cut to {length} iterations, not a multiple of {period}"
     return f"{text}; {span.would_do(low, period)}"
+
+
+def _divisors_around(period: int, ends: Sequence[int], last: int) -> str:
+    """Return in words the next smaller and greater period that divides all rounds."""
+    common = math.gcd(*(end - begin for begin, end in pairwise(end for end in [*ends, last] if end <= last)))
+    low = max(number for number in range(1, period) if common % number == 0)
+    high = min((number for number in range(period + 1, common + 1) if common % number == 0), default=None)
+    return f"{low} divides" if high is None else f"{low} and {high} divide"
 
 
 def _periods(

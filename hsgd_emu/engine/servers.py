@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hsgd_emu.config.reader import Path_
 from hsgd_emu.config.server_schema import CompressionSpec, Direction, ServerSpec
@@ -37,8 +37,7 @@ def compression_by_name(
 
 def _ways(node: int, spec: CompressionSpec, schedule: Schedule) -> list[Direction]:
     """Return where a node sends something that is to be compressed."""
-    sends: dict[Direction, bool] = {"up": node in schedule.senders, "down": node in schedule.servers}
-    return [way for way in spec.directions if sends[way]]
+    return [way for way in spec.directions if _sends([node], way, [schedule])]
 
 
 def check_servers(given: Mapping[str, ServerSpec], schedules: list[Schedule], topology: Topology) -> Mistakes:
@@ -73,8 +72,11 @@ def check_compression(given: Mapping[str, CompressionSpec], schedules: list[Sche
     return mistakes
 
 
-def _sends(nodes: tuple[int, ...], way: Direction, schedules: list[Schedule]) -> bool:
-    return any(node in (s.senders if way == "up" else s.servers) for s in schedules for node in nodes)
+def _sends(nodes: Sequence[int], way: Direction, schedules: Sequence[Schedule]) -> bool:
+    """Return whether any of some nodes sends anything that way; where hubs mix the global server does not."""
+    if way == "up":
+        return any(node in schedule.senders for schedule in schedules for node in nodes)
+    return any(node in s.servers and (node or s.graph is None) for s in schedules for node in nodes)
 
 
 def _sends_nothing(

@@ -72,6 +72,8 @@ class TrialSetup:
     """By node and direction: who compresses what it sends."""
     evaluates_workers: bool = False
     """Whether the global model is evaluated on each worker's own data too."""
+    has_hubs: bool = False
+    """Whether servers mix with neighbours, and so drift apart."""
     base: Path = Path()
     """Where modules of own rules are sought first."""
 

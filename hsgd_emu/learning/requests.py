@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from hsgd_emu.config.server_schema import Direction
 from hsgd_emu.engine.operations import NOBODY, NOTHING, Held, Version
@@ -68,6 +69,56 @@ class Compress:
 
 
 Request = Steps | Combine | Compress
+_KINDS: dict[str, type[Request]] = {kind.__name__: kind for kind in (Steps, Combine, Compress)}
+
+
+def split(queue: Sequence[Request], version: Version) -> tuple[list[Request], list[Request]]:
+    """Return the requests that a version comes of, with those that they wait for at their own places, and the others.
+
+    That is the same whenever it is asked, whoever is ahead of the others by then.
+    """
+    wanted, places = {version.number}, set[int]()
+    due: list[Request] = []
+    later: list[Request] = []
+    for request in reversed(queue):
+        if request.made.number in wanted or request.place in places:
+            wanted.update(one.number for one in _named(request))
+            places.add(request.place)
+            due.append(request)
+        else:
+            later.append(request)
+    return due[::-1], later[::-1]
+
+
+def _named(request: Request) -> list[Version]:
+    """Return the versions that a request begins with."""
+    if isinstance(request, Steps):
+        return [request.version]
+    return [request.begun, *request.versions] if isinstance(request, Combine) else [request.version, request.base]
+
+
+def stored(request: Request) -> dict[str, Any]:
+    """Return a request as plain data, versions by number."""
+    found: dict[str, Any] = {"kind": type(request).__name__}
+    for field in fields(request):
+        value = getattr(request, field.name)
+        if field.name == "versions":
+            value = [version.number for version in value]
+        elif isinstance(value, Version):
+            value = value.number
+        found[field.name] = tuple(value) if isinstance(value, Held) else value
+    return found
+
+
+def restored(found: Mapping[str, Any], version_of: Callable[[int], Version]) -> Request:
+    """Return what was `stored`; version_of: gives a version by its number."""
+    values = {name: value for name, value in found.items() if name != "kind"}
+    for name in ("made", "begun", "version", "base"):
+        if name in values:
+            values[name] = version_of(values[name])
+    if "versions" in values:
+        values |= {"versions": [version_of(number) for number in values["versions"]], "held": Held(*values["held"])}
+    return _KINDS[found["kind"]](**values)
 
 
 def carry_out(

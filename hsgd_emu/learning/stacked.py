@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hsgd_emu.config.server_schema import Direction
-from hsgd_emu.engine.operations import NOBODY, Held, Version
+from hsgd_emu.engine.operations import NOBODY, NOTHING, Held, Version
 from hsgd_emu.learning.engines import Precision, Way
 from hsgd_emu.learning.evaluation import evaluate, evaluate_workers, of_workers, with_averaged
 from hsgd_emu.learning.examine import WHOLE
@@ -21,7 +21,7 @@ from hsgd_emu.learning.loss_sums import LossSums
 from hsgd_emu.learning.network import Network, TrialSetup
 from hsgd_emu.learning.rates import has_one_rate, learning_rate
 from hsgd_emu.learning.registers import Registers
-from hsgd_emu.learning.requests import Combine, Compress, Request, Steps, carry_out
+from hsgd_emu.learning.requests import Combine, Compress, Request, Steps, carry_out, restored, split, stored
 from hsgd_emu.learning.samples import ResidentData
 from hsgd_emu.learning.stacks import Tensors
 from hsgd_emu.learning.steps import Taker
@@ -108,7 +108,7 @@ class StackedLearner:
         self._queue.append(Compress(made, self.setup.slots[node], direction, version, base))
 
     def evaluate(self, version: Version, iteration: int) -> Metrics:
-        self.flush()
+        self._make(version)
         due = self._evaluation_of(iteration)
         train_losses = self.losses.of_workers(due) if self.setup.evaluates_workers else []
         train_loss = self.losses.mean(due)
@@ -132,30 +132,55 @@ class StackedLearner:
     def flush(self) -> None:
         """Carry out every queued request."""
         queue, self._queue = self._queue, []
+        self._carry_out(queue)
+
+    def _make(self, version: Version) -> None:
+        """Carry out what a version comes of.
+
+        Hubs that mix are ahead of one another by what their links take. What others than those of this version have
+        asked for by now waits, so that what goes together, and with it the last bits, does not depend on time.
+        """
+        if not self.setup.has_hubs:
+            self.flush()
+            return
+        due, self._queue = split(self._queue, version)
+        self._carry_out(due)
+
+    def _carry_out(self, queue: list[Request]) -> None:
         carry_out(queue, self._take_steps, self._at_once, self._rates)
 
     # --- state ------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Return as CPU tensors what a trial needs to go on: live versions, and what is each worker's own."""
-        self.flush()
+        """Return as CPU tensors what a trial needs to go on: live versions, and what is each worker's own.
+
+        With hubs also what is still to be carried out: a checkpoint must not decide what goes together.
+        """
+        if not self.setup.has_hubs:
+            self.flush()
         state = {**self.stacks.state(), "versions": self.registers.state()}
         if self.compressors:
             state["sent"] = {key: compressor.state() for key, compressor in self.compressors.items()}
-        return {**state, "losses": self.losses.state()}
+        return {**state, "losses": self.losses.state(), "queue": [stored(request) for request in self._queue]}
 
     def restore(self, state: Mapping[str, Any], versions: Mapping[int, Version]) -> None:
         """Go on from a stored state; versions: by number, those it has."""
-        self._queue.clear()
+        # Those that only a queued request still needs are known to nobody else.
+        known = {NOTHING.number: NOTHING} | dict(versions)
+
+        def version_of(number: int) -> Version:
+            return known.setdefault(number, Version(number, b""))
+
+        self._queue = [restored(request, version_of) for request in state.get("queue", ())]
         self.stacks.restore(state)
         for key, compressor in self.compressors.items():
             compressor.restore(state["sent"][key], self.data.device)
-        self.registers.restore(state["versions"], versions)
+        self.registers.restore(state["versions"], {number: version_of(number) for number in state["versions"]})
         self.losses.restore(state["losses"])
 
     def model_of(self, version: Version) -> Tensors:
         """Return a version's parameters and buffers in the network's order, whole where they were folded."""
-        self.flush()
+        self._make(version)
         return self.network.whole(self.way, self.stacks.model(self.registers.source(version)))
 
     def weights_hash(self, version: Version) -> str:

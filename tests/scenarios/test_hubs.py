@@ -16,6 +16,7 @@ from hsgd_emu.engine.operations import Operations
 from hsgd_emu.engine.record import RoundRecord
 from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment
+from hsgd_emu.learning.checkpoint import Checkpoints
 from hsgd_emu.results.read import read_run
 from hsgd_emu.run import Options, run_experiment
 from hsgd_emu.study.retime import retime
@@ -139,6 +140,32 @@ def test_resumed_and_ended_early(folder: Path, tmp_path: Path) -> None:
     same = whole.curve.query("case == 'line'").iloc[: len(ended)]
     assert ended.reset_index(drop=True).equals(same.reset_index(drop=True))
     assert ended.test_accuracy.iloc[-1] >= 0.4 > ended.test_accuracy.iloc[:-1].max()
+
+
+def test_what_goes_together_does_not_depend_on_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of several workers at once have other last bits than of one: on other links, and with a checkpoint at
+    every moment, the same go together."""
+    learning = ["model={name: mlp, hidden: [6]}", "train.dtype=float32", "train.batch_size=full"]
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN.partition("        {name: rows")[0].rstrip()[:-1] + "]")
+    never, always = ((lambda self, due=due: due) for due in (False, True))
+    curves = {}
+    for periods in ("[{first: 1, add: 1}, 1]", "[4, 2]"):
+        for name, is_due, sets in [
+            ("slow", never, []),
+            ("fast", never, ["profiles.cd.rtt_s=0.001", "profiles.slow.step_s=0.01"]),
+            ("kept", always, []),
+        ]:
+            monkeypatch.setattr(Checkpoints, "is_due", is_due)
+            out = tmp_path / f"{name}{periods}"
+            changes = [*learning, *sets, f"cases.0.periods={periods}", "data.partition=iid"]
+            for stop_at in (3, 9, None) if name == "kept" else (None,):
+                run(path, out, changes, stop_at=stop_at, resume=True)
+            found = read_run(out)
+            curves[name] = found.curve[["case", "iteration", "train_loss", "test_loss"]], [*found.trials.weights_hash]
+        for name in ("fast", "kept"):
+            assert curves[name][0].equals(curves["slow"][0])
+            assert curves[name][1] == curves["slow"][1]
 
 
 @pytest.mark.parametrize(
