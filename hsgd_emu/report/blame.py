@@ -69,11 +69,13 @@ def blame(content: Content) -> Figure | None:
 
 def _note(content: Content) -> str:
     kept = [case.run.run.get("timeline") for case in content.cases]
+    mixes = any(case.traffic is not None and case.traffic.schedule.graph is not None for case in content.cases)
+    hubs = " Where hubs mix, a hub waits in the same way for the neighbour whose model arrives last." * mixes
     only = " Of runs with `timeline: rounds` these are the global server's aggregations only." * ("rounds" in kept)
     return (
         "An aggregation waits for the child that arrives last, and the link is the costliest on that child's way up. "
         f"The delay is how much later it arrived than the second last. “{TOGETHER}”: the last children arrived at "
-        f"the same moment, or there was but one child.{only}"
+        f"the same moment, or there was but one child.{hubs}{only}"
     )
 
 

@@ -15,6 +15,7 @@ from hsgd_emu.report.sandwich import sandwich
 from hsgd_emu.report.time_spent import time_spent
 from hsgd_emu.report.tree import network
 from hsgd_emu.report.waiting import waiting
+from hsgd_emu.report.workers import workers
 
 
 def sections(content: Content) -> list[Section]:
@@ -24,7 +25,7 @@ def sections(content: Content) -> list[Section]:
     beside, published_times = published(content)
     found = [
         _section("published", "Beside published times", beside, [published_times]),
-        _section("curves", "Curves", _reading(content), [curves(content)], case_key=True),
+        _section("curves", "Curves", _reading(content), [curves(content), workers(content)], case_key=True),
         _section("time", "Where the time went", [_CRITICAL], [time_spent(content), waiting(content), blame(content)]),
         _section("network", "The network", not_read, [network(content), links(content), each_link(content)]),
         _section("timeline", "Timeline", [] if timeline else [gantt.NO_TIMELINE], [timeline]),

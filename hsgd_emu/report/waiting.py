@@ -56,12 +56,13 @@ def waiting(content: Content) -> Figure | None:
 
 def _note(content: Content, num_others: int) -> str:
     left_out = f" The {num_others} groups that wait least are taken together; `hsgd-emu export` has every node's waits."
+    circles = f"; circles are {content.kinds[1]}" if any(case.dashed for case in content.cases) else ""
     mixes = any(case.traffic is not None and case.traffic.schedule.graph is not None for case in content.cases)
     hubs = ", and where hubs mix, from its own result to the last of its neighbours'"
     return (
         "A worker waits from the end of its upload until the new model is sent to it, a server in the same way and "
         f"also from the first of its children's arrivals to the last{hubs * mixes}. Mean over the nodes of a group and "
-        f"over seeds, as a part of the time of the trial; circles are {content.kinds[1]}.{left_out * (num_others > 0)}"
+        f"over seeds, as a part of the time of the trial{circles}.{left_out * (num_others > 0)}"
     )
 
 

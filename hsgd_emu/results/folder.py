@@ -393,15 +393,21 @@ def read_study_file(folder: Path) -> dict[str, Any]:
     return data
 
 
+def mixing_cases(run: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the cases in which hubs mix with neighbours."""
+    of_run = run.get("mixing")
+    return tuple(case["name"] for case in run.get("cases", ()) if case.get("mixing") or of_run)
+
+
 def own_settings_cases(run: dict[str, Any]) -> tuple[str, ...]:
     """Return the names of the cases that are told from others by more than their schedules: hubs, and what has a
     section of its own."""
     from hsgd_emu.config.run_schema import WHOLE_SECTIONS
 
     sections = ("train", *WHOLE_SECTIONS)
-    mixes = run.get("mixing") is not None
-    cases = run.get("cases", ())
-    return tuple(case["name"] for case in cases if mixes or any(case.get(key) is not None for key in sections))
+    hubs = mixing_cases(run)
+    of_their_own = (case for case in run.get("cases", ()) if any(case.get(key) is not None for key in sections))
+    return tuple(dict.fromkeys((*hubs, *(case["name"] for case in of_their_own))))
 
 
 def local_sgd_cases(run: dict[str, Any]) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ SCALARS = {
     "split/compute_s": "compute_s",
     "split/communication_s": "communication_s",
     "split/aggregation_s": "aggregation_s",
+    "bytes/uploaded": "uploaded_bytes",
+    "bytes/downloaded": "downloaded_bytes",
 }
 """By tag, beside those of the metrics: the column of `curve`."""
 _MOST_NAME_BYTES = 120

@@ -25,7 +25,7 @@ from typing import Any, TextIO, TypeVar
 from hsgd_emu.atomic import refuse_foreign, replacing_text
 from hsgd_emu.errors import ConfigError, listed, nearest, unwritable
 from hsgd_emu.metrics import METRICS
-from hsgd_emu.results.folder import TRACE_FILE, read_environment, read_run_file
+from hsgd_emu.results.folder import TRACE_FILE, mixing_cases, read_environment, read_run_file
 from hsgd_emu.results.rows import CurveRow, TrialKey
 from hsgd_emu.results.tables import connect_to_read, curve_rows, select, trial_rows
 from hsgd_emu.units import stored_ns
@@ -93,7 +93,8 @@ def write_trace(
             with replacing_text(path) as file:
                 trace = _Trace(file, chosen)
                 if rounds is not None:
-                    ends = {(key.case, key.seed): _end_of(connection, key, rounds) for key in chosen}
+                    mix = mixing_cases(read_run_file(folder))
+                    ends = {(key.case, key.seed): _end_of(connection, key, rounds, key.case in mix) for key in chosen}
                     connection.create_function("end_of_rounds", 2, lambda *trial: ends[trial])
                 trace.write(connection, *_condition(cases, seeds, rounds))
                 _check_found(folder, trace.found, cases)
@@ -228,11 +229,17 @@ def _closing(rows: Iterator[T]) -> contextlib.closing[Generator[T, Any, Any]]:
     return contextlib.closing(rows)
 
 
-def _end_of(connection: sqlite3.Connection, key: TrialKey, rounds: int) -> int:
-    """Return the iteration at which a trial's first rounds end: as many aggregations of the last server to have one."""
+def _end_of(connection: sqlite3.Connection, key: TrialKey, rounds: int, mixes: bool) -> int:
+    """Return the iteration at which a trial's first rounds end: as many aggregations of the last server to have one.
+
+    mixes: that is a hub, whose rounds end with its neighbours' models.
+    """
     of_trial = 'FROM barriers WHERE "case" = ? AND seed = ?'
-    rest = f"AND server = (SELECT server {of_trial} ORDER BY rowid DESC LIMIT 1) ORDER BY rowid LIMIT ?"
-    rows = connection.execute(f"SELECT iteration {of_trial} {rest}", (*key, *key, min(rounds, _MOST_ROUNDS)))
+    last = f"AND server = (SELECT server {of_trial} ORDER BY rowid DESC LIMIT 1)"
+    # A hub waits for its workers more often than for its neighbours.
+    neighbours, trials = (f"AND waited_for IN (SELECT server {of_trial})", 3) if mixes else ("", 2)
+    sql = f"SELECT iteration {of_trial} {last} {neighbours} ORDER BY rowid LIMIT ?"
+    rows = connection.execute(sql, (*(trials * key), min(rounds, _MOST_ROUNDS)))
     return max((iteration for (iteration,) in rows), default=0)
 
 
