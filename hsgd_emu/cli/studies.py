@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +30,7 @@ from hsgd_emu.terminal import say
 
 ExecutorName = StrEnum("ExecutorName", "local ray")
 ClockName = StrEnum("ClockName", "auto simpy")
+PlanForm = StrEnum("PlanForm", "text json")
 Executor = Annotated[
     ExecutorName, Option(help="Where trials are learned: processes of this machine, or a Ray cluster.")
 ]
@@ -148,8 +150,12 @@ def plan(
         ),
     ] = None,
     budget: Annotated[
-        str, Option(metavar="SHARE", help="The most to learn, of learning every schedule to its end.")
-    ] = "20%",
+        str | None, Option(metavar="SHARE", help="Stop when so much of learning every schedule to its end is learned.")
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        Option(metavar="SHARE", help="Drop who is beaten with this probability, as 0.95 (default: nobody, exact)."),
+    ] = None,
     replications: Annotated[int, Option(min=1, help="Draws of the network for each seed.")] = 10,
     executor: Executor = ExecutorName.local,
     jobs: Jobs = None,
@@ -158,10 +164,11 @@ def plan(
     device: Learn = Device.auto,
     precision: Products = Precision.auto,
     library: Library = None,
+    form: Annotated[PlanForm, Option("--format", help="text, or JSON alone on standard output.")] = PlanForm.text,
 ) -> None:
-    """Search the schedule that reaches a target first: periods at every level, groupings, topologies, settings.
+    """Race schedules to a target: periods, groupings, topologies, settings. Exact for the seeds and draws given.
 
-    Every clock is known beforehand; only what looks fast is learned, and no further than it takes to tell.
+    All are learned as far as their clocks allow, side by side in emulated time, until the first arrives.
     """
     from hsgd_emu.progress import show_study_progress
     from hsgd_emu.study.finished import target_of
@@ -175,11 +182,15 @@ def plan(
             groupings=groupings or [],
             tries=tries or [],
             periods=_periods(periods) if periods else None,
-            budget=share_of(budget, "--budget"),
+            budget=1.0 if budget is None else share_of(budget, "--budget"),
+            confidence=None if confidence is None else share_of(confidence, "--confidence"),
             replications=replications,
             progress=progress,
             **_given(jobs, clock, device, precision, library, executor=executor.value, ray_address=ray_address),
         )
+    if form is PlanForm.json:
+        print(json.dumps(found.as_json()))
+        return
     print_table([[found.table()]])
     print_lines(found.lines())
 

@@ -22,7 +22,7 @@ from hsgd_emu.run import timing_message_bytes
 from hsgd_emu.study.changes import Changes, changed_experiment
 from hsgd_emu.study.clock import ClockName, times
 from hsgd_emu.study.costs import free_name
-from hsgd_emu.study.planning.search import Entrant
+from hsgd_emu.study.planning.race import Entrant
 from hsgd_emu.study.sweep.race import network_seed
 from hsgd_emu.timing.transfers import Message
 from hsgd_emu.together import misfits
@@ -105,48 +105,6 @@ def candidate_cases(topology: Topology, periods: Periods) -> list[CaseSpec]:
             raise ConfigError.of("--periods", "", f"{text}; give fewer periods to choose from")
         cases.append(CaseSpec(name=_name(chain), periods=chain))
     return cases
-
-
-def oftener(schedules: Sequence[Schedule], topology: Topology, iterations: int) -> list[tuple[int, ...]]:
-    """Return for each schedule those (by place) that average at least as often at every server, and somewhere more.
-
-    A server that only passes models on averages as often as the one above it. Other shares of participation are not
-    compared.
-    """
-    often = np.array([_how_often(schedule, topology, iterations) for schedule in schedules])
-    shares = np.array([schedule.participation for schedule in schedules])
-    found = []
-    for own, share in zip(often, shares, strict=True):
-        is_oftener = (often >= own).all(axis=1) & (often > own).any(axis=1) & (shares == share)
-        found.append(tuple(np.flatnonzero(is_oftener).tolist()))
-    return found
-
-
-def _oftener_alike(experiment: Experiment) -> list[tuple[int, ...]]:
-    """Return what `oftener` does, of cases that differ in their schedules alone and average plainly.
-
-    Of others nothing is known beforehand.
-    """
-    alone = [experiment.alone(case.name) for case in experiment.cases]
-    are_plain = [not (one.servers or one.mixing or one.compression or one.train.correction) for one in alone]
-    settings = [_settings(one) for one in alone]
-    found = oftener(experiment.schedules, experiment.topology, experiment.train.iterations)
-    return [
-        tuple(one for one in those if are_plain[place] and settings[one] == settings[place])
-        for place, those in enumerate(found)
-    ]
-
-
-def _how_often(schedule: Schedule, topology: Topology, iterations: int) -> list[int]:
-    in_all = dict.fromkeys(topology.servers, 0)
-    for stage in schedule.stages:
-        found: dict[int, int] = {}
-        for server in topology.servers:
-            aggregates = server in stage.children
-            above = found.get(topology.nodes[server].parent or 0, 0)
-            found[server] = stage.num_phases(server, iterations) if aggregates else above
-            in_all[server] += found[server]
-    return list(in_all.values())
 
 
 def _chains(levels: Sequence[Sequence[int]]) -> Iterator[tuple[LevelPeriod, ...]]:
@@ -359,13 +317,8 @@ def entrants(of: Sequence[Variant], replications: int, clock: ClockName = "auto"
              network is random there is no other.
     Raises:  ConfigError: a link takes longer for a message than any run may.
     """
-    begin = 0
     for variant in of:
-        experiment = variant.experiment
-        often = _oftener_alike(experiment)
-        for entrant, those in zip(_timed(experiment, replications, clock), often, strict=True):
-            yield replace(entrant, oftener=tuple(begin + place for place in those))
-        begin += len(often)
+        yield from _timed(variant.experiment, replications, clock)
 
 
 def _timed(experiment: Experiment, replications: int, clock: ClockName) -> Iterator[Entrant]:
@@ -380,4 +333,4 @@ def _timed(experiment: Experiment, replications: int, clock: ClockName) -> Itera
         ends = map(first.schedule.end_of, range(1, first.num_rounds + 1))
         iterations = np.array([iteration for iteration in ends if first.is_evaluated(iteration)], np.int64)
         time_ns = times(plans, clock=clock).time_ns_SR[:, [schedule.num_rounds(one) - 1 for one in iterations.tolist()]]
-        yield Entrant(iterations, seconds(time_ns).reshape(num_seeds, len(draws), -1), (), num_workers)
+        yield Entrant(iterations, seconds(time_ns).reshape(num_seeds, len(draws), -1), num_workers)

@@ -1,4 +1,4 @@
-"""Which schedule reaches a target first? Learns as little as it takes to tell, and says how sure it is."""
+"""Which schedule reaches a target first? A race in emulated time: nobody is learned beyond the winner's moment."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from pathlib import Path
 from hsgd_emu.errors import ConfigError, nearest
 from hsgd_emu.experiment import relocated
 from hsgd_emu.metrics import METRICS, TARGETS, Target
-from hsgd_emu.results.wording import percent
+from hsgd_emu.results.wording import named, number, percent, value_text
 from hsgd_emu.study.clock import ClockName
 from hsgd_emu.study.planning.candidates import Candidate, Periods, candidates, entrants, variants
+from hsgd_emu.study.planning.chances import ahead_when_it_arrives
+from hsgd_emu.study.planning.race import Entrant, Race, Request, median_time
 from hsgd_emu.study.planning.result import PlanResult, Training
-from hsgd_emu.study.planning.search import Request, Search
 from hsgd_emu.study.training.executors import Crew, ExecutorName, TrainingProgress, train
 from hsgd_emu.study.training.library import DEFAULT_FOLDER, Learned, Library
 from hsgd_emu.study.training.wanted import Resources, Wanted, resources, wanted
 
-BUDGET = 0.2
-"""Of the training that learning every candidate with every seed to its end would take."""
 REPLICATIONS = 10
-AT_ONCE = 2
+AT_ONCE = 4
 """Schedules that go on at a time, whatever the machine: what is learned does not depend on it."""
 
 Train = Callable[[Sequence[Wanted]], Mapping[str, Learned]]
@@ -38,7 +37,8 @@ def plan_schedule(
     groupings: Sequence[str] = (),
     tries: Sequence[str] = (),
     periods: Periods | None = None,
-    budget: float = BUDGET,
+    budget: float = 1.0,
+    confidence: float | None = None,
     replications: int = REPLICATIONS,
     executor: ExecutorName = "local",
     jobs: int | None = None,
@@ -51,19 +51,21 @@ def plan_schedule(
 ) -> PlanResult:
     """Return which schedule of a run reaches a target first, in the median over seeds and draws of the network.
 
-    The search is `study.search`: every clock is known beforehand, and only what looks fast is learned further.
+    The race is `planning.race`: all advance together in emulated time, and the first to the target has won. That is
+    exact, unless a budget stops it or a confidence lets it drop who is probably beaten.
 
     Args:    target: (metric, level).  sets: KEY=VALUE.  topologies, groupings: to choose from beside the run's own.
              tries: KEY=VALUE of train, servers, mixing, compression or averaging, to choose from too; those of one key
              are alternatives, those of several are combined.
              periods: to choose from (default: a 1-2-5 series); see `candidates.Periods`.  budget: the most to learn, as
-             a share of learning every candidate with every seed to its end.  replications: draws of the network for
-             each seed.  library: of learned trials; what is in it is not learned again, but counts as if it were, so
-             that the answer does not depend on it.
+             a share of learning every candidate with every seed to its end.  confidence: with which one may be dropped
+             that the leading one will probably beat (none: nobody is); see `chances`.  replications: draws of the
+             network for each seed.  library: of learned trials; what is in it is not learned again, but counts as if it
+             were, so that the answer does not depend on it.
     Raises:  ConfigError: the run file or one of these is wrong.
     """
     progress = progress or TrainingProgress()
-    _check(target, budget, replications)
+    _check(target, budget, confidence, replications)
     of = variants(Path(path), sets, topologies, groupings, periods, tries)
     experiment, choice = of[0].experiment, candidates(of)
     for note in dict.fromkeys(note for variant in of for note in variant.experiment.notes):
@@ -82,15 +84,44 @@ def plan_schedule(
     try:
         timed = list(entrants(of, replications, clock))
         given = resources(device, precision, experiment.train.dtype)
-        total = sum(entrant.cost * int(entrant.iterations[-1]) * len(entrant.time_s) for entrant in timed)
         oracle = _Oracle(choice, target[0], given, shelf, learn_all, progress)
-        search = Search(timed, METRICS[target[0]].sign * target[1], oracle, budget * total, AT_ONCE)
+        sign = METRICS[target[0]].sign
+        race = Race(
+            *(timed, sign * target[1], oracle),
+            budget=budget,
+            at_once=AT_ONCE,
+            confidence=confidence,
+            judge=ahead_when_it_arrives,
+            watch=lambda now_s, leader, share: progress.say(_standing(race, choice, target[0], now_s, leader, share)),
+        )
+        progress.warn(f"note: {_price(timed, race.total)}")
         with crew:
-            findings = search.run()
+            findings = race.run()
     except ConfigError as error:
         raise relocated(error, experiment) from error
-    training = Training(search.used / total, budget, oracle.learned, oracle.found)
-    return PlanResult(*target, tuple(choice), tuple(findings), experiment.seeds, timed[0].time_s.shape[1], training)
+    training = Training(race.share, oracle.learned, oracle.found, race.total)
+    return PlanResult(
+        *(*target, tuple(choice), tuple(findings), experiment.seeds, timed[0].time_s.shape[1], training),
+        *(race.now_s, race.leader(), confidence),
+    )
+
+
+def _price(timed: Sequence[Entrant], total: float) -> str:
+    """Return what the race costs at most for each second of emulated time, and in all."""
+    second = sum(
+        one.cost * int(one.iterations[-1]) * len(one.time_s) / last_s
+        for one in timed
+        if (last_s := median_time(one.time_s[:, :, -1])) > 0
+    )
+    each = f"each further second of emulated time costs {number(second, 3)} iterations of workers at most"
+    return f"{len(timed):,} schedules race with {len(timed[0].time_s)} seeds: {each}, and all of it {number(total, 3)}"
+
+
+def _standing(race: Race, choice: Sequence[Candidate], metric: str, now_s: float, leader: int, share: float) -> str:
+    """Return who leads."""
+    figure = METRICS[metric].sign * race.racers[leader].figure_at(now_s)
+    told = f" with {named(metric, value_text(metric, figure))}" if math.isfinite(figure) else ""
+    return f"{number(now_s, 3)} s: {choice[leader].name} leads{told}; {percent(round(share, 3))} learned"
 
 
 @dataclass
@@ -113,8 +144,6 @@ class _Oracle:
     def __call__(self, requests: Sequence[Request]) -> list[dict[int, float]]:
         """Return the figures of the target's metric by iteration, larger is better."""
         asked = [self._asked(request) for request in requests]
-        names = dict.fromkeys(self.choice[request.entrant].name for request in requests)
-        self.progress.say("learning " + "; ".join(names))
         for one in asked:
             self._count(one)
         found = self.learn_all(asked)
@@ -144,7 +173,7 @@ class _Oracle:
         }
 
 
-def _check(target: Target, budget: float, replications: int) -> None:
+def _check(target: Target, budget: float, confidence: float | None, replications: int) -> None:
     metric, level = target
     if metric not in TARGETS:
         hint = nearest(metric, TARGETS) or f"; one of {', '.join(TARGETS)}"
@@ -154,7 +183,8 @@ def _check(target: Target, budget: float, replications: int) -> None:
         right = "a share above 0 and at most 1, such as 0.8" if is_share else "0 or more"
         raise ConfigError.of("--target", "", f"found {level:g} for {metric}; expected {right}")
     if not 0 < budget <= 1:
-        text = f"found {budget:g}; expected a share above 0 and at most 1 ({percent(BUDGET)} is usual)"
-        raise ConfigError.of("--budget", "", text)
+        raise ConfigError.of("--budget", "", f"found {budget:g}; expected a share above 0 and at most 1")
+    if confidence is not None and not 0.5 < confidence < 1:
+        raise ConfigError.of("--confidence", "", f"found {confidence:g}; expected above 0.5 and below 1, as 0.95")
     if replications < 1:
         raise ConfigError.of("--replications", "", f"found {replications}; expected 1 or more")

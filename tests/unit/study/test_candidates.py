@@ -1,4 +1,4 @@
-"""Which schedules are chosen from, and which of them average oftener than which."""
+"""Which schedules are chosen from."""
 
 from pathlib import Path
 
@@ -8,8 +8,6 @@ from hsgd_emu.errors import ConfigError
 from hsgd_emu.experiment import load_experiment, plain
 from hsgd_emu.study.planning.candidates import (
     MOST_CANDIDATES,
-    entrants,
-    oftener,
     period_series,
     variants,
     with_candidates,
@@ -79,20 +77,6 @@ def test_uneven_groups_share_the_period_of_their_level():
     found = with_candidates(run, [[10], [5]])
     schedule = next(one for one in found.schedules if one.name == "G=10 I=5")
     assert sorted(schedule.stages[0].period.values()) == [5, 5, 10]
-
-
-def test_oftener_compares_every_server():
-    experiment = load_experiment(
-        DEMO,
-        [
-            "cases=[{name: P=5, period: 5}, {name: P=50, period: 50}, {name: G=50 I=5, periods: [50, 5]},"
-            " {name: G=100 I=2, periods: [100, 2]}, {name: half, period: 1, participation: 0.5}]"
-        ],
-    )
-    found = oftener(experiment.schedules, experiment.topology, experiment.train.iterations)
-    # P=5 everywhere is oftener than [50, 5], and [50, 5] than P=50, which is [50, 50]: the sandwich.
-    # [100, 2] is neither oftener nor rarer than [50, 5]; with half of the workers nothing is compared.
-    assert found == [(), (0, 2), (0,), (), ()]
 
 
 @pytest.mark.parametrize(
@@ -186,16 +170,3 @@ def test_what_cannot_be_tried_is_said(tmp_path, text, said):
     with pytest.raises(ConfigError, match=said) as error:
         tried(write(tmp_path, ONE_LEVEL), text)
     assert str(error.value).startswith(f"--try {text}")
-
-
-def test_averaging_oftener_is_held_against_plain_averages_alone(tmp_path):
-    own = (
-        "[{name: plain, period: 10}, {name: adam, period: 10, servers: {root: {optimizer: adam, learning_rate: 0.1}}}]"
-    )
-    (found,) = variants(write(tmp_path, ONE_LEVEL), [f"cases={own}"], periods=[[5, 20]])
-    experiment = found.experiment
-    oftener_of = {
-        case.name: [experiment.cases[place].name for place in entrant.oftener]
-        for case, entrant in zip(experiment.cases, entrants([found], 1), strict=True)
-    }
-    assert oftener_of == {"plain": ["P=5"], "adam": [], "P=5": [], "P=20": ["plain", "P=5"]}
