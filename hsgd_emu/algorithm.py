@@ -79,7 +79,7 @@ def _algorithm(run: Experiment, alone: Experiment) -> Algorithm:
         *_of_nodes(
             alone.compression or {},
             topology,
-            range(1, len(topology.nodes)),
+            range(len(topology.nodes)),
             lambda name, spec: f"{name or 'all'}: {compression_words(spec)}",
         ),
         *([] if alone.averaging == run.averaging else [_WEIGHED[alone.averaging.by]]),

@@ -193,6 +193,12 @@ def test_mistakes_are_told_where_they_stand(mixing: str, told: str) -> None:
     assert told in str(error.value)
 
 
+def test_the_global_server_has_nothing_to_compress() -> None:
+    down = "{graph: ring}, compression: {root: {method: top_k, fraction: 0.1, direction: down}}"
+    with pytest.raises(ConfigError, match=r"cases\.0\.compression\.root: 'root' sends nothing down"):
+        experiment_of(RUN.replace("mixing: {}", f"mixing: {down}"))
+
+
 def test_a_tree_of_one_level_has_no_hubs() -> None:
     with pytest.raises(ConfigError, match=r"cases\.0\.mixing: needs two servers or more right below the global one"):
         experiment_of(RUN.replace("periods: [4, 2], mixing: {}", "period: 4, mixing: {}"))

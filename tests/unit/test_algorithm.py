@@ -97,6 +97,10 @@ def test_a_case_says_what_it_computes(case: dict[str, Any], said: str) -> None:
             "G = 10, I = 5, site-1: 4 bits up and down",
         ),
         (
+            {"period": 10, "compression": {"root": {"method": "random_k", "fraction": 0.1, "direction": "down"}}},
+            "P = 10, root: random-k 10% down",
+        ),
+        (
             {"period": 10, "train": {"momentum": 0.9, "state": "reset"}},
             "P = 10, momentum 0.9 reset at each model",
         ),

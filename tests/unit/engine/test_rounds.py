@@ -110,7 +110,10 @@ def test_local_servers_keep_their_period_in_growing_rounds() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"periods": [{"first": 4, "add": 2}, 4]}, "cases.0.periods: round 2 has 6 iterations, not a multiple of 4"),
+        (
+            {"periods": [{"first": 4, "add": 2}, 4]},
+            "cases.0.periods: round 2 has 6 iterations, not a multiple of 4; 2 divides every round",
+        ),
         (
             {"periods": [{"rounds": [20, 20, 60]}, 5], "iterations": 112},
             "cases.0.periods: round 4 is the last one and cut to 12 iterations, not a multiple of 5; "
