@@ -64,7 +64,8 @@ def algorithms(experiment: Experiment) -> dict[str, Algorithm]:
 def run_words(experiment: Experiment) -> str:
     """Return how cases train and average that do not say otherwise: `SGD 0.02, momentum 0.9, weighed by samples`."""
     weighed = [] if experiment.averaging.by == "workers" else [_WEIGHED[experiment.averaging.by]]
-    return ", ".join([*step_words(normal(experiment.train)), *weighed])
+    loss = ["squared loss"] if experiment.train.loss == "squared" else []
+    return ", ".join([*step_words(normal(experiment.train)), *loss, *weighed])
 
 
 def _algorithm(run: Experiment, alone: Experiment) -> Algorithm:
@@ -227,8 +228,6 @@ def step_words(train: TrainSpec) -> Iterator[str]:
         yield f"gradients cut to {train.clip_norm:g}"
     if train.step_probability is not None:
         yield f"steps with probability {_probability_words(train.step_probability)}"
-    if train.loss == "squared":
-        yield "squared loss"
 
 
 def _rate_words(rate: LearningRate) -> str:

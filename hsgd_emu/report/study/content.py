@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hsgd_emu.report.looks import COLOURS, colours
 from hsgd_emu.report.study.axes import Axis, make_axis, middle_scenario
-from hsgd_emu.results.folder import STUDY_FILE, local_sgd_cases
+from hsgd_emu.results.folder import STUDY_FILE, local_sgd_cases, own_settings_cases
 from hsgd_emu.results.wording import target_label
 from hsgd_emu.study.sweep.crossover import Crossover
 from hsgd_emu.study.sweep.run_study import is_finished
@@ -42,7 +42,7 @@ class Case:
     index: int
     colour: str
     dashed: bool
-    """Single-level local SGD."""
+    """Only the global server averages."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,18 @@ class StudyContent:
 
     @property
     def both_kinds(self) -> bool:
-        """Whether there are cases of local SGD and of H-SGD."""
-        return len({case.dashed for case in self.cases}) == 2
+        """Whether there are cases of local SGD and of H-SGD, and nothing else tells them apart."""
+        return len({case.dashed for case in self.cases}) == 2 and not self.own_settings
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """What cases of one level are called, and those of several."""
+        return ("one level", "several levels") if self.own_settings else ("local SGD", "H-SGD")
+
+    @property
+    def own_settings(self) -> bool:
+        """Whether more than schedules tells cases apart: local SGD or H-SGD says too little of them."""
+        return bool(own_settings_cases(self.study["run"]))
 
     @property
     def middle(self) -> int:

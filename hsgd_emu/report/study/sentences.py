@@ -104,6 +104,8 @@ def _say(content: StudyContent, target: Target, crossovers: Sequence[Crossover])
 
 
 def _gains(content: StudyContent, target: Target) -> list[str]:
+    if content.own_settings:
+        return []
     gains = [float(gain) for gain in target.gain_S]
     found = []
     for sign, name, other in ((1, "H-SGD", "local SGD"), (-1, "local SGD", "H-SGD")):

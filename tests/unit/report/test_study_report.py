@@ -161,6 +161,17 @@ def test_answer_counts_scenarios(tmp_path: Path) -> None:
     assert hardest(content) == 1
 
 
+def test_kinds_are_not_compared_where_more_than_schedules_tells_cases_apart(tmp_path: Path) -> None:
+    content = gather(far_near(tmp_path / "study"))
+    assert content.both_kinds
+    cases = [case | {"train": {"proximal": 0.1}} for case in content.study["run"]["cases"]]
+    content.study["run"]["cases"] = cases
+    assert not content.both_kinds
+    assert content.kinds == ("one level", "several levels")
+    for target in content.targets:
+        assert "local SGD" not in " ".join([answer(content, target), *findings(content, target)])
+
+
 def test_answer_names_the_most_frequent_case(tmp_path: Path) -> None:
     # H-SGD from far 4 on: 16 + 8 against 40
     content = gather(make_study(tmp_path / "study", grid(far=(1, 4, 16))))
