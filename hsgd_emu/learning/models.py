@@ -254,6 +254,11 @@ def sized_model(data: DataSpec, spec: ModelSpec, base: Path) -> nn.Module:
     else:
         dataset = load_dataset(data, base)
         input_shape, num_classes = dataset.train_x.shape[1:], dataset.num_classes
+    return sized_for(spec, input_shape, num_classes, base)
+
+
+def sized_for(spec: ModelSpec, input_shape: Sequence[int], num_classes: int, base: Path) -> nn.Module:
+    """Return a model of which only the sizes mean something, for samples of a shape."""
     if ":" in spec.name:
         # Of what its own code makes nothing is known: lazy modules have no size before a sample went through.
         return build_model(spec, input_shape, num_classes, 0, base)

@@ -14,7 +14,7 @@ from torch import nn
 
 from hsgd_emu.config.run_schema import DataSpec, ModelSpec, TrainSpec
 from hsgd_emu.errors import ConfigError
-from hsgd_emu.learning.models import build_model, message_bytes
+from hsgd_emu.learning.models import build_model, model_bytes, sized_for
 from hsgd_emu.learning.names import OWN_MODELS, check_model_spec, torchvision_models, torchvision_version
 from hsgd_emu.learning.world import World
 
@@ -138,6 +138,10 @@ def complex_weights(input_shape, num_classes):
 """
 
 
+def size_of(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, base: Path) -> int:
+    return model_bytes(sized_for(spec, shape, num_classes, base))
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     (tmp_path / "own_models.py").write_text(OWN)
@@ -226,12 +230,12 @@ def test_sizes(name, shape, options, num_parameters):
     floats = [b for b in model.buffers() if b.is_floating_point()]
     counters = [b for b in model.buffers() if not b.is_floating_point()]
     expected = 4 * (num_parameters + sum(b.numel() for b in floats)) + 8 * len(counters)
-    assert message_bytes(ModelSpec(name=name, **options), shape, 10, Path()) == expected
+    assert size_of(ModelSpec(name=name, **options), shape, 10, Path()) == expected
 
 
 def test_vgg11_has_the_papers_thousand_outputs():
     # torchvision documents 132,863,336 parameters; a message is four bytes each.
-    assert message_bytes(ModelSpec(name="vgg11"), (3, 32, 32), 10, Path()) == 4 * 132_863_336
+    assert size_of(ModelSpec(name="vgg11"), (3, 32, 32), 10, Path()) == 4 * 132_863_336
 
 
 def test_a_factory_gets_the_shape_the_classes_and_its_options(base):
@@ -246,7 +250,7 @@ def test_too_few_outputs():
     expected = "model.num_outputs: 9 outputs for 10 classes; 10 or more are needed"
     assert refusal("mlp", num_outputs=9) == expected
     with pytest.raises(ConfigError, match=expected):
-        message_bytes(ModelSpec(name="mlp", num_outputs=9), (64,), 10, Path())
+        size_of(ModelSpec(name="mlp", num_outputs=9), (64,), 10, Path())
 
 
 def test_a_model_for_other_data():
@@ -285,9 +289,9 @@ def test_a_factory_with_too_few_outputs_or_wrong_options(base):
 
 def test_a_failing_factory_is_explained_where_only_its_size_is_asked(base):
     with pytest.raises(ConfigError, match=r"KeyError: 'weights\.pt'"):
-        message_bytes(ModelSpec(name="own_models:fails"), (64,), 10, base)
+        size_of(ModelSpec(name="own_models:fails"), (64,), 10, base)
     with pytest.raises(ConfigError, match="unexpected keyword argument"):
-        message_bytes(ModelSpec(name="resnet18", options={"size": 1}), (3, 32, 32), 10, base)
+        size_of(ModelSpec(name="resnet18", options={"size": 1}), (3, 32, 32), 10, base)
 
 
 def test_batchnorm_on_batches_of_one_sample_is_refused_before_the_run(tmp_path):
@@ -453,7 +457,7 @@ def test_lazy_modules_get_their_shapes_and_seeded_weights(base):
     assert numbers(model) != numbers(build("own_models:lazy", base=base, seed=2))
     assert int(model[2].num_batches_tracked) == 0
     size = 4 * sum(p.numel() for p in model.parameters()) + 4 * 2 * 32 + 8
-    assert message_bytes(ModelSpec(name="own_models:lazy"), (64,), 10, base) == size
+    assert size_of(ModelSpec(name="own_models:lazy"), (64,), 10, base) == size
 
 
 def test_lazy_modules_of_training_alone_change_nothing_else(base):

@@ -294,7 +294,7 @@ def test_printed(place: Path, tmp_path: Path) -> None:
                 "t.csv:2: seed: the run has no seed 9; it has 1, 2, 3",
                 "t.csv:3: target: is missing; it goes with metric",
                 "t.csv:4: metric: is missing; it goes with target",
-                "t.csv:5: metric: found 'loss'; expected one of test_accuracy, test_loss, train_loss",
+                "t.csv:5: metric: found 'loss'; expected one of test_accuracy, test_loss, training_set_loss",
                 "t.csv:6: iterations: stands beside a metric or target",
                 "t.csv:7: target: is missing: which target was reached? The run has 2 (test_loss 2.2, test",
                 "t.csv:8: target: in the run 'P=20' did not reach test loss 0.001 (0 of 3 seeds did); give iterations",

@@ -1,6 +1,6 @@
 """One learning, one key: what decides the bits is in it, what does not is not; a trial of the library is the run's."""
 
-from __future__ import annotations
+from __future__ import math
 
 import os
 from dataclasses import replace
@@ -183,7 +183,8 @@ def test_a_trial_of_the_library_is_that_of_a_run(tmp_path, case):
         curve = whole.curve[(whole.curve["case"] == case) & (whole.curve["seed"] == seed)]
         trials = whole.trials.set_index(["case", "seed"])
         assert learned.weights_hash == trials.loc[(case, seed), "weights_hash"]
-        figures = [Metrics(**row) for row in curve[list(METRICS)].to_dict("records")]
+        rows = curve[list(METRICS)].to_dict("records")
+        figures = [Metrics(**{name: None if math.isnan(x) else x for name, x in row.items()}) for row in rows]
         assert learned.metrics == dict(zip(curve["iteration"], figures, strict=True))
         assert (learned.finished, learned.iteration) == (True, 24)
         assert learned.message_bytes == whole.environment["message_bytes"]
