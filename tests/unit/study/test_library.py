@@ -1,7 +1,6 @@
 """One learning, one key: what decides the bits is in it, what does not is not; a trial of the library is the run's."""
 
-from __future__ import math
-
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
