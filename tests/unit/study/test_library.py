@@ -1,5 +1,7 @@
 """One learning, one key: what decides the bits is in it, what does not is not; a trial of the library is the run's."""
 
+from __future__ import annotations
+
 import math
 import os
 from dataclasses import replace
