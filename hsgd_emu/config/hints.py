@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pydantic import BaseModel
 
 from hsgd_emu.config.run_schema import AveragingSpec, DataSpec, EvaluationSpec, ModelSpec, TargetSpec, TrainSpec
@@ -128,10 +130,15 @@ def _read() -> dict[str, str]:
 _HINTS = _read()
 
 
-def hint(key: str) -> str:
-    """Return ``; ...`` with what is right here for a word of other tools, or for a key of another section; else ''."""
+def hint(key: str, known: Collection[str]) -> str:
+    """Return ``; ...`` with what is right here for a word of other tools, or for a key of another section; else ''.
+
+    known: the keys that may stand there.
+    """
     word = key.lower().replace("-", "_").replace(" ", "_")
     homes = [name for name, spec in _SECTIONS.items() if key in spec.model_fields and key != "name"]
     if homes:
         return f"; it stands inside {homes[0]}: {homes[0]}.{key}"
-    return f"; {_HINTS[word]}" if word in _HINTS else ""
+    said = _HINTS.get(word, "")
+    own = next((name for name in known if said == f"here it is train.{name}"), None)
+    return f"; here it is {own}" if own else f"; {said}" if said else ""

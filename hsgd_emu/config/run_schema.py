@@ -384,9 +384,9 @@ def _require_one(**schedules: Any) -> None:
     if len(given) == 1:
         return
     what = "neither period nor periods" if not given else f"both {' and '.join(given)}"
-    if set(given) <= {"period", "periods"}:
-        raise ValueError(f"gives {what}; give period (local SGD) or periods (H-SGD)")
-    raise ValueError(f"gives {what}; give one of {', '.join(schedules)}")
+    others = [name for name in schedules if name not in ("period", "periods")]
+    text = f"gives {what}; give period (local SGD) or periods (H-SGD)"
+    raise ValueError(f"{text}, or {' or '.join(others)}" if others else text)
 
 
 def train_of(train: TrainSpec, case: CaseSpec) -> TrainSpec:

@@ -125,7 +125,7 @@ def unknown_key(key: str, known: Collection[str]) -> str:
         return f"{UNKNOWN} '{key}'; it belongs to a compute profile, and a link needs a link profile (rtt_s, ...)"
     if key in ("rtt_s", "up_s", "down_s", "latency_s") and "step_s" in known:
         return f"{UNKNOWN} '{key}'; it belongs to a link profile, and a worker needs a compute profile (step_s)"
-    return f"{UNKNOWN} '{key}'{nearest(key, known) or hint(key) or f'; known: {listed(known, 20)}'}"
+    return f"{UNKNOWN} '{key}'{nearest(key, known) or hint(key, known) or f'; known: {listed(known, 20)}'}"
 
 
 def _message(annotation: Any, entry: Any, path: Path_, source: Source) -> str:

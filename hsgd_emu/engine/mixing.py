@@ -71,7 +71,8 @@ class Graph:
 
     def zeta(self, shares: Sequence[float]) -> float:
         """Return the second largest |eigenvalue| of H: 0 where one mixing makes all equal, 1 where some never meet."""
-        return float(sorted(np.abs(np.linalg.eigvals(self.matrix(shares))))[-2])
+        found = float(sorted(np.abs(np.linalg.eigvals(self.matrix(shares))))[-2])
+        return found if found > _CLOSE else 0.0
 
 
 def build_graph(
