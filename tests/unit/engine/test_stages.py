@@ -156,7 +156,7 @@ def test_a_trial_ends_in_the_stage_that_reaches_the_targets() -> None:
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        ({"period": 4} | case({"period": 4}), "cases.0: gives both period and phases; give period (local SGD) or periods"),
+        ({"period": 4} | case({"period": 4}), "cases.0: gives both period and phases; give period"),
         ({"period": 4, "hier_avg": {"K1": 1, "K2": 2, "S": 1}}, "cases.0: gives both period and hier_avg; "),
         (case({"period": 4}, {"period": 4}), "phases.0.iterations: is missing; only the last phase has none"),
         (case({"iterations": 4, "period": 4}, {"iterations": 4, "period": 4}), "phases.1.iterations: found 4; the l"),
