@@ -164,6 +164,10 @@ def plan(
     device: Learn = Device.auto,
     precision: Products = Precision.auto,
     library: Library = None,
+    out: Annotated[
+        Path | None, Option(help="Page of the race (default: in runs/out/NAME-plan).", show_default=False)
+    ] = None,
+    force: Annotated[bool, Option("--force", help="Write the page over a file that is none of ours.")] = False,
     form: Annotated[PlanForm, Option("--format", help="text, or JSON alone on standard output.")] = PlanForm.text,
 ) -> None:
     """Race schedules to a target: periods, groupings, topologies, settings. Exact for the seeds and draws given.
@@ -171,6 +175,7 @@ def plan(
     All are learned as far as their clocks allow, side by side in emulated time, until the first arrives.
     """
     from hsgd_emu.progress import show_study_progress
+    from hsgd_emu.report import write_plan
     from hsgd_emu.study.finished import target_of
     from hsgd_emu.study.planning.plan import plan_schedule
     from hsgd_emu.study.sensitivity import share_of
@@ -190,9 +195,12 @@ def plan(
         )
     if form is PlanForm.json:
         print(json.dumps(found.as_json()))
-        return
-    print_table([[found.table()]])
-    print_lines(found.lines())
+    else:
+        print_table([[found.table()]])
+        print_lines(found.lines())
+    page = write_plan(found, out, force)
+    if form is PlanForm.text:
+        say(f"\nPage: {page}")
 
 
 def _given(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hsgd_emu.atomic import refuse_foreign, write_atomically
 from hsgd_emu.errors import ConfigError, unwritable
 from hsgd_emu.results.folder import REPORT_FILE
 from hsgd_emu.study.sweep.store import is_study_folder
 
+if TYPE_CHECKING:
+    from hsgd_emu.study.planning.result import PlanResult
+
 _MARK = '<meta name="generator" content="hsgd_emu">'
 """In the head of every page that we write, by which it is known as ours."""
 
-__all__ = ["only_study", "write_report"]
+__all__ = ["only_study", "write_plan", "write_report"]
 
 
 def write_report(folders: Path | Sequence[Path], out: Path | None = None, force: bool = False) -> Path:
@@ -28,13 +32,30 @@ def write_report(folders: Path | Sequence[Path], out: Path | None = None, force:
     path = out or folders[0] / REPORT_FILE
     refuse_foreign(path, _MARK, force)
     study = only_study(folders)
-    html = _study(study) if study else _runs(folders)
+    _write(path, _study(study) if study else _runs(folders))
+    return path
+
+
+def write_plan(result: PlanResult, out: Path | None = None, force: bool = False) -> Path:
+    """Write the page of a plan and return its path.
+
+    Args:    out: default: plan.html in runs/out/<name>-plan.  force: overwrite a file that is no page of ours.
+    Raises:  ConfigError: `out` is such a file, or cannot be written.
+    """
+    from hsgd_emu.report.plan import render
+
+    path = out or Path("runs/out") / f"{result.candidates[0].variant.experiment.name}-plan" / "plan.html"
+    refuse_foreign(path, _MARK, force)
+    _write(path, render(result))
+    return path
+
+
+def _write(path: Path, html: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, html)
     except OSError as error:
         raise unwritable(path, error) from error
-    return path
 
 
 def only_study(folders: Sequence[Path]) -> Path | None:

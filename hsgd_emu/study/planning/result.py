@@ -159,11 +159,11 @@ class PlanResult:
         """The stop in words: `at 4.30 s`, `at the end`."""
         return f"at {_s(self.stop_s)}" if math.isfinite(self.stop_s) else "at the end"
 
-    def table(self) -> TextTable:
+    def table(self, most_rows: int = _MOST_ROWS) -> TextTable:
         """Return the candidates by rank."""
-        rows = [self._row(rank, place) for rank, place in enumerate(self.ranking[:_MOST_ROWS], 1)]
-        if len(self.ranking) > _MOST_ROWS:
-            rows.append(("", f"and {len(self.ranking) - _MOST_ROWS} more", *[""] * 5))
+        rows = [self._row(rank, place) for rank, place in enumerate(self.ranking[:most_rows], 1)]
+        if len(self.ranking) > most_rows:
+            rows.append(("", f"and {len(self.ranking) - most_rows} more", *[""] * 5))
         header = ("", "schedule", "median", "low-high", "reached", self.moment, "learned")
         return TextTable(header, rows, num_left=2)
 

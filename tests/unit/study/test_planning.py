@@ -271,6 +271,26 @@ def test_mistakes_are_told(tmp_path, asked, target, more, said):
     assert not asked
 
 
+def test_a_plan_that_was_killed_learns_nothing_twice(tmp_path, monkeypatch):
+    path, real, calls = write(tmp_path, seeds=[1, 2]), planning.train, []
+
+    def killed(wanted, *others):
+        calls.append(wanted)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(wanted, *others)
+
+    settings = {"periods": [[2, 10]], "library": tmp_path / "library", "jobs": 1}
+    monkeypatch.setattr(planning, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        plan_schedule(path, ("test_accuracy", 0.8), **settings)
+    learned = {one.key: one.until for one in calls[0]}
+    result = plan_schedule(path, ("test_accuracy", 0.8), **settings)
+    assert result.best is not None
+    assert result.training.found == sum(learned.values()) > 0
+    assert result.training.found + result.training.learned == sum(sum(one.until) for one in result.findings)
+
+
 def test_a_plan_with_real_learning_gives_the_time_of_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a run puts what it learns into the library below
     path = write(tmp_path, seeds=[1])
