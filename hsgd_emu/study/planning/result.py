@@ -305,14 +305,16 @@ class PlanResult:
         able = [place for place, found in enumerate(self.findings) if found.fate == "open" and place != self.leader]
         chances = {place: ahead_now(leader, self.findings[place].racer, self.stop_s) for place in able}
         known = {place: 1 - chance for place, chance in chances.items() if chance is not None}
-        if not known or len(known) < len(able):
-            why = "one seed has no spread" if len(self.seeds) == 1 else "not all were evaluated by then"
+        if not known:
+            why = "one seed has no spread" if len(self.seeds) == 1 else "no other was evaluated by then"
             return f"How likely another is better cannot be told: {why}. A larger --budget goes on from here."
         likeliest = max(known, key=lambda place: known[place])
         chance = 1 - math.prod(1 - share for share in known.values())
+        dark = len(able) - len(known)
+        rest = f"; of {dark} that had not been evaluated with every seed nothing is known" if dark else ""
         return (
             f"The chance that another is better: about {percent(round(chance, 2))}, {self.candidates[likeliest].name} "
-            f"being the likeliest ({percent(round(known[likeliest], 2))}). A larger --budget goes on from here."
+            f"being the likeliest ({percent(round(known[likeliest], 2))}){rest}. A larger --budget goes on from here."
         )
 
     def _no_answer(self) -> list[str]:
