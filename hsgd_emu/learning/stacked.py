@@ -30,11 +30,13 @@ from hsgd_emu.metrics import Metrics, OfWorker
 
 
 class StackedLearner:
-    """Plain SGD (equation (4)) on every worker, averages at servers; requests are lazy, steps are batched.
+    """Steps (equation (4), or by the run's optimizer) on every worker, averages and rules at servers; requests are lazy,
+    steps are batched.
 
-    The result does not depend on how requests were batched, beyond floating-point reassociation. Momentum is each
-    worker's own and is not averaged; BatchNorm's running statistics are averaged like weights, counters are the
-    largest of the children's. Not modelled: other optimisers, outer optimisers at servers.
+    The result does not depend on how requests were batched, beyond floating-point reassociation. Momentum and moments
+    are each worker's own unless `train.state` sends them; BatchNorm's running statistics are averaged like weights,
+    counters are the largest of the children's. Not modelled: parameters whose gradient is missing in some steps only
+    have a step count of their own in torch's Adam, here the worker's.
     """
 
     def __init__(
