@@ -30,7 +30,7 @@ from hsgd_emu.metrics import Metrics, OfWorker
 
 
 class StackedLearner:
-    """Steps (equation (4), or by the run's optimizer) on every worker, averages and rules at servers; requests are lazy,
+    """Steps (equation (4), or by the run's optimizer) on workers, averages and rules at servers; requests are lazy,
     steps are batched.
 
     The result does not depend on how requests were batched, beyond floating-point reassociation. Momentum and moments
