@@ -130,7 +130,7 @@ def _read() -> dict[str, str]:
 _HINTS = _read()
 
 
-def hint(key: str, known: Collection[str]) -> str:
+def hint(key: str, known: Collection[str] = ()) -> str:
     """Return ``; ...`` with what is right here for a word of other tools, or for a key of another section; else ''.
 
     known: the keys that may stand there.

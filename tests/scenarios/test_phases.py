@@ -116,4 +116,4 @@ def test_a_report_counts_what_is_sent_in_each_phase_and_holds_alike_cases_togeth
         assert not case.dashed
         figure = sandwich(content)
         assert figure is not None
-        assert figure.note.endswith("Without other tree: their rounds are not all alike.")
+        assert figure.note.endswith("Without other tree (their rounds are not all alike).")
