@@ -19,7 +19,7 @@ from hsgd_emu.config.run_schema import (
     is_adam,
     normal,
 )
-from hsgd_emu.config.server_schema import CompressionSpec, MixingSpec, ServerSpec
+from hsgd_emu.config.server_schema import DEFAULTS, CompressionSpec, MixingSpec, ServerSpec
 from hsgd_emu.engine.schedule import Schedule, Stage
 from hsgd_emu.errors import listed
 from hsgd_emu.experiment import Experiment
@@ -260,8 +260,11 @@ def _server_words(spec: ServerSpec, name: str) -> str:
     spec = spec.whole()
     numbers = [spec.learning_rate, *([] if spec.momentum is None else [spec.momentum])]
     inner = ", ".join(f"{one:g}" for one in numbers if one is not None)
-    more = [] if spec.betas in (None, (0.9, 0.99)) else [f"betas {', '.join(f'{beta:g}' for beta in spec.betas or ())}"]
-    more += [] if spec.epsilon in (None, 1e-3) else [f"epsilon {spec.epsilon:g}"]
+    more = []
+    if spec.betas not in (None, DEFAULTS["betas"]):
+        more.append(f"betas {', '.join(f'{beta:g}' for beta in spec.betas or ())}")
+    if spec.epsilon not in (None, DEFAULTS["epsilon"]):
+        more.append(f"epsilon {spec.epsilon:g}")
     rule = f"{name} {_RULES[spec.optimizer]} " + (f"({inner})" if len(numbers) > 1 else inner)
     return f"{rule} ({', '.join(more)})" if more else rule
 

@@ -51,8 +51,8 @@ from hsgd_emu.together import (
     check_step_probability,
     check_together,
     check_whole_sections,
-    mixing_path,
     of_no_use,
+    path_of,
 )
 from hsgd_emu.topology.routes import Routes
 from hsgd_emu.topology.tree import Topology, build_topology
@@ -161,11 +161,6 @@ class Experiment:
         of_run = _of_run(self)
         return effects_of(self._case(case), self.train, self._schedule(case), self.topology, of_run)
 
-    def section(self, case: CaseSpec, name: str) -> Any:
-        """Return a section that holds for a case: its own, or the run's."""
-        own = getattr(case, name)
-        return getattr(self, name) if own is None else own
-
     def sends(self, case: str) -> Sends:
         """Return what the messages of a case carry."""
         return self._sends(self.effects(case))
@@ -258,7 +253,7 @@ class Experiment:
         """Return for each case in which hubs mix how fast their models come together, as far as it is known."""
         found = []
         for case, schedule in zip(self.cases, self.schedules, strict=True):
-            if schedule.graph is not None and self.section(case, "averaging").by != "samples":
+            if schedule.graph is not None and self.effects(case.name).sections["averaging"].by != "samples":
                 zeta = schedule.graph.zeta(self.plan(schedule, {}, 1, self.seeds[0]).hub_weights)
                 found.append(f"mixing of '{case.name}': zeta = {zeta:.6g}")
         return found
@@ -433,7 +428,7 @@ def _schedules(draft: RunDraft, topology: Topology) -> list[Schedule | None]:
 
 def _mixed(draft: RunDraft, topology: Topology, number: int, schedule: Schedule | None) -> Schedule | None:
     """Return a case's schedule with the graph of its hubs, where they mix; None where there is a mistake in that."""
-    case, path = draft.cases[number], mixing_path(draft.cases[number], number)
+    case, path = draft.cases[number], path_of("mixing", draft.cases[number], number)
     spec = case.mixing if case is not None and case.mixing is not None else draft.sections["mixing"]
     if spec is None or schedule is None:
         return schedule

@@ -47,7 +47,7 @@ def _stays(experiment: Experiment, key: str, old: Any, new: Any) -> bool:
 
 def _only_longer(experiment: Experiment, old: int, new: int) -> bool:
     # There the end decides about the way to it.
-    rates = [experiment.alone(case.name).train.learning_rate for case in experiment.cases]
+    rates = [experiment.effects(case.name).train.learning_rate for case in experiment.cases]
     cut = any(schedule.stages[-1].rounds.last is not None for schedule in experiment.schedules)
     by_its_end = experiment.train.until_targets or cut or any(isinstance(rate, CosineRate) for rate in rates)
     return old <= new and not by_its_end

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from hsgd_emu.experiment import Experiment
 
 
-def mixing_path(case: CaseSpec | None, number: int) -> Path_:
-    """Return where the mixing of a case is given."""
-    return ("cases", number, "mixing") if case is not None and case.mixing is not None else ("mixing",)
+def path_of(section: str, case: CaseSpec | None, number: int) -> Path_:
+    """Return where a section that holds for a case is given: there, or for the run."""
+    return ("cases", number, section) if getattr(case, section, None) is not None else (section,)
 
 
 def check_mixing(experiment: Experiment, draft: RunDraft) -> None:
     """Report matrices that move the mean of all hubs, as far as it is known what they weigh."""
     for number, (case, schedule) in enumerate(zip(experiment.cases, experiment.schedules, strict=True)):
-        if schedule.graph is None or experiment.section(case, "averaging").by == "samples":
+        if schedule.graph is None or experiment.effects(case.name).sections["averaging"].by == "samples":
             continue
         try:
             _ = experiment.plan(schedule, {}, 1, experiment.seeds[0]).mixing
         except ConfigError as error:
-            path = (*mixing_path(case, number), "weights")
+            path = (*path_of("mixing", case, number), "weights")
             draft.problems += [draft.source.problem(path, one.message) for one in error.problems]
 
 
@@ -84,7 +84,7 @@ def check_together(experiment: Experiment, draft: RunDraft) -> None:
     """Report cases whose sections do not go together."""
     for number, case in enumerate(experiment.cases):
         alone = experiment.alone(case.name)
-        path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
+        path = path_of("compression", case, number)
         if alone.compression and alone.train.state == "average":
             text = "beside train.state: average, whose momentum would go uncompressed; leave out one of the two"
             draft.problems.append(draft.source.problem(path, text))
@@ -98,7 +98,7 @@ def check_together(experiment: Experiment, draft: RunDraft) -> None:
         for text in _beside_scaffold(alone):
             draft.problems.append(draft.source.problem((*at, "train", "correction"), text))
         wrong = _beside_mixing(alone)
-        draft.problems += [draft.source.problem(mixing_path(case, number), text) for text in wrong]
+        draft.problems += [draft.source.problem(path_of("mixing", case, number), text) for text in wrong]
 
 
 def of_no_use(experiment: Experiment) -> Iterator[Problem]:
@@ -116,7 +116,7 @@ def of_no_use(experiment: Experiment) -> Iterator[Problem]:
             if not experiment.network.transfers[ref].needs_bytes
         ]
         if names:
-            path: Path_ = ("cases", number, "compression") if case.compression else ("compression",)
+            path = path_of("compression", case, number)
             text = f"saves bytes, but no time over {listed(names)}, where a message of any size takes as long"
             yield experiment.source.problem(path, f"{text}; latency_s and bandwidth_bps would tell them apart")
 

@@ -312,7 +312,7 @@ class _Trial:
         servers = self.plan.schedule.servers
         slots = {node: slot for slot, node in enumerate([*self.plan.workers, *servers])}
         experiment = self.session.experiment
-        train, evaluation = experiment.alone(self.key.case).train, experiment.evaluation
+        train, evaluation = experiment.effects(self.key.case).train, experiment.evaluation
         self.real = world.learner(self.key.seed, slots, train, self.plan, evaluation)
         if not self.done:
             return Operations(self.real)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from hsgd_emu.config.schema import NonEmpty, Positive, StepSize, Strict, is_factory
+from hsgd_emu.config.schema import Fading, NonEmpty, Positive, StepSize, Strict, is_factory
 from hsgd_emu.errors import listed, nearest
 
 _WITH_MOMENTUM = ("momentum", "nesterov")
@@ -18,8 +18,7 @@ _TAKES = {
     **dict.fromkeys(_WITH_MOMENTUM, ("learning_rate", "momentum")),
     **dict.fromkeys(_WITH_MOMENTS, ("learning_rate", "betas", "epsilon")),
 }
-_DEFAULTS = {"learning_rate": 1.0, "betas": (0.9, 0.99), "epsilon": 1e-3}
-_Beta = Annotated[float, Field(ge=0, lt=1)]
+DEFAULTS = {"learning_rate": 1.0, "betas": (0.9, 0.99), "epsilon": 1e-3}
 
 
 class ServerSpec(Strict):
@@ -32,9 +31,9 @@ class ServerSpec(Strict):
     """`average`: x becomes the average; `momentum`, `nesterov`, `adam`, `yogi`, `adagrad`; or `module:factory`."""
     learning_rate: StepSize | None = None
     """eta (1; to be given for adam, yogi, adagrad)."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    momentum: Fading | None = None
     """mu of momentum and nesterov."""
-    betas: Annotated[tuple[_Beta, _Beta] | None, Field(strict=False)] = None
+    betas: Annotated[tuple[Fading, Fading] | None, Field(strict=False)] = None
     """What of m and of v stays at each step, of adam, yogi and adagrad ([0.9, 0.99])."""
     epsilon: Positive | None = None
     """Added to the root of v, of adam, yogi and adagrad (1e-3)."""
@@ -88,7 +87,7 @@ class ServerSpec(Strict):
     def whole(self) -> ServerSpec:
         """Return it with every default of its rule written out."""
         takes = ("options",) if self.is_own else _TAKES[self.optimizer]
-        known = {**_DEFAULTS, "options": {}}
+        known = {**DEFAULTS, "options": {}}
         return self.model_copy(update={n: known[n] for n in takes if n in known and getattr(self, n) is None})
 
 

@@ -224,11 +224,11 @@ class _Server:
         ready, cost = _last(child.arrive(number) for child in self.children), at(self.aggregation_ns, number)
         return ready._replace(time=ready.time + cost, aggregation=ready.aggregation + cost)
 
-    def all_phases(self) -> Moment:
-        """Return when the server has aggregated at the last phase of a round."""
-        for number in range(self.num_phases - 1):
+    def through(self, first: int, last: int) -> Moment:
+        """Return when the server has aggregated at the last of some phases; it sends down after those before."""
+        for number in range(first, last):
             self.release(number, self.phase(number))
-        return self.phase(self.num_phases - 1)
+        return self.phase(last)
 
     def release(self, number: int, sent: Moment) -> None:
         """Send down what was aggregated at a phase."""
@@ -271,10 +271,8 @@ class _LocalServer(_Server):
 
     def arrive(self, above: int) -> Moment:
         """Return when its model arrives at the server above, at the end of a phase there."""
-        last = (above + 1) * self.per_phase - 1
-        for number in range(above * self.per_phase, last):
-            self.release(number, self.phase(number))
-        return self.phase(last).later(at(self.up, above))
+        first = above * self.per_phase
+        return self.through(first, first + self.per_phase - 1).later(at(self.up, above))
 
     def receive(self, above: int, sent: Moment) -> None:
         self.release((above + 1) * self.per_phase - 1, sent.later(at(self.down, above)))
@@ -307,7 +305,7 @@ class _Hubs(_Server):
 
     def phase(self, number: int) -> Moment:
         """Return when the last hub has all that it takes."""
-        results = {place: hub.all_phases() for place, hub in self.hubs.items()}
+        results = {place: hub.through(0, hub.num_phases - 1) for place, hub in self.hubs.items()}
         self.ready = [
             _last(results[one] if one == hub else results[one].later(at(self.ways[one, hub], 0)) for one in members)
             for hub, members in zip(self.hubs, self.members, strict=True)

@@ -28,7 +28,7 @@ def evaluate(
 
     seed: of what a network draws in evaluation; batch: samples at a time (default: what the device does best).
     """
-    size = batch or (GPU_BATCH if data.device.type == "cuda" else BATCH)
+    size = batch or _at_once(data)
     losses = torch.zeros(len(models), dtype=torch.float64, device=data.device)
     correct = torch.zeros(len(models), dtype=torch.int64, device=data.device)
     with torch.no_grad():
@@ -45,6 +45,11 @@ def evaluate(
     ]
 
 
+def _at_once(data: ResidentData) -> int:
+    """Return how many samples the device does best at a time."""
+    return GPU_BATCH if data.device.type == "cuda" else BATCH
+
+
 def evaluate_workers(
     engine: Engine, model: Tensors, data: ResidentData, seed: int = 0, batch: int | None = None
 ) -> tuple[float, list[tuple[float | None, float]]]:
@@ -52,7 +57,7 @@ def evaluate_workers(
 
     As `evaluate`, on training samples; a worker's loss that is not a finite number is None.
     """
-    size = batch or (GPU_BATCH if data.device.type == "cuda" else BATCH)
+    size = batch or _at_once(data)
     losses, right = [], []
     with torch.no_grad():
         for place, (x, y) in enumerate(data.train_batches(size, engine.blocks)):

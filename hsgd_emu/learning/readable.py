@@ -47,7 +47,6 @@ class ReadableLearner:
         self.controls = [self._controls() for _ in self.workers]
         """SCAFFOLD's c_j of each worker."""
         self.losses: list[tuple[int, float]] = []
-        self.own_figures: dict[int, list[tuple[float | None, float]]] = {}
         """Of each step: its iteration, and its loss."""
         self.outers: dict[int, tuple[dict[str, torch.Tensor], torch.optim.Optimizer | _Moments]] = {}
         """By server with a rule of its own: its copy of what is trained, and what steps it."""
@@ -231,8 +230,7 @@ class ReadableLearner:
             return metrics
         model = self.model_of(version)
         engine = ByModule(model, batched=False, loss=loss_of(self.train))
-        loss, own = evaluate_workers(engine, tensors_of(model), self.data, self.setup.evaluation_seed, self.batch)
-        self.own_figures[iteration] = own
+        loss, _ = evaluate_workers(engine, tensors_of(model), self.data, self.setup.evaluation_seed, self.batch)
         return replace(metrics, training_set_loss=loss)
 
     def _evaluated(self, model: nn.Module) -> Metrics:

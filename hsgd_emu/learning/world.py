@@ -183,8 +183,14 @@ class World:
         if plan is None:
             return setup
         taken = {slots[worker]: plan.taken(worker) for worker in plan.step_probability}
-        setup = replace(setup, taken=taken, evaluated_at=plan.evaluated_at)
-        return replace(setup, servers=plan.servers, senders=plan.senders, has_hubs=plan.schedule.graph is not None)
+        return replace(
+            setup,
+            taken=taken,
+            evaluated_at=plan.evaluated_at,
+            servers=plan.servers,
+            senders=plan.senders,
+            has_hubs=plan.schedule.graph is not None,
+        )
 
     def check(self, seeds: Sequence[int]) -> None:
         """Find out before anything runs whether the network takes what each seed's partition gives to it.
